@@ -1,0 +1,152 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use codepair_runtime::{Config, Store};
+
+const AFTER: &str = "\
+Exit codes: 0 done or nothing to do, 1 a stage failed, 2 the command or config is wrong, 3 an input is missing or stale.
+
+A first run, with no network and no key:   codepair run
+Rerun only what a change touches:          codepair run --set train.attention.epochs=8
+Look inside any artifact:                  codepair sql \"select source, count(*) from functions group by 1\"";
+
+/// Pairs of natural language and code, to models, to honest scores.
+#[derive(Debug, Parser)]
+#[command(name = "codepair", version, after_help = AFTER)]
+pub(crate) struct Arguments {
+    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one value of the config, such as train.attention.epochs=8; may be repeated.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// The config that they name.
+    pub(crate) fn config(&self) -> Result<Config> {
+        Config::load(self.config.as_deref(), &self.set)
+    }
+
+    /// The config and its store.
+    pub(crate) fn open(&self) -> Result<(Config, Store)> {
+        let config = self.config()?;
+        let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
+        let store = Store::open(&config.store_url()?, &folder)?;
+        Ok((config, store))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what would run, and why.
+    Plan(Selection),
+    /// Run what is not fresh.
+    Run(RunOptions),
+    /// Show each step of the newest plan: done or not, rows, time, memory.
+    Status(Output),
+    /// Print a step's log of the newest run that ran it.
+    Logs {
+        /// The step, such as train:attention.
+        step: String,
+    },
+    /// Show what a dataset was made from, back to the sources.
+    Lineage(LineageOptions),
+    /// Query the newest plan's datasets; `show tables` lists them.
+    Sql(SqlOptions),
+    /// Ask the newest trained search model for code.
+    Search(AskOptions),
+    /// Ask the newest trained generator for code.
+    Generate(AskOptions),
+    /// Print the datasets' columns.
+    Schema {
+        /// Only this dataset.
+        dataset: Option<String>,
+    },
+    /// Show what no artifact needs any more; delete it with --delete.
+    Gc(GcOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// Only these steps (train takes all models; train:NAME one); what they read must be there.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) only: Vec<String>,
+    /// From this step on.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) from: Option<String>,
+    /// Up to this step.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) until: Option<String>,
+    /// Make this step's artifact anew although it is there.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) force: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Where the steps run.
+    #[arg(long, value_enum, default_value = "local")]
+    pub(crate) executor: Executor,
+    /// How many steps may run side by side [default: the number of cores].
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+/// The executors; a new one is a file in `launch/` and a line here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Executor {
+    /// As child processes on this machine.
+    Local,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LineageOptions {
+    /// The dataset, such as scores.
+    pub(crate) dataset: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SqlOptions {
+    /// The query.
+    pub(crate) query: String,
+    /// How to print the rows: table, csv or json.
+    #[arg(long, default_value = "table", value_parser = ["table", "csv", "json"])]
+    pub(crate) format: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AskOptions {
+    /// What to look for, or what the code should do.
+    pub(crate) text: String,
+    /// The model [default: the best one the newest plan trained].
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcOptions {
+    /// Delete it.
+    #[arg(long)]
+    pub(crate) delete: bool,
+}

@@ -1,0 +1,54 @@
+//! The `codepair` command: plans a pipeline, runs it, and looks inside.
+
+mod arguments;
+mod ask;
+mod binaries;
+mod gc;
+mod launch;
+mod lineage;
+mod planner;
+mod run;
+mod schema;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use codepair_runtime::{ExitStatus, exit_status, start_telemetry};
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitStatus::WrongConfig.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    start_telemetry();
+    match dispatch(&arguments) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            exit_status(&error).into()
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<ExitStatus> {
+    match &arguments.command {
+        Command::Plan(options) => run::plan(arguments, options),
+        Command::Run(options) => run::run(arguments, options),
+        Command::Status(options) => status::status(arguments, options),
+        Command::Logs { step } => status::logs(arguments, step),
+        Command::Lineage(options) => lineage::lineage(arguments, options),
+        Command::Sql(options) => ask::sql(arguments, options),
+        Command::Search(options) => ask::search(arguments, options),
+        Command::Generate(options) => ask::generate(arguments, options),
+        Command::Schema { dataset } => schema::schema(dataset.as_deref()),
+        Command::Gc(options) => gc::gc(arguments, options),
+    }
+}

@@ -1,0 +1,75 @@
+//! `codepair status` and `codepair logs`.
+
+use anyhow::Result;
+use codepair_runtime::{ExitStatus, Manifest, Plan, Store, config_error, input_error, newest_plan, plans, run_folder};
+use serde_json::json;
+
+use crate::arguments::{Arguments, Output};
+use crate::table::{Table, print};
+
+/// The newest plan, or exit 3.
+pub(crate) fn newest(arguments: &Arguments) -> Result<(Store, Plan)> {
+    let (config, store) = arguments.open()?;
+    let plan = newest_plan(&store, config.name())?.ok_or_else(|| {
+        input_error(format!(
+            "the pipeline {:?} has never run in {}; run: codepair run --config {}",
+            config.name(),
+            store.url(),
+            config.path().display()
+        ))
+    })?;
+    Ok((store, plan))
+}
+
+/// Prints how each step of the newest plan stands.
+pub(crate) fn status(arguments: &Arguments, options: &Output) -> Result<ExitStatus> {
+    let (store, plan) = newest(arguments)?;
+    let mut table = Table::new(&["step", "fingerprint", "state", "rows", "rejected", "seconds", "peak MB", "finished"]);
+    let mut steps = Vec::new();
+    for step in &plan.steps {
+        let manifest = Manifest::find(&store, &step.name, &step.fingerprint)?;
+        let state = if manifest.is_some() { "done" } else { "missing" };
+        let cells = manifest.as_ref().map_or_else(Default::default, cells);
+        let row: Vec<&str> =
+            [step.name.as_str(), &step.fingerprint[..12], state].into_iter().chain(cells.iter().map(String::as_str)).collect();
+        table.row(&row);
+        steps.push(json!({ "step": step.name, "fingerprint": step.fingerprint, "state": state, "manifest": manifest }));
+    }
+    if options.json {
+        let answer = json!({ "pipeline": plan.pipeline, "run": plan.run, "store": store.url(), "steps": steps });
+        print(&serde_json::to_string_pretty(&answer)?);
+    } else {
+        print(&format!("{} in {}, run {} of {:.0}\n\n{table}", plan.pipeline, store.url(), plan.run, plan.created_at));
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn cells(manifest: &Manifest) -> [String; 5] {
+    let rows: u64 = manifest.outputs.iter().filter_map(|output| output.rows).sum();
+    let rejected: u64 = manifest.rejected.values().sum();
+    let memory = manifest.peak_memory_bytes / 1_000_000;
+    [
+        rows.to_string(),
+        rejected.to_string(),
+        format!("{:.1}", manifest.seconds()),
+        memory.to_string(),
+        format!("{:.0}", manifest.ended_at),
+    ]
+}
+
+/// Prints a step's log of the newest run that has one.
+pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
+    let (store, plan) = newest(arguments)?;
+    if plan.step(step).is_none() {
+        let known: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
+        return Err(config_error(format!("there is no step {step}; there are {}", known.join(", "))));
+    }
+    for run in plans(&store, &plan.pipeline)? {
+        let path = format!("{}/logs/{}.log", run_folder(&plan.pipeline, &run), step.replace(':', "-"));
+        if let Some(log) = store.find(&path)? {
+            print(&String::from_utf8_lossy(&log));
+            return Ok(ExitStatus::Done);
+        }
+    }
+    Err(input_error(format!("{step} has no log: it was fresh in every run of {}", plan.pipeline)))
+}

@@ -1,0 +1,136 @@
+//! Cutting the docstring out of a function: a model that is to write code must not read its answer's description there.
+
+use tree_sitter::Node;
+
+use crate::syntax::{Replacement, SyntaxError, parse, replace};
+
+/// Cuts the docstring out of the source of one function, and returns the code and the docstring's text.
+///
+/// A function whose body is only its docstring gets `pass` in its place.
+///
+/// # Errors
+/// The source is no valid Python.
+pub fn cut_docstring(source: &str) -> Result<(String, Option<String>), SyntaxError> {
+    let tree = parse(source)?;
+    let mut cursor = tree.walk();
+    let first = tree.root_node().named_children(&mut cursor).find_map(definition);
+    let Some((body, statement)) = first.and_then(|function| docstring_of(function)) else {
+        return Ok((source.to_owned(), None));
+    };
+    let text = clean(&source[statement.byte_range()]);
+    Ok((replace(source, vec![cut(source, body, statement)]), Some(text)))
+}
+
+/// The function that a statement defines, decorated or not.
+fn definition(node: Node<'_>) -> Option<Node<'_>> {
+    match node.kind() {
+        "function_definition" => Some(node),
+        "decorated_definition" => node.child_by_field_name("definition").filter(|n| n.kind() == "function_definition"),
+        _ => None,
+    }
+}
+
+/// The body of a function and the statement in it that is its docstring.
+pub(crate) fn docstring_of(function: Node<'_>) -> Option<(Node<'_>, Node<'_>)> {
+    let body = function.child_by_field_name("body")?;
+    let mut cursor = body.walk();
+    let statement = body.named_children(&mut cursor).find(|node| node.kind() != "comment")?;
+    let inner = statement.named_child(0)?;
+    let is_text = statement.kind() == "expression_statement"
+        && statement.named_child_count() == 1
+        && matches!(inner.kind(), "string" | "concatenated_string");
+    is_text.then_some((body, statement))
+}
+
+fn cut(source: &str, body: Node<'_>, statement: Node<'_>) -> Replacement {
+    let line_start = source[..statement.start_byte()].rfind('\n').map_or(0, |i| i + 1);
+    let line_end = source[statement.end_byte()..].find('\n').map_or(source.len(), |i| statement.end_byte() + i + 1);
+    let before = &source[line_start..statement.start_byte()];
+    let after = source[statement.end_byte()..line_end].trim();
+    let mut cursor = body.walk();
+    let statements = body.named_children(&mut cursor).filter(|node| node.kind() != "comment").count();
+    if statements == 1 || !before.trim().is_empty() || !(after.is_empty() || after.starts_with('#')) {
+        return Replacement::of(statement, "pass");
+    }
+    Replacement { range: line_start..line_end, text: String::new() }
+}
+
+/// The text of a string literal, its indentation removed as `inspect.cleandoc` does (PEP 257).
+pub(crate) fn clean(literal: &str) -> String {
+    let quote = literal.find(['"', '\'']).unwrap_or(0);
+    let (prefix, rest) = literal.split_at(quote);
+    let marks = ["\"\"\"", "'''", "\"", "'"];
+    let mark = marks.into_iter().find(|mark| rest.starts_with(mark)).unwrap_or("");
+    let inner = rest.strip_prefix(mark).unwrap_or(rest);
+    let inner = inner.strip_suffix(mark).unwrap_or(inner);
+    let raw = prefix.to_ascii_lowercase().contains('r');
+    let text = if raw { inner.to_owned() } else { unescape(inner) };
+    let text = text.replace('\t', "        ").replace('\r', "");
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().trim().to_owned();
+    let rest: Vec<&str> = lines.collect();
+    let indent = |line: &&str| line.len() - line.trim_start().len();
+    let margin = rest.iter().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
+    let dedented = rest.iter().map(|line| line.get(margin..).unwrap_or_default().trim_end());
+    let all: Vec<&str> = std::iter::once(first.as_str()).chain(dedented).collect();
+    all.join("\n").trim().to_owned()
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match characters.next() {
+            Some('n') => out.push('\n'),
+            Some('t') => out.push('\t'),
+            Some('\n') => {}
+            Some(c @ ('\\' | '\'' | '"')) => out.push(c),
+            Some(other) => out.extend(['\\', other]),
+            None => out.push('\\'),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut_text(source: &str) -> (String, Option<String>) {
+        cut_docstring(source).unwrap()
+    }
+
+    #[test]
+    fn docstrings_are_cut() {
+        let source = "def f(a):\n    '''First line.\n\n    More,\n      indented.\n    '''\n    return a\n";
+        let (code, docstring) = cut_text(source);
+        assert_eq!(code, "def f(a):\n    return a\n");
+        assert_eq!(docstring.unwrap(), "First line.\n\nMore,\n  indented.");
+    }
+
+    #[test]
+    fn a_body_is_never_left_empty() {
+        assert_eq!(cut_text("def f():\n    \"doc\"\n").0, "def f():\n    pass\n");
+        assert_eq!(cut_text("def f(): \"doc\"").0, "def f(): pass");
+        assert_eq!(cut_text("def f():\n    \"doc\"; return 1\n").0, "def f():\n    pass; return 1\n");
+    }
+
+    #[test]
+    fn what_is_no_docstring_stays() {
+        for source in ["def f():\n    return 'x'\n", "def f():\n    x = 'doc'\n", "x = 1\n"] {
+            assert_eq!(cut_text(source), (source.to_owned(), None));
+        }
+        assert_eq!(cut_docstring("def f(:\n  'a\n").unwrap_err().line, 1);
+    }
+
+    #[test]
+    fn prefixes_and_escapes_are_read() {
+        assert_eq!(clean(r#"r"a\n""#), r"a\n");
+        assert_eq!(clean(r#""a\tb\"""#), "a        b\"");
+        assert_eq!(clean("u'''x'''"), "x");
+    }
+}

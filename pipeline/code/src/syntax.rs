@@ -1,0 +1,87 @@
+//! The syntax tree, and changes to its text.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use tree_sitter::{Node, Parser, Tree};
+
+/// Source that is no valid Python; lines count from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("syntax error in line {line}")]
+pub struct SyntaxError {
+    /// The first line that cannot be parsed.
+    pub line: usize,
+}
+
+/// Parses Python.
+pub(crate) fn parse(source: &str) -> Result<Tree, SyntaxError> {
+    thread_local! {
+        static PARSER: RefCell<Parser> = RefCell::new(Parser::new());
+    }
+    PARSER.with_borrow_mut(|parser| {
+        // Setting the language again costs nothing, and the grammar is linked in, so it always fits.
+        let fits = parser.set_language(&tree_sitter_python::LANGUAGE.into()).is_ok();
+        let tree = if fits { parser.parse(source, None) } else { None };
+        let tree = tree.ok_or(SyntaxError { line: 1 })?;
+        if !tree.root_node().has_error() {
+            return Ok(tree);
+        }
+        let error = descendants(tree.root_node()).find(|node| node.is_error() || node.is_missing());
+        Err(SyntaxError { line: error.map_or(1, |node| node.start_position().row + 1) })
+    })
+}
+
+/// Whether the source is valid Python.
+#[must_use]
+pub fn parses(source: &str) -> bool {
+    parse(source).is_ok()
+}
+
+/// All nodes below and with `root`, in the order of the text. No recursion: hostile input nests deeply.
+pub(crate) fn descendants(root: Node<'_>) -> impl Iterator<Item = Node<'_>> {
+    descendants_where(root, |_| true)
+}
+
+/// As [`descendants`], without going into nodes for which `enter` is false (these are still yielded).
+pub(crate) fn descendants_where<'t>(
+    root: Node<'t>,
+    enter: impl Fn(Node<'t>) -> bool,
+) -> impl Iterator<Item = Node<'t>> {
+    let mut stack = vec![root];
+    std::iter::from_fn(move || {
+        let node = stack.pop()?;
+        if enter(node) {
+            let mut cursor = node.walk();
+            let children: Vec<Node<'t>> = node.children(&mut cursor).collect();
+            stack.extend(children.into_iter().rev());
+        }
+        Some(node)
+    })
+}
+
+/// A piece of text to put in place of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Replacement {
+    pub(crate) range: Range<usize>,
+    pub(crate) text: String,
+}
+
+impl Replacement {
+    pub(crate) fn of(node: Node<'_>, text: impl Into<String>) -> Self {
+        Self { range: node.byte_range(), text: text.into() }
+    }
+}
+
+/// Applies replacements that do not overlap.
+pub(crate) fn replace(source: &str, mut replacements: Vec<Replacement>) -> String {
+    replacements.sort_by_key(|r| r.range.start);
+    let mut out = String::with_capacity(source.len());
+    let mut end = 0;
+    for replacement in replacements {
+        out.push_str(&source[end..replacement.range.start]);
+        out.push_str(&replacement.text);
+        end = replacement.range.end;
+    }
+    out.push_str(&source[end..]);
+    out
+}

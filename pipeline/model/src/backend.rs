@@ -1,0 +1,42 @@
+//! The backends a binary can hold.
+
+use burn::backend::{Autodiff, Flex};
+
+/// burn's CPU backend.
+pub type Cpu = Flex;
+/// Its device.
+pub type CpuDevice = burn::backend::flex::FlexDevice;
+/// With gradients.
+pub type TrainCpu = Autodiff<Cpu>;
+
+/// burn's CUDA backend.
+#[cfg(feature = "cuda")]
+pub type Cuda = burn::backend::Cuda;
+/// Its device.
+#[cfg(feature = "cuda")]
+pub type CudaDevice = burn::backend::cuda::CudaDevice;
+/// With gradients.
+#[cfg(feature = "cuda")]
+pub type TrainCuda = Autodiff<Cuda>;
+
+/// Whether the CUDA driver can be loaded: asking burn for a device without one panics in another thread.
+#[cfg(feature = "cuda")]
+#[must_use]
+#[allow(unsafe_code, reason = "loading a library is the probe")]
+pub fn cuda_is_there() -> bool {
+    // SAFETY: the name is a C string, and libcuda has no initialiser with side effects on this process.
+    unsafe { !libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY).is_null() }
+}
+
+/// Keeps freed tensors in the process instead of giving them back to the kernel: a training step allocates and frees
+/// hundreds of megabytes, and page faults cost a tenth to a half of it. Call it at the start of `main`.
+#[allow(unsafe_code, reason = "mallopt has no safe wrapper")]
+pub fn prepare_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt only sets parameters of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+    }
+}

@@ -1,0 +1,305 @@
+//! The publish protocol: parts under the attempt's own prefix, then the manifest by conditional create.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use codepair_schemas::rows::Row;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::manifest::outputs_digest;
+use crate::{Created, DatasetWriter, Manifest, Output, Store, sha256};
+
+/// An idle publisher gives up after this, so that `gc` never deletes under one that still publishes.
+const MAX_IDLE_HOURS: i64 = 72;
+
+/// `artifacts/train-attention/<fingerprint>` for the step `train:attention`.
+#[must_use]
+pub fn artifact_path(step: &str, fingerprint: &str) -> String {
+    format!("artifacts/{}/{fingerprint}", step.replace(':', "-"))
+}
+
+/// The generation that counts for a step: 0, or one more for each time `--force` superseded it.
+/// `fingerprint_of` gives the fingerprint of a generation.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn newest_generation(store: &Store, step: &str, fingerprint_of: impl Fn(u32) -> String) -> Result<u32> {
+    let mut generation = 0;
+    loop {
+        let marker = format!("{}/superseded.json", artifact_path(step, &fingerprint_of(generation)));
+        if store.find(&marker)?.is_none() {
+            return Ok(generation);
+        }
+        generation += 1;
+    }
+}
+
+/// Marks an artifact as superseded, so that the next generation counts from now on.
+///
+/// # Errors
+/// The store cannot be written.
+pub fn supersede(store: &Store, step: &str, fingerprint: &str) -> Result<()> {
+    let marker = format!("{}/superseded.json", artifact_path(step, fingerprint));
+    let content = serde_json::json!({ "superseded_at": jiff::Timestamp::now() });
+    store.put_new(&marker, content.to_string())?;
+    Ok(())
+}
+
+/// Who won the race to publish.
+#[derive(Debug)]
+pub enum Published {
+    /// This attempt.
+    Ours(Manifest),
+    /// Another attempt with the same fingerprint, whose artifact serves as well.
+    Theirs(Manifest),
+}
+
+/// An artifact being made. Nothing of it exists for readers until [`Attempt::publish`].
+pub struct Attempt {
+    store: Store,
+    step: String,
+    fingerprint: String,
+    id: Uuid,
+    started_at: jiff::Timestamp,
+    touched_at: jiff::Timestamp,
+    outputs: Vec<Output>,
+    rejected: BTreeMap<String, u64>,
+    notes: BTreeMap<String, Value>,
+}
+
+impl Attempt {
+    /// Begins an attempt at a step's artifact.
+    #[must_use]
+    pub fn new(store: &Store, step: &str, fingerprint: &str) -> Self {
+        let now = jiff::Timestamp::now();
+        Self {
+            store: store.clone(),
+            step: step.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            id: Uuid::now_v7(),
+            started_at: now,
+            touched_at: now,
+            outputs: Vec::new(),
+            rejected: BTreeMap::new(),
+            notes: BTreeMap::new(),
+        }
+    }
+
+    /// The folder of this attempt's files.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        format!("{}/attempt-{}", artifact_path(&self.step, &self.fingerprint), self.id)
+    }
+
+    /// Begins a dataset in the folder `folder` (its name, or `tokens_NAME`).
+    ///
+    /// # Errors
+    /// No dataset has that name.
+    pub fn writer(&self, folder: &str) -> Result<DatasetWriter> {
+        self.writer_with(folder, &[])
+    }
+
+    /// As [`Attempt::writer`], with metadata in the Parquet schema.
+    ///
+    /// # Errors
+    /// No dataset has that name.
+    pub fn writer_with(&self, folder: &str, metadata: &[(&str, String)]) -> Result<DatasetWriter> {
+        let dataset = codepair_schemas::dataset(folder).with_context(|| format!("no dataset is named {folder}"))?;
+        DatasetWriter::new(&self.store, dataset, folder, &self.prefix(), metadata)
+    }
+
+    /// Ends a dataset: its files become part of the artifact.
+    ///
+    /// # Errors
+    /// The last part cannot be written.
+    pub fn finish(&mut self, writer: DatasetWriter) -> Result<()> {
+        self.touched_at = jiff::Timestamp::now();
+        self.outputs.extend(writer.finish()?);
+        Ok(())
+    }
+
+    /// Writes a whole dataset of rows, which must be in the order of its sort key.
+    ///
+    /// # Errors
+    /// It cannot be written, or is out of order.
+    pub fn write_rows<R: Row>(&mut self, rows: &[R]) -> Result<()> {
+        let mut writer = self.writer(R::DATASET)?;
+        for row in rows {
+            writer.push(row)?;
+        }
+        self.finish(writer)
+    }
+
+    /// Adds a listed file, such as `models/model.safetensors`; `kind` is the part before the slash.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add_file(&mut self, kind: &str, name: &str, bytes: Vec<u8>) -> Result<()> {
+        let digest = sha256(&bytes);
+        let (path, length) = (format!("{kind}/{name}"), bytes.len() as u64);
+        self.store.put(&format!("{}/{path}", self.prefix()), bytes)?;
+        self.touched_at = jiff::Timestamp::now();
+        self.outputs.push(Output {
+            dataset: kind.to_owned(),
+            path: format!("attempt-{}/{path}", self.id),
+            rows: None,
+            bytes: length,
+            sha256: digest,
+            schema_version: None,
+            volatile: false,
+        });
+        Ok(())
+    }
+
+    /// Marks the listed files of a kind as volatile: they hold times or other things that differ between equal runs.
+    pub fn mark_volatile(&mut self, kind: &str) {
+        self.outputs.iter_mut().filter(|o| o.dataset == kind).for_each(|o| o.volatile = true);
+    }
+
+    /// Counts rows left out for a reason.
+    pub fn count_rejected(&mut self, reason: &str, rows: u64) {
+        *self.rejected.entry(reason.to_owned()).or_default() += rows;
+    }
+
+    /// Notes something for the manifest.
+    pub fn note(&mut self, key: &str, value: impl Into<Value>) {
+        self.notes.insert(key.to_owned(), value.into());
+    }
+
+    /// The folder of this artifact's checkpoints; it outlives attempts.
+    #[must_use]
+    pub fn checkpoints(&self) -> String {
+        format!("{}/checkpoints", artifact_path(&self.step, &self.fingerprint))
+    }
+
+    /// Publishes: creates the manifest only if there is none. `complete` fills in what the attempt does not know.
+    ///
+    /// # Errors
+    /// The store cannot be written, or the attempt lay idle for so long that `gc` may have taken its parts.
+    pub fn publish(mut self, complete: impl FnOnce(&mut Manifest)) -> Result<Published> {
+        let now = jiff::Timestamp::now();
+        if now.duration_since(self.touched_at).as_hours() >= MAX_IDLE_HOURS {
+            bail!("this attempt lay idle for over {MAX_IDLE_HOURS} hours and is not published; run it again");
+        }
+        self.outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        let folder = artifact_path(&self.step, &self.fingerprint);
+        let attempts = self.store.folders(&folder)?.iter().filter(|name| name.starts_with("attempt-")).count();
+        let mut manifest = Manifest {
+            format: 1,
+            step: self.step.clone(),
+            revision: 0,
+            fingerprint: self.fingerprint.clone(),
+            digest: outputs_digest(&self.outputs),
+            attempt: self.id.to_string(),
+            attempts,
+            pipeline: String::new(),
+            inputs: Vec::new(),
+            config: Value::Null,
+            sources: BTreeMap::new(),
+            outputs: std::mem::take(&mut self.outputs),
+            rejected: std::mem::take(&mut self.rejected),
+            notes: std::mem::take(&mut self.notes),
+            started_at: self.started_at,
+            ended_at: now,
+            peak_memory_bytes: 0,
+            host: String::new(),
+            git_commit: None,
+            job_id: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        complete(&mut manifest);
+        let created = self.store.put_new(&format!("{folder}/manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
+        if created == Created::New {
+            return Ok(Published::Ours(manifest));
+        }
+        // A retried request may have found the manifest that its first try created.
+        let there = Manifest::find(&self.store, &self.step, &self.fingerprint)?
+            .with_context(|| format!("{folder}/manifest.json exists and cannot be read"))?;
+        if there.attempt == manifest.attempt {
+            return Ok(Published::Ours(there));
+        }
+        self.discard()?;
+        Ok(Published::Theirs(there))
+    }
+
+    /// Deletes what the attempt wrote.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn discard(&self) -> Result<()> {
+        let written = self.store.list(&self.prefix())?;
+        self.store.delete(&written.into_iter().map(|(path, _)| path).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codepair_schemas::rows::Source;
+
+    fn row(name: &str) -> Source {
+        Source { source: name.into(), kind: "jsonl".into(), rows_read: 3, rejected: 3, ..Source::default() }
+    }
+
+    fn stores() -> (tempfile::TempDir, Vec<Store>) {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Store::local(folder.path()).unwrap();
+        (folder, vec![Store::memory(), local])
+    }
+
+    #[test]
+    fn equal_attempts_have_equal_digests_and_one_wins() {
+        let (_folder, stores) = stores();
+        for store in stores {
+            let make = || {
+                let mut attempt = Attempt::new(&store, "ingest", "f1");
+                attempt.write_rows(&[row("a"), row("b")]).unwrap();
+                attempt
+            };
+            let (one, two) = (make(), make());
+            let Published::Ours(first) = one.publish(|_| {}).unwrap() else { panic!("the first wins") };
+            let Published::Theirs(second) = two.publish(|_| {}).unwrap() else { panic!("the second loses") };
+            assert_eq!(first.attempt, second.attempt);
+            let mut other = Attempt::new(&store, "ingest", "f2");
+            other.write_rows(&[row("a"), row("b")]).unwrap();
+            let Published::Ours(other) = other.publish(|_| {}).unwrap() else { panic!("nobody else was there") };
+            assert_eq!(first.digest, other.digest);
+            // The loser leaves nothing behind.
+            assert_eq!(store.folders("artifacts/ingest/f1").unwrap().len(), 1);
+            assert_eq!(first.rows("sources"), 2);
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_is_found_and_named() {
+        let store = Store::memory();
+        let mut attempt = Attempt::new(&store, "ingest", "f1");
+        attempt.write_rows(&[row("a")]).unwrap();
+        let Published::Ours(manifest) = attempt.publish(|_| {}).unwrap() else { panic!() };
+        let output = &manifest.outputs[0];
+        let mut bytes = manifest.read(&store, output).unwrap().to_vec();
+        bytes[40] ^= 1;
+        store.put(&manifest.path(output), bytes).unwrap();
+        let error = manifest.read(&store, output).unwrap_err();
+        assert_eq!(crate::exit_status(&error), crate::ExitStatus::MissingInput);
+        assert!(error.to_string().contains("codepair run --force ingest"), "{error}");
+    }
+
+    #[test]
+    fn rows_out_of_order_are_an_error() {
+        let mut attempt = Attempt::new(&Store::memory(), "ingest", "f1");
+        let error = attempt.write_rows(&[row("b"), row("a")]).unwrap_err();
+        assert!(error.to_string().contains("sort key"), "{error}");
+    }
+
+    #[test]
+    fn force_raises_the_generation() {
+        let store = Store::memory();
+        let name = |generation: u32| format!("g{generation}");
+        assert_eq!(newest_generation(&store, "ingest", name).unwrap(), 0);
+        supersede(&store, "ingest", "g0").unwrap();
+        supersede(&store, "ingest", "g1").unwrap();
+        assert_eq!(newest_generation(&store, "ingest", name).unwrap(), 2);
+    }
+}

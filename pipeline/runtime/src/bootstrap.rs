@@ -1,0 +1,319 @@
+//! The way every stage binary starts, runs and ends.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use arrow::array::RecordBatch;
+use clap::Parser;
+use codepair_schemas::Stage as StageEntry;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Attempt, Config, Description, ExitStatus, Manifest, Published, ResolvedInput, Step, Store, block_on, config_error,
+    exit_status, fingerprint, inputs, newest_generation, parquet_io, telemetry, verify,
+};
+
+/// A stage: what it is configured by, the steps this makes, and the work.
+pub trait Stage {
+    /// The stage's name in the table of stages.
+    const NAME: &'static str;
+    /// Its table of the config.
+    type Config: DeserializeOwned;
+
+    /// The steps that the config asks for.
+    ///
+    /// # Errors
+    /// Exit 2 where the config contradicts itself, exit 3 where a source is missing.
+    fn steps(config: &Self::Config, whole: &Config) -> Result<Vec<Step>>;
+
+    /// Runs one step.
+    ///
+    /// # Errors
+    /// The step failed; nothing is published.
+    fn run(context: &mut Context, config: &Self::Config) -> Result<()>;
+}
+
+/// What a step runs with.
+pub struct Context {
+    /// The store.
+    pub store: Store,
+    /// The whole config, to resolve paths with.
+    pub config: Config,
+    /// The step's name, such as `train:attention`.
+    pub step: String,
+    /// The model, for per-model stages.
+    pub model: Option<String>,
+    /// The artifact being made.
+    pub attempt: Attempt,
+    /// Worker threads.
+    pub threads: usize,
+    /// `cpu` or `cuda`.
+    pub device: String,
+    /// What `--describe` says of the step.
+    pub description: Step,
+    inputs: Vec<ResolvedInput>,
+}
+
+impl Context {
+    /// The artifacts that hold a dataset (several for `scores` and the like).
+    pub fn inputs<'a>(&'a self, dataset: &'a str) -> impl Iterator<Item = &'a Arc<Manifest>> {
+        self.inputs.iter().filter(move |i| i.dataset == dataset).map(|i| &i.manifest)
+    }
+
+    /// Every artifact the step reads, with the dataset it is read for.
+    #[must_use]
+    pub fn all_inputs(&self) -> &[ResolvedInput] {
+        &self.inputs
+    }
+
+    /// Reads a dataset of all artifacts that hold it; no columns named means all.
+    ///
+    /// # Errors
+    /// Exit 3 where a file is missing or damaged.
+    pub fn read(&self, dataset: &str, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for manifest in self.inputs(dataset) {
+            batches.extend(parquet_io::read_output(&self.store, manifest, dataset, columns)?);
+        }
+        Ok(batches)
+    }
+
+    /// Reads a listed file, such as `tokenizers/code.json`.
+    ///
+    /// # Errors
+    /// Exit 3 where it is missing or damaged.
+    pub fn read_file(&self, kind: &str, name: &str) -> Result<bytes::Bytes> {
+        let manifest = self.inputs(kind).next().with_context(|| format!("{} reads no {kind}", self.step))?;
+        manifest.read_named(&self.store, &format!("{kind}/{name}"))
+    }
+}
+
+/// Options that all stage binaries share.
+#[derive(Debug, Parser)]
+#[command(version, about = "One stage of a codepair pipeline. `codepair run` calls it; it also runs alone.")]
+struct Arguments {
+    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one value of the config; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The model to work on; needed when the stage has several steps.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Where to compute: cpu, or cuda where the binary was built with it.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Read a dataset from this artifact instead of the newest plan's; may be repeated.
+    #[arg(long, value_name = "DATASET=FINGERPRINT", value_parser = parse_input)]
+    input: Vec<(String, String)>,
+    /// Print the stage's steps, resolved config, source digests and inputs as JSON, and run nothing.
+    #[arg(long)]
+    describe: bool,
+}
+
+fn parse_input(text: &str) -> Result<(String, String), String> {
+    let (dataset, fingerprint) = text.split_once('=').ok_or("expected DATASET=FINGERPRINT")?;
+    Ok((dataset.to_owned(), fingerprint.to_owned()))
+}
+
+/// The `main` of a stage binary.
+pub fn main<S: Stage>() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitStatus::WrongConfig.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    telemetry::start();
+    match start::<S>(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            exit_status(&error).into()
+        }
+    }
+}
+
+fn start<S: Stage>(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(arguments.config.as_deref(), &arguments.set)?;
+    if arguments.describe {
+        let text = serde_json::to_string_pretty(&describe::<S>(&config)?)?;
+        #[allow(clippy::print_stdout, reason = "the answer to --describe")]
+        {
+            println!("{text}");
+        }
+        return Ok(());
+    }
+    let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let store = Store::open(&config.store_url()?, &folder)?;
+    run_stage::<S>(&store, &config, arguments.model.as_deref(), &arguments.input, arguments.device.as_deref())?;
+    Ok(())
+}
+
+/// What a stage answers to `--describe`.
+///
+/// # Errors
+/// Exit 2 or 3, as [`Stage::steps`].
+pub fn describe<S: Stage>(config: &Config) -> Result<Description> {
+    let entry = entry::<S>()?;
+    let mut steps = S::steps(&config.section(S::NAME)?, config)?;
+    for step in &mut steps {
+        let datasets = entry.outputs.iter().filter_map(|name| codepair_schemas::dataset(name));
+        step.schemas = datasets.map(|d| (d.name.to_owned(), d.version)).collect();
+    }
+    Ok(Description { stage: entry.name.to_owned(), revision: entry.revision, steps })
+}
+
+fn entry<S: Stage>() -> Result<&'static StageEntry> {
+    codepair_schemas::stage(S::NAME).with_context(|| format!("{} is not in the table of stages", S::NAME))
+}
+
+/// Runs one step of a stage and publishes its artifact, unless it is there already.
+///
+/// # Errors
+/// Exit 1, 2 or 3; nothing is published then, and what was written is deleted.
+pub fn run_stage<S: Stage>(
+    store: &Store,
+    config: &Config,
+    model: Option<&str>,
+    given: &[(String, String)],
+    device: Option<&str>,
+) -> Result<Manifest> {
+    let description = describe::<S>(config)?;
+    let step = choose(&description, model)?;
+    let name = step.model.as_ref().map_or_else(|| S::NAME.to_owned(), |model| format!("{}:{model}", S::NAME));
+    let inputs = if given.is_empty() {
+        inputs::planned(store, config, &name, step)?
+    } else {
+        inputs::given(store, &name, &step.inputs, given)?
+    };
+    let upstream: BTreeMap<String, String> =
+        inputs.iter().map(|i| (i.manifest.step.clone(), i.manifest.fingerprint.clone())).collect();
+    let of_generation = |generation| fingerprint(&name, description.revision, step, &upstream, generation);
+    let print = of_generation(newest_generation(store, &name, of_generation)?);
+    if let Some(manifest) = Manifest::find(store, &name, &print)? {
+        tracing::info!("{name} is there already: {print}");
+        return Ok(manifest);
+    }
+    verify(store, &inputs)?;
+    let resources = config.resources(S::NAME)?;
+    let mut context = Context {
+        store: store.clone(),
+        config: config.clone(),
+        attempt: Attempt::new(store, &name, &print),
+        model: step.model.clone(),
+        threads: resources.threads.unwrap_or_else(|| threads(S::NAME)),
+        device: device.map(str::to_owned).or(resources.device).unwrap_or_else(|| "cpu".to_owned()),
+        description: step.clone(),
+        step: name,
+        inputs,
+    };
+    let _watch = discard_on_signal(store, &context.attempt);
+    tracing::info!("{} begins, to make {print}", context.step);
+    if let Err(error) = S::run(&mut context, &config.section(S::NAME)?) {
+        return Err(give_up(&context, error));
+    }
+    publish(context, config, description.revision)
+}
+
+/// Worker threads where the config says nothing: training fills a core, the rest fills all.
+#[must_use]
+pub fn threads(stage: &str) -> usize {
+    if stage == "train" { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+fn choose<'a>(description: &'a Description, model: Option<&str>) -> Result<&'a Step> {
+    let names: Vec<&str> = description.steps.iter().filter_map(|s| s.model.as_deref()).collect();
+    let stage = &description.stage;
+    match (model, description.steps.as_slice()) {
+        (Some(model), steps) => steps.iter().find(|s| s.model.as_deref() == Some(model)).ok_or_else(|| {
+            config_error(format!("--model {model}: {stage} has no such model; it has {}", names.join(", ")))
+        }),
+        (None, [step]) => Ok(step),
+        (None, []) => Err(config_error(format!("the config asks for no step of {stage}"))),
+        (None, _) => Err(config_error(format!("{stage} has several models; name one with --model: {}", names.join(", ")))),
+    }
+}
+
+fn give_up(context: &Context, error: anyhow::Error) -> anyhow::Error {
+    match context.attempt.discard() {
+        Ok(()) => error,
+        Err(discard) => error.context(format!("what the attempt wrote could not be deleted either: {discard:#}")),
+    }
+}
+
+fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest> {
+    let Context { step, attempt, description, inputs, .. } = context;
+    let published = attempt.publish(|manifest| {
+        manifest.revision = revision;
+        config.name().clone_into(&mut manifest.pipeline);
+        manifest.inputs = inputs::records(&inputs);
+        manifest.config = description.config;
+        manifest.sources = description.sources;
+        manifest.peak_memory_bytes = peak_memory_bytes();
+        manifest.host = host();
+        manifest.git_commit = git_commit(config);
+        manifest.job_id = ["SLURM_JOB_ID", "ARGO_NODE_ID"].iter().find_map(|key| std::env::var(key).ok());
+    })?;
+    let manifest = match published {
+        Published::Ours(manifest) => manifest,
+        Published::Theirs(manifest) => {
+            tracing::info!("{step} was published by another attempt meanwhile; that one counts");
+            manifest
+        }
+    };
+    let rows: Vec<String> = {
+        let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+        for output in &manifest.outputs {
+            *totals.entry(&output.dataset).or_default() += output.rows.unwrap_or(0);
+        }
+        totals.into_iter().filter(|(_, rows)| *rows > 0).map(|(dataset, rows)| format!("{rows} {dataset}")).collect()
+    };
+    tracing::info!("{step} done in {:.1} s: {}", manifest.seconds(), rows.join(", "));
+    Ok(manifest)
+}
+
+/// On Ctrl-C or SIGTERM deletes what the attempt wrote and ends the process.
+fn discard_on_signal(store: &Store, attempt: &Attempt) -> std::thread::JoinHandle<()> {
+    let (store, prefix) = (store.clone(), attempt.prefix());
+    std::thread::spawn(move || {
+        let stopped = block_on(async {
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok()?;
+            tokio::select! { _ = terminate.recv() => Some(()), _ = tokio::signal::ctrl_c() => Some(()) }
+        });
+        if stopped.is_none() {
+            return;
+        }
+        tracing::warn!("interrupted; nothing is published");
+        let written = store.list(&prefix).unwrap_or_default().into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+        if let Err(error) = store.delete(&written) {
+            tracing::warn!("what was written could not be deleted: {error:#}; codepair gc will");
+        }
+        std::process::exit(ExitStatus::Failed as i32);
+    })
+}
+
+fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// The commit of the checkout that holds the config; `CODEPAIR_GIT_COMMIT` says it where there is no checkout.
+fn git_commit(config: &Config) -> Option<String> {
+    if let Ok(commit) = std::env::var("CODEPAIR_GIT_COMMIT") {
+        return Some(commit);
+    }
+    let folder = config.path().parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let output = std::process::Command::new("git").arg("-C").arg(folder).args(["rev-parse", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

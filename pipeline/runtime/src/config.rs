@@ -1,0 +1,321 @@
+//! The pipeline's config: one TOML file, overridden by `--set`, each stage reading its own table.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use codepair_schemas::STAGES;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::config_error;
+
+const DEFAULT_PATH: &str = "configs/quickstart.toml";
+
+/// A config file as read, variables expanded and `--set` applied, not yet given meaning by the stages.
+#[derive(Clone, Debug)]
+pub struct Config {
+    path: PathBuf,
+    name: String,
+    table: Table,
+}
+
+/// `[resources.STAGE]`: how much of the machine a stage may use; never part of a fingerprint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Worker threads; all cores unless told, one for training.
+    pub threads: Option<usize>,
+    /// `cpu` or `cuda`; `--device` comes first.
+    pub device: Option<String>,
+}
+
+impl Config {
+    /// Reads `path`, else `CODEPAIR_CONFIG`, else `configs/quickstart.toml`.
+    ///
+    /// # Errors
+    /// Exit 2: no such file, no TOML, an unknown table, a bad name or `--set`.
+    pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Self> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => std::env::var_os("CODEPAIR_CONFIG").map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from),
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            config_error(format!(
+                "cannot read the config {}: {error}; name one with --config or CODEPAIR_CONFIG",
+                path.display()
+            ))
+        })?;
+        Self::parse(&text, &path, sets)
+    }
+
+    /// As [`Config::load`], of a text; relative paths in it are relative to the folder of `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Self> {
+        let mut table: Table = toml::from_str(text)
+            .map_err(|error| config_error(format!("{} is no valid TOML: {error}", path.display())))?;
+        for set in sets {
+            apply_set(&mut table, set)?;
+        }
+        for (key, value) in &mut table {
+            expand(key, value)?;
+        }
+        let known: Vec<&str> = ["name", "store", "resources"].into_iter().chain(STAGES.iter().map(|s| s.name)).collect();
+        for key in table.keys() {
+            if !known.contains(&key.as_str()) {
+                return Err(config_error(format!("{}: {}", path.display(), unknown_key(key, "the config", &known))));
+            }
+        }
+        let name = match table.get("name") {
+            Some(Value::String(name)) => name.clone(),
+            _ => return Err(config_error(format!("{}: `name` is missing: name = \"my-pipeline\"", path.display()))),
+        };
+        let config = Self { path: path.to_owned(), name, table };
+        config.check_name("name", &config.name)?;
+        for model in config.tables("train") {
+            config.check_name("train", &model)?;
+        }
+        Ok(config)
+    }
+
+    fn check_name(&self, key: &str, name: &str) -> Result<()> {
+        let fits = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if fits {
+            return Ok(());
+        }
+        Err(config_error(format!(
+            "{}: {key}: the name {name:?} may hold only letters, digits, - and _, for it becomes a folder",
+            self.path.display()
+        )))
+    }
+
+    /// The pipeline's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file it came from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path of the config, relative ones being relative to the config's own folder.
+    #[must_use]
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// The URL of the store.
+    ///
+    /// # Errors
+    /// Exit 2: `[store] url` is missing.
+    pub fn store_url(&self) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct StoreTable {
+            url: String,
+        }
+        if !self.table.contains_key("store") {
+            return Err(config_error(format!(
+                "{}: [store] is missing: [store] url = \"file://./.codepair\"",
+                self.path.display()
+            )));
+        }
+        Ok(self.read::<StoreTable>(&["store"])?.url)
+    }
+
+    /// A stage's table, with its defaults where it has none.
+    ///
+    /// # Errors
+    /// Exit 2: an unknown key (the nearest known one is named), or a value of the wrong type.
+    pub fn section<T: DeserializeOwned>(&self, stage: &str) -> Result<T> {
+        self.read(&[stage])
+    }
+
+    /// `[resources.STAGE]`.
+    ///
+    /// # Errors
+    /// Exit 2: as [`Config::section`].
+    pub fn resources(&self, stage: &str) -> Result<Resources> {
+        for (key, _) in self.table.get("resources").and_then(Value::as_table).into_iter().flatten() {
+            let known: Vec<&str> = STAGES.iter().map(|s| s.name).collect();
+            if !known.contains(&key.as_str()) {
+                return Err(config_error(format!(
+                    "{}: {}",
+                    self.path.display(),
+                    unknown_key(key, "[resources]", &known)
+                )));
+            }
+        }
+        self.read(&["resources", stage])
+    }
+
+    /// The names of the tables in a stage's table, such as the models of `[train.NAME]`.
+    #[must_use]
+    pub fn tables(&self, stage: &str) -> Vec<String> {
+        let table = self.table.get(stage).and_then(Value::as_table);
+        table.into_iter().flatten().filter(|(_, v)| v.is_table()).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// A stage's table as JSON, to compare with a plan's.
+    #[must_use]
+    pub fn raw(&self, stage: &str) -> serde_json::Value {
+        self.table.get(stage).map_or(serde_json::Value::Null, |v| serde_json::to_value(v).unwrap_or_default())
+    }
+
+    fn read<T: DeserializeOwned>(&self, keys: &[&str]) -> Result<T> {
+        let mut value = Value::Table(self.table.clone());
+        for key in keys {
+            value = match value {
+                Value::Table(mut table) => table.remove(*key).unwrap_or_else(|| Value::Table(Table::new())),
+                other => other,
+            };
+        }
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let inner = error.path().to_string();
+            let place = if inner == "." { keys.join(".") } else { format!("{}.{inner}", keys.join(".")) };
+            let message = explain(&error.into_inner().to_string(), &place);
+            config_error(format!("{}: {message}", self.path.display()))
+        })
+    }
+}
+
+/// Rewrites serde's "unknown field" so that it names the nearest known key.
+fn explain(message: &str, place: &str) -> String {
+    let message = message.trim();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let (true, Some((key, known))) = (message.starts_with("unknown field"), quoted.split_first()) {
+        let place = place.strip_suffix(&format!(".{key}")).unwrap_or(place);
+        return unknown_key(key, &format!("[{place}]"), known);
+    }
+    if let (true, Some((value, known))) = (message.starts_with("unknown variant"), quoted.split_first()) {
+        return format!("{place}: unknown value `{value}`{}", suggestion(value, known));
+    }
+    format!("{place}: {message}")
+}
+
+fn unknown_key(key: &str, place: &str, known: &[&str]) -> String {
+    format!("unknown key `{key}` in {place}{}", suggestion(key, known))
+}
+
+fn suggestion(word: &str, known: &[&str]) -> String {
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
+    match nearest {
+        Some(nearest) if strsim::jaro_winkler(word, nearest) > 0.7 => format!("; did you mean `{nearest}`?"),
+        _ if known.is_empty() => String::new(),
+        _ => format!("; known are {}", known.join(", ")),
+    }
+}
+
+/// Applies `a.b=c`; `c` is TOML where it parses as such, else a string.
+fn apply_set(table: &mut Table, set: &str) -> Result<()> {
+    let (key, text) =
+        set.split_once('=').ok_or_else(|| config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")))?;
+    let value = toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut t| t.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut keys: Vec<&str> = key.trim().split('.').collect();
+    let last = keys.pop().context("a split has at least one part")?;
+    let mut place = table;
+    for part in keys {
+        let next = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        place = next.as_table_mut().ok_or_else(|| config_error(format!("--set {set}: `{part}` is a value, not a table")))?;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Expands `${NAME}` and `${NAME:-default}` in every string.
+fn expand(key: &str, value: &mut Value) -> Result<()> {
+    match value {
+        Value::String(text) if text.contains("${") => *text = expand_text(key, text)?,
+        Value::Array(values) => values.iter_mut().try_for_each(|v| expand(key, v))?,
+        Value::Table(table) => {
+            for (name, inner) in table.iter_mut() {
+                expand(&format!("{key}.{name}"), inner)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn expand_text(key: &str, text: &str) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        out.push_str(&rest[..start]);
+        let Some(length) = rest[start..].find('}') else {
+            return Err(config_error(format!("{key}: `${{` without its `}}` in {text:?}")));
+        };
+        let inner = &rest[start + 2..start + length];
+        let (name, default) = inner.split_once(":-").map_or((inner, None), |(n, d)| (n, Some(d)));
+        match (std::env::var(name), default) {
+            (Ok(value), _) if !value.is_empty() => out.push_str(&value),
+            (_, Some(default)) => out.push_str(default),
+            _ => return Err(config_error(format!("{key}: the environment variable {name} is not set"))),
+        }
+        rest = &rest[start + length + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Sample {
+        epochs: u32,
+        #[allow(dead_code)]
+        batch_size: u32,
+    }
+    impl Default for Sample {
+        fn default() -> Self {
+            Self { epochs: 5, batch_size: 32 }
+        }
+    }
+
+    fn parse(text: &str, sets: &[&str]) -> Result<Config> {
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        Config::parse(text, Path::new("configs/x.toml"), &sets)
+    }
+
+    #[test]
+    fn wrong_configs_say_what_is_meant() {
+        let errors = [
+            parse("name = \"x\"\n[trian.a]\nepochs = 1", &[]).unwrap_err(),
+            parse("name = \"x\"\n[train]\nepocs = 1", &[]).unwrap().section::<Sample>("train").unwrap_err(),
+            parse("name = \"x\"\n[train]\nepochs = \"many\"", &[]).unwrap().section::<Sample>("train").unwrap_err(),
+            parse("name = \"x\"\n[train]\nzzz = 1", &[]).unwrap().section::<Sample>("train").unwrap_err(),
+            parse("[train]", &[]).unwrap_err(),
+            parse("name = \"a/b\"", &[]).unwrap_err(),
+            parse("name = \"x\"\n[store]\nurl = \"${CODEPAIR_NO_SUCH}/a\"", &[]).unwrap_err(),
+            parse("name = \"x\"", &["epochs"]).unwrap_err(),
+            parse("name = \"x\"", &["name.a=1"]).unwrap_err(),
+            parse("name = \"x\"\n[resources.trian]\nthreads = 1", &[]).unwrap().resources("train").unwrap_err(),
+            parse("name = ", &[]).unwrap_err(),
+        ];
+        for error in &errors {
+            assert_eq!(crate::exit_status(error), crate::ExitStatus::WrongConfig);
+        }
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(text.join("\n---\n"));
+    }
+
+    #[test]
+    fn set_overrides_and_variables_expand() {
+        let config = parse("name = \"x\"\n[store]\nurl = \"${CODEPAIR_NO_SUCH:-file:///a}/b\"", &["train.epochs=8"]).unwrap();
+        assert_eq!(config.section::<Sample>("train").unwrap().epochs, 8);
+        assert_eq!(config.store_url().unwrap(), "file:///a/b");
+        assert_eq!(parse("name = \"x\"", &["name=other"]).unwrap().name(), "other");
+        assert_eq!(config.resolve("data.jsonl"), Path::new("configs/data.jsonl"));
+    }
+}

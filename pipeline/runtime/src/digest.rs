@@ -1,0 +1,108 @@
+//! SHA-256 of bytes and files, with a cache for large files.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+
+/// Files below this are hashed each time: that is as fast as looking them up.
+const CACHED_BYTES: u64 = 4 << 20;
+
+/// Hexadecimal digits of a hash.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// SHA-256 as 64 hexadecimal digits.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// A SHA-256 fed piece by piece.
+#[derive(Clone, Default)]
+pub struct Digest(Sha256);
+
+impl Digest {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    /// Adds a text and its length, so that neighbouring texts cannot run together.
+    pub fn field(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+    /// 64 hexadecimal digits.
+    #[must_use]
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+/// SHA-256 of a file. For large files a cache keyed by (path, size, modification time) saves reading them again; it
+/// lies in `CODEPAIR_CACHE`, else `~/.cache/codepair`.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn file_digest(path: &Path) -> Result<String> {
+    let metadata = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+    if metadata.len() < CACHED_BYTES {
+        return hash_file(path);
+    }
+    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let full = std::path::absolute(path)?;
+    let key = sha256(format!("{}\0{}\0{modified}", full.display(), metadata.len()).as_bytes());
+    let place = cache_folder().join("digests").join(key);
+    if let Ok(known) = std::fs::read_to_string(&place)
+        && known.len() == 64
+    {
+        return Ok(known);
+    }
+    let digest = hash_file(path)?;
+    if let Some(folder) = place.parent()
+        && std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&place, &digest)).is_err()
+    {
+        tracing::debug!(cache = %place.display(), "the digest cache cannot be written");
+    }
+    Ok(digest)
+}
+
+/// The digest of several files: their relative paths and SHA-256, in order of path.
+#[must_use]
+pub fn files_digest(files: &BTreeMap<String, String>) -> String {
+    let mut digest = Digest::default();
+    for (path, sha256) in files {
+        digest.field(path);
+        digest.field(sha256);
+    }
+    digest.finish()
+}
+
+/// Where downloads and digests are cached.
+#[must_use]
+pub fn cache_folder() -> PathBuf {
+    let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, |home| PathBuf::from(home).join(".cache"));
+    std::env::var_os("CODEPAIR_CACHE").map_or_else(|| home().join("codepair"), PathBuf::from)
+}
+
+fn hash_file(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut digest = Digest::default();
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        let read = file.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+        if read == 0 {
+            return Ok(digest.finish());
+        }
+        digest.update(&buffer[..read]);
+    }
+}

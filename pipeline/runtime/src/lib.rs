@@ -1,0 +1,32 @@
+//! What every stage links: bootstrap, config, store, artifacts, manifests, telemetry.
+//!
+//! A stage implements [`Stage`] and its `main` is one call of [`main`]. Everything else (arguments, config, logging,
+//! inputs, fingerprints, publishing, exit codes) happens here, once.
+
+mod artifact;
+mod bootstrap;
+mod config;
+mod describe;
+mod digest;
+mod error;
+mod inputs;
+mod manifest;
+mod parquet_io;
+mod plan;
+mod progress;
+mod store;
+mod telemetry;
+
+pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
+pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};
+pub use config::{Config, Resources};
+pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
+pub use digest::{cache_folder, Digest, file_digest, files_digest, hex, sha256};
+pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
+pub use inputs::{ResolvedInput, verify};
+pub use manifest::{InputRecord, Manifest, Output};
+pub use parquet_io::{DatasetWriter, column, float_column, integer_column, list_column, read_output, text_column};
+pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
+pub use progress::Progress;
+pub use store::{Created, Store, block_on};
+pub use telemetry::start as start_telemetry;

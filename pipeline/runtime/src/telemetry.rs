@@ -1,0 +1,20 @@
+//! Logging: for people by default, one JSON object a line with `CODEPAIR_LOG_FORMAT=json`.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error; `RUST_LOG` chooses what, `info` of codepair and warnings of the rest by default.
+pub fn start() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,codepair=info"));
+    // The crates are all named codepair_SOMETHING, and a filter's target is a prefix.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if std::env::var("CODEPAIR_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().try_init()
+    } else {
+        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).compact().try_init()
+    };
+    if let Err(error) = started {
+        tracing::debug!("logging was started before: {error}");
+    }
+}

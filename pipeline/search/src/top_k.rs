@@ -1,0 +1,72 @@
+//! Exact top-k by score.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// A candidate and its score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// Position of the candidate.
+    pub candidate: usize,
+    /// Its score; larger is better.
+    pub score: f32,
+}
+
+impl Eq for Hit {}
+
+impl Ord for Hit {
+    /// Worse is greater, so that a heap's top is the worst hit kept; of equal scores the later candidate is worse.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.score.total_cmp(&self.score).then(self.candidate.cmp(&other.candidate))
+    }
+}
+
+impl PartialOrd for Hit {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The `k` best candidates, best first; ties in order of the candidates.
+pub fn top_k(scores: impl IntoIterator<Item = f32>, k: usize) -> Vec<Hit> {
+    let mut heap = BinaryHeap::with_capacity(k + 1);
+    for (candidate, score) in scores.into_iter().enumerate() {
+        heap.push(Hit { candidate, score });
+        if heap.len() > k {
+            heap.pop();
+        }
+    }
+    heap.into_sorted_vec()
+}
+
+/// The rank of a candidate, from 1; ties count against it.
+#[must_use]
+pub fn rank_of(scores: &[f32], candidate: usize) -> usize {
+    let own = scores[candidate];
+    scores.iter().enumerate().filter(|(i, score)| *i != candidate && **score >= own).count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ties_count_against_the_candidate() {
+        assert_eq!(rank_of(&[1.0, 1.0, 0.5], 0), 2);
+        assert_eq!(rank_of(&[1.0, 1.0, 0.5], 2), 3);
+        assert_eq!(rank_of(&[0.0, 1.0], 1), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_full_sort(scores in prop::collection::vec(0u8..9, 0..40), k in 0usize..50) {
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+            order.truncate(k);
+            let found: Vec<usize> = top_k(scores, k).into_iter().map(|hit| hit.candidate).collect();
+            prop_assert_eq!(found, order);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A DataFusion session over the datasets of a store.
+
+mod detokenize;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use codepair_runtime::{Manifest, Plan, Store};
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use url::Url;
+
+pub use detokenize::register as register_detokenize;
+
+/// The name under which DataFusion sees the store.
+const STORE: &str = "codepair://store";
+
+/// A session with `threads` partitions that reads text as plain UTF-8 arrays.
+#[must_use]
+pub fn session(threads: usize) -> SessionContext {
+    let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(true);
+    config.options_mut().execution.parquet.schema_force_view_types = false;
+    SessionContext::new_with_config(config)
+}
+
+/// Registers a dataset as the table `table`, in the order of the manifests and their parts.
+///
+/// # Errors
+/// No manifest holds it.
+pub fn register(context: &SessionContext, store: &Store, table: &str, holders: &[(&Manifest, &str)]) -> Result<()> {
+    let url = Url::parse(STORE)?;
+    let (objects, _) = store.object("");
+    context.register_object_store(&url, objects);
+    let mut paths = Vec::new();
+    for (manifest, dataset) in holders {
+        for output in manifest.files(dataset).filter(|output| output.rows.is_some()) {
+            let (_, path) = store.object(&manifest.path(output));
+            paths.push(ListingTableUrl::parse(format!("{STORE}/{path}"))?);
+        }
+    }
+    let (_, first) = holders.first().with_context(|| format!("no artifact holds {table}"))?;
+    let schema = codepair_schemas::dataset(first).with_context(|| format!("no dataset is named {first}"))?.schema();
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
+    let config = ListingTableConfig::new_with_multi_paths(paths).with_listing_options(options).with_schema(schema);
+    context.register_table(table, Arc::new(ListingTable::try_new(config)?))?;
+    Ok(())
+}
+
+/// Registers every dataset of a plan's artifacts that are there, each as one table over all steps that write it, and
+/// the function `detokenize('NAME', tokens)`. Returns the tables' names.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn register_plan(context: &SessionContext, store: &Store, plan: &Plan) -> Result<Vec<String>> {
+    let mut manifests = Vec::new();
+    for step in &plan.steps {
+        manifests.extend(Manifest::find(store, &step.name, &step.fingerprint)?);
+    }
+    let mut tables: BTreeMap<&str, Vec<(&Manifest, &str)>> = BTreeMap::new();
+    let mut tokenizers = HashMap::new();
+    for manifest in &manifests {
+        for output in &manifest.outputs {
+            let holders = tables.entry(&output.dataset).or_default();
+            if output.rows.is_some() && !holders.iter().any(|(m, _)| std::ptr::eq(*m, manifest)) {
+                holders.push((manifest, &output.dataset));
+            }
+            if let Some(name) = output.name().strip_prefix("tokenizers/").and_then(|n| n.strip_suffix(".json")) {
+                tokenizers.insert(name.to_owned(), manifest.read(store, output)?);
+            }
+        }
+    }
+    tables.retain(|_, holders| !holders.is_empty());
+    for (table, holders) in &tables {
+        register(context, store, table, holders)?;
+    }
+    register_detokenize(context, &tokenizers)?;
+    Ok(tables.into_keys().map(str::to_owned).collect())
+}

@@ -1,0 +1,380 @@
+//! Every dataset a stage writes as Parquet.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// A list of UTF-8 texts.
+    Texts,
+    /// Little-endian token ids; the width in bytes is in the schema's metadata (`token_bytes`).
+    Tokens,
+    /// True or false.
+    Boolean,
+    /// Unsigned, 32 bits.
+    Count,
+    /// Unsigned, 64 bits.
+    Ordinal,
+    /// Signed, 64 bits.
+    Integer,
+    /// A 64-bit float.
+    Real,
+}
+
+impl Kind {
+    /// The Arrow type behind it.
+    #[must_use]
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Texts => DataType::List(Arc::new(Field::new("item", DataType::Utf8, false))),
+            Self::Tokens => DataType::Binary,
+            Self::Boolean => DataType::Boolean,
+            Self::Count => DataType::UInt32,
+            Self::Ordinal => DataType::UInt64,
+            Self::Integer => DataType::Int64,
+            Self::Real => DataType::Float64,
+        }
+    }
+}
+
+/// A column: its name, type, and what it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Name, as SQL sees it.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// May hold nulls.
+    pub nullable: bool,
+    /// One line: what it holds, with its unit.
+    pub doc: &'static str,
+}
+
+impl Column {
+    const fn or_null(mut self) -> Self {
+        self.nullable = true;
+        self
+    }
+}
+
+const fn column(name: &'static str, kind: Kind, doc: &'static str) -> Column {
+    Column { name, kind, nullable: false, doc }
+}
+const fn text(name: &'static str, doc: &'static str) -> Column {
+    column(name, Kind::Text, doc)
+}
+const fn texts(name: &'static str, doc: &'static str) -> Column {
+    column(name, Kind::Texts, doc)
+}
+const fn count(name: &'static str, doc: &'static str) -> Column {
+    column(name, Kind::Count, doc)
+}
+const fn ordinal(name: &'static str, doc: &'static str) -> Column {
+    column(name, Kind::Ordinal, doc)
+}
+const fn real(name: &'static str, doc: &'static str) -> Column {
+    column(name, Kind::Real, doc)
+}
+
+/// A dataset: a folder of Parquet parts in an artifact.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Plural noun; the folder's and the SQL table's name.
+    pub name: &'static str,
+    /// Raised when a column changes.
+    pub version: u32,
+    /// What a row is.
+    pub doc: &'static str,
+    /// Rows are written in this order; never decreasing.
+    pub sort_key: &'static [&'static str],
+    /// Holds times or other values that differ between equal runs, so its digests are compared by nobody.
+    pub volatile: bool,
+    /// The columns, in order.
+    pub columns: &'static [Column],
+}
+
+impl Dataset {
+    /// The Arrow schema, without metadata.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        let fields: Vec<Field> =
+            self.columns.iter().map(|c| Field::new(c.name, c.kind.arrow(), c.nullable)).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+/// Looks a dataset up by the name of its folder: `tokens_code` is the `tokens` of the tokenizer `code`.
+#[must_use]
+pub fn dataset(name: &str) -> Option<&'static Dataset> {
+    let family = if name.starts_with("tokens_") { "tokens" } else { name };
+    DATASETS.iter().find(|d| d.name == family)
+}
+
+const ID: Column = text("id", "identity of the row: a hash of its source, place and content");
+const SOURCE: Column = text("source", "name of the source's table in the config");
+const ORDINAL: Column = ordinal("ordinal", "position in the source, rejected rows counted");
+const GROUP: Column = text("group", "repository, else top-level module, else file: never divided between splits");
+const SPLIT: Column = text("split", "train, validation, test, or prompt (few-shot examples)");
+const MODEL: Column = text("model", "name of the model's table in the config");
+
+/// All datasets, in the order of the pipeline.
+pub const DATASETS: &[Dataset] = &[
+    Dataset {
+        name: "functions",
+        version: 1,
+        doc: "Functions and methods with the docstring cut out of the code.",
+        sort_key: &["source", "ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            SOURCE,
+            ORDINAL,
+            text("repo", "repository or package, as the source names it"),
+            text("path", "file within the repository"),
+            text("name", "qualified name"),
+            text("language", "programming language"),
+            text("url", "where the function stands, with line numbers"),
+            text("code", "source text without the docstring"),
+            text("docstring", "the docstring's text without quotes and indentation; empty where there is none"),
+            GROUP,
+            SPLIT,
+        ],
+    },
+    Dataset {
+        name: "problems",
+        version: 1,
+        doc: "Small programming problems with tests, in MBPP's fields.",
+        sort_key: &["source", "ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            SOURCE,
+            ORDINAL,
+            column("task_id", Kind::Integer, "the problem's number in its source"),
+            text("text", "the problem's statement"),
+            text("code", "a reference solution, with line feeds only"),
+            text("test_setup_code", "code to run before the tests"),
+            texts("test_list", "assertions that a right solution passes"),
+            texts("challenge_test_list", "harder assertions"),
+            GROUP,
+            SPLIT,
+        ],
+    },
+    Dataset {
+        name: "sources",
+        version: 1,
+        doc: "What ingest read, a row a source: rows_read = functions + problems + rejected.",
+        sort_key: &["source"],
+        volatile: false,
+        columns: &[
+            SOURCE,
+            text("kind", "kind of the source"),
+            text("digest", "SHA-256 over the source's files in order of relative path"),
+            ordinal("files", "files read"),
+            ordinal("rows_read", "rows found in them"),
+            ordinal("functions", "rows written to functions"),
+            ordinal("problems", "rows written to problems"),
+            ordinal("rejected", "rows written to rejected"),
+        ],
+    },
+    Dataset {
+        name: "rejected",
+        version: 1,
+        doc: "Rows that a stage left out, with the reason.",
+        sort_key: &["stage", "source", "ordinal"],
+        volatile: false,
+        columns: &[
+            text("stage", "the stage that left it out"),
+            SOURCE,
+            ORDINAL,
+            text("id", "the row's id, or its file and line where it has none yet"),
+            text("reason", "a short name, to group by"),
+            text("detail", "what exactly was wrong, or what it collided with"),
+        ],
+    },
+    Dataset {
+        name: "synthetic_pairs",
+        version: 1,
+        doc: "Made pairs of text and code: positives that mean the same as their parent, negatives that do not.",
+        sort_key: &["generator", "ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            text("generator", "name of the generator's table in the config"),
+            ORDINAL,
+            text("kind", "positive or negative"),
+            text("edit", "how it was made: the edits' names, nearest, or the prompt's name"),
+            text("parent_id", "id of the function or problem it was made from"),
+            text("parent_dataset", "functions or problems"),
+            SOURCE,
+            text("text", "natural language"),
+            text("code", "program text"),
+            GROUP,
+            SPLIT,
+            text("request", "hash of the API request that made it").or_null(),
+        ],
+    },
+    Dataset {
+        name: "requests",
+        version: 1,
+        doc: "The API requests that synth used, a snapshot of the ledger.",
+        sort_key: &["request"],
+        volatile: false,
+        columns: &[
+            text("request", "SHA-256 of endpoint and payload"),
+            text("generator", "name of the generator's table in the config"),
+            text("endpoint", "base URL and path"),
+            text("payload", "the request's body, JSON"),
+            count("status", "HTTP status of the answer"),
+            text("response", "the answer's body as it came; bytes that are no UTF-8 replaced"),
+        ],
+    },
+    Dataset {
+        name: "examples",
+        version: 1,
+        doc: "Pairs that survived deduplication and decontamination.",
+        sort_key: &["ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            ordinal("ordinal", "position among all candidates, rejected ones counted"),
+            SOURCE,
+            text("dataset", "functions, problems or synthetic_pairs"),
+            text("kind", "original, positive or negative"),
+            text("parent_id", "for synthetic pairs the id of the row they were made from").or_null(),
+            text("name", "qualified name, or the edit's"),
+            text("url", "where it came from"),
+            text("text", "natural language, normalised"),
+            text("code", "program text, normalised"),
+            GROUP,
+            SPLIT,
+        ],
+    },
+    Dataset {
+        name: "duplicates",
+        version: 1,
+        doc: "Why a row counts as a duplicate: the verified edge that joins it to its cluster, and the row that was kept.",
+        sort_key: &["ordinal"],
+        volatile: false,
+        columns: &[
+            text("id", "the removed row"),
+            ordinal("ordinal", "its position among all candidates"),
+            text("kind", "exact or near"),
+            text("neighbour_id", "the row of the same cluster that the verified edge leads to"),
+            real("jaccard", "Jaccard similarity of the two rows' 5-token shingles; 1 for exact duplicates"),
+            text("kept_id", "the row of the cluster that was kept"),
+        ],
+    },
+    Dataset {
+        name: "tokens",
+        version: 1,
+        doc: "Token ids of the examples, one folder a tokenizer (tokens_NAME); detokenize('NAME', column) reads them.",
+        sort_key: &["ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            ordinal("ordinal", "position among all candidates, as in examples"),
+            text("kind", "original, positive or negative"),
+            text("parent_id", "for synthetic pairs the id of the row they were made from").or_null(),
+            SPLIT,
+            column("text", Kind::Tokens, "tokens of the text; null where this tokenizer does not read it").or_null(),
+            count("text_length", "tokens in text"),
+            column("code", Kind::Tokens, "tokens of the code; null where this tokenizer does not read it").or_null(),
+            count("code_length", "tokens in code"),
+        ],
+    },
+    Dataset {
+        name: "training_steps",
+        version: 1,
+        doc: "The training's course: a row every few steps, and one for each validation.",
+        sort_key: &["model", "step"],
+        volatile: true,
+        columns: &[
+            MODEL,
+            ordinal("step", "optimizer steps so far"),
+            count("epoch", "epoch, from 1"),
+            SPLIT,
+            real("loss", "mean loss since the last row: nats a token (generation) or a pair (search)"),
+            real("learning_rate", "learning rate"),
+            real("gradient_norm", "global norm before clipping").or_null(),
+            real("tokens_per_second", "source and target tokens a second, pads left out").or_null(),
+            real("elapsed_seconds", "seconds of training, earlier attempts included"),
+            ordinal("parameters", "trainable parameters of the model"),
+        ],
+    },
+    Dataset {
+        name: "scores",
+        version: 1,
+        doc: "Scores, long: one row a metric, decoding and bucket of input length.",
+        sort_key: &["model", "decoding", "metric", "bucket"],
+        volatile: false,
+        columns: &[
+            MODEL,
+            text("task", "generation or search"),
+            text("decoding", "greedy, beam, teacher or exact"),
+            text("metric", "name of the metric"),
+            text("bucket", "all, or a range of source tokens such as 9-16"),
+            real("value", "the score"),
+            ordinal("count", "rows it was computed over"),
+            text("signature", "how exactly, in the reference tool's words"),
+        ],
+    },
+    Dataset {
+        name: "predictions",
+        version: 1,
+        doc: "What a generator wrote for each test row.",
+        sort_key: &["model", "decoding", "ordinal"],
+        volatile: false,
+        columns: &[
+            MODEL,
+            text("decoding", "greedy or beam"),
+            ordinal("ordinal", "position of the example"),
+            ID,
+            text("source", "what the model read"),
+            text("reference", "what was to be written"),
+            text("prediction", "what it wrote"),
+            real("log_probability", "sum over the written tokens, nats"),
+            count("source_length", "source tokens"),
+            real("bleu", "sentence BLEU, 0 to 100"),
+            column("exact", Kind::Boolean, "equal after white space is folded"),
+        ],
+    },
+    Dataset {
+        name: "rankings",
+        version: 1,
+        doc: "The best candidates for each query, and the rank of the right one.",
+        sort_key: &["model", "ordinal", "rank"],
+        volatile: false,
+        columns: &[
+            MODEL,
+            ordinal("ordinal", "position of the query's example"),
+            text("query_id", "the example whose text is the query"),
+            count("rank", "from 1; candidates that tie with the right one stand before it"),
+            text("candidate_id", "the example whose code is the candidate"),
+            real("score", "similarity"),
+            column("relevant", Kind::Boolean, "the candidate is the query's own code"),
+        ],
+    },
+    Dataset {
+        name: "attention",
+        version: 1,
+        doc: "Attention weights of a few greedy predictions.",
+        sort_key: &["model", "ordinal", "target_position", "source_position"],
+        volatile: false,
+        columns: &[
+            MODEL,
+            ordinal("ordinal", "position of the example"),
+            ID,
+            count("target_position", "from 0"),
+            text("target_token", "token written"),
+            count("source_position", "from 0"),
+            text("source_token", "token read"),
+            real("weight", "attention weight; they sum to 1 over the source"),
+        ],
+    },
+];

@@ -1,0 +1,106 @@
+//! A struct for each dataset that stages write row by row; fields are the columns, in order.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident in $dataset:literal { $($field:ident: $kind:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+            pub struct $name {
+                $(#[doc = concat!("Column `", stringify!($field), "`.")] pub $field: $kind,)*
+            }
+            impl Row for $name {
+                const DATASET: &'static str = $dataset;
+                const COLUMNS: &'static [&'static str] = &[$(stringify!($field)),*];
+            }
+        )*
+        #[cfg(test)]
+        const ALL: &[(&str, &[&str])] = &[$(($dataset, $name::COLUMNS)),*];
+    };
+}
+
+/// A row of a dataset.
+pub trait Row: Serialize {
+    /// The dataset's name.
+    const DATASET: &'static str;
+    /// The dataset's columns, in order.
+    const COLUMNS: &'static [&'static str];
+}
+
+rows! {
+    /// A row of `functions`.
+    Function in "functions" {
+        id: String, source: String, ordinal: u64, repo: String, path: String, name: String, language: String,
+        url: String, code: String, docstring: String, group: String, split: String,
+    }
+    /// A row of `problems`.
+    Problem in "problems" {
+        id: String, source: String, ordinal: u64, task_id: i64, text: String, code: String, test_setup_code: String,
+        test_list: Vec<String>, challenge_test_list: Vec<String>, group: String, split: String,
+    }
+    /// A row of `sources`.
+    Source in "sources" {
+        source: String, kind: String, digest: String, files: u64, rows_read: u64, functions: u64, problems: u64,
+        rejected: u64,
+    }
+    /// A row of `rejected`.
+    Rejected in "rejected" {
+        stage: String, source: String, ordinal: u64, id: String, reason: String, detail: String,
+    }
+    /// A row of `synthetic_pairs`.
+    SyntheticPair in "synthetic_pairs" {
+        id: String, generator: String, ordinal: u64, kind: String, edit: String, parent_id: String,
+        parent_dataset: String, source: String, text: String, code: String, group: String, split: String,
+        request: Option<String>,
+    }
+    /// A row of `requests`.
+    Request in "requests" {
+        request: String, generator: String, endpoint: String, payload: String, status: u32, response: String,
+    }
+    /// A row of `examples`.
+    Example in "examples" {
+        id: String, ordinal: u64, source: String, dataset: String, kind: String, parent_id: Option<String>,
+        name: String, url: String, text: String, code: String, group: String, split: String,
+    }
+    /// A row of `duplicates`.
+    Duplicate in "duplicates" {
+        id: String, ordinal: u64, kind: String, neighbour_id: String, jaccard: f64, kept_id: String,
+    }
+    /// A row of `training_steps`.
+    TrainingStep in "training_steps" {
+        model: String, step: u64, epoch: u32, split: String, loss: f64, learning_rate: f64,
+        gradient_norm: Option<f64>, tokens_per_second: Option<f64>, elapsed_seconds: f64, parameters: u64,
+    }
+    /// A row of `scores`.
+    Score in "scores" {
+        model: String, task: String, decoding: String, metric: String, bucket: String, value: f64, count: u64,
+        signature: String,
+    }
+    /// A row of `predictions`.
+    Prediction in "predictions" {
+        model: String, decoding: String, ordinal: u64, id: String, source: String, reference: String,
+        prediction: String, log_probability: f64, source_length: u32, bleu: f64, exact: bool,
+    }
+    /// A row of `rankings`.
+    Ranking in "rankings" {
+        model: String, ordinal: u64, query_id: String, rank: u32, candidate_id: String, score: f64, relevant: bool,
+    }
+    /// A row of `attention`.
+    Attention in "attention" {
+        model: String, ordinal: u64, id: String, target_position: u32, target_token: String, source_position: u32,
+        source_token: String, weight: f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn rows_have_the_columns_of_their_datasets() {
+        for (name, columns) in super::ALL {
+            let dataset = crate::dataset(name).expect("a row names a dataset");
+            let expected: Vec<_> = dataset.columns.iter().map(|c| c.name).collect();
+            assert_eq!(&expected, columns, "{name}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The table of stages.
+
+/// A stage: one binary, one revision.
+#[derive(Debug)]
+pub struct Stage {
+    /// Verb; the binary is `codepair-NAME`.
+    pub name: &'static str,
+    /// Raised when the output changes meaning, a changed default included; part of every fingerprint.
+    pub revision: u32,
+    /// Steps are `NAME:MODEL`, one a model.
+    pub per_model: bool,
+    /// What it reads: datasets and listed files of earlier stages.
+    pub inputs: &'static [&'static str],
+    /// What it writes. `tokenizers`, `models` and `pages` are listed files, the rest Parquet.
+    pub outputs: &'static [&'static str],
+}
+
+/// All stages, in the order of the pipeline.
+pub const STAGES: &[Stage] = &[
+    Stage {
+        name: "ingest",
+        revision: 1,
+        per_model: false,
+        inputs: &[],
+        outputs: &["functions", "problems", "sources", "rejected"],
+    },
+    Stage {
+        name: "synth",
+        revision: 1,
+        per_model: false,
+        inputs: &["functions", "problems"],
+        outputs: &["synthetic_pairs", "requests", "rejected"],
+    },
+    Stage {
+        name: "prepare",
+        revision: 1,
+        per_model: false,
+        inputs: &["functions", "problems", "synthetic_pairs"],
+        outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],
+    },
+    Stage {
+        name: "train",
+        revision: 1,
+        per_model: true,
+        inputs: &["tokens", "tokenizers"],
+        outputs: &["models", "training_steps"],
+    },
+    Stage {
+        name: "evaluate",
+        revision: 1,
+        per_model: true,
+        inputs: &["examples", "tokens", "tokenizers", "models"],
+        outputs: &["scores", "predictions", "rankings", "attention"],
+    },
+    Stage {
+        name: "report",
+        revision: 1,
+        per_model: false,
+        inputs: &["sources", "rejected", "duplicates", "examples", "training_steps", "scores", "predictions", "rankings", "attention"],
+        outputs: &["pages"],
+    },
+];
+
+/// Looks a stage up by name.
+#[must_use]
+pub fn stage(name: &str) -> Option<&'static Stage> {
+    STAGES.iter().find(|s| s.name == name)
+}
+
+/// The stages that write a dataset (or a kind of listed files).
+pub fn stage_of_dataset(dataset: &str) -> impl Iterator<Item = &'static Stage> {
+    let family = if dataset.starts_with("tokens_") { "tokens" } else { dataset }.to_owned();
+    STAGES.iter().filter(move |s| s.outputs.contains(&family.as_str()))
+}

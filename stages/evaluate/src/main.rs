@@ -1,0 +1,7 @@
+//! `codepair-evaluate`: generation and search, scored.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    codepair_runtime::main::<codepair_evaluate::Evaluate>()
+}

@@ -1,0 +1,89 @@
+//! Ingest: sources become `functions` and `problems`; rows that cannot be used become `rejected`.
+
+mod files;
+mod sink;
+mod sources;
+mod split;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use codepair_runtime::{Config, Context, Stage, Step, config_error, input_error};
+use codepair_schemas::rows;
+
+pub use sink::Sink;
+pub use sources::Source;
+pub use split::Shares;
+
+/// `[ingest.NAME]`, one table a source.
+pub type Sources = BTreeMap<String, Source>;
+
+/// The stage.
+pub struct Ingest;
+
+impl Stage for Ingest {
+    const NAME: &'static str = "ingest";
+    type Config = Sources;
+
+    fn steps(sources: &Sources, config: &Config) -> Result<Vec<Step>> {
+        if sources.is_empty() {
+            return Err(config_error(format!(
+                "{}: there is no source; add one, such as [ingest.stdlib] kind = \"source_tree\" python = \"python3\"",
+                config.path().display()
+            )));
+        }
+        let mut digests = BTreeMap::new();
+        let (mut resolved, mut overrides) = (serde_json::Map::new(), serde_json::Map::new());
+        for (name, source) in sources {
+            digests.insert(name.clone(), source.digest(config).with_context(|| format!("[ingest.{name}]"))?);
+            let (value, changed) = source.values()?;
+            resolved.insert(name.clone(), value);
+            overrides.insert(name.clone(), changed);
+        }
+        Ok(vec![Step {
+            config: serde_json::json!({ "ingest": resolved }),
+            overrides: serde_json::json!({ "ingest": overrides }),
+            sources: digests,
+            ..Step::default()
+        }])
+    }
+
+    fn run(context: &mut Context, sources: &Sources) -> Result<()> {
+        let mut sink = Sink::new(&context.attempt)?;
+        let mut summaries = Vec::new();
+        for (name, source) in sources {
+            let expected = context.description.sources.get(name).map_or("", String::as_str);
+            sink.begin(name);
+            let read = source
+                .read(&context.config, &mut sink)
+                .with_context(|| format!("[ingest.{name}]"))?;
+            if read.digest != expected {
+                return Err(input_error(format!("[ingest.{name}]: the files changed while they were read; run it again")));
+            }
+            let counts = sink.counts();
+            if counts.functions + counts.problems == 0 {
+                return Err(input_error(format!(
+                    "[ingest.{name}]: {} files hold no usable row; {}",
+                    read.files,
+                    sink.first_rejection().unwrap_or_else(|| "is the path right?".to_owned())
+                )));
+            }
+            tracing::info!(
+                "{name}: {} rows of {} files: {} functions, {} problems, {} rejected",
+                counts.read, read.files, counts.functions, counts.problems, counts.rejected
+            );
+            summaries.push(rows::Source {
+                source: name.clone(),
+                kind: source.kind().to_owned(),
+                digest: read.digest,
+                files: read.files,
+                rows_read: counts.read,
+                functions: counts.functions,
+                problems: counts.problems,
+                rejected: counts.rejected,
+            });
+        }
+        sink.finish(&mut context.attempt)?;
+        context.attempt.write_rows(&summaries)
+    }
+}

@@ -1,0 +1,7 @@
+//! `codepair-prepare`: deduplicate, decontaminate, tokenise.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    codepair_runtime::main::<codepair_prepare::Prepare>()
+}
