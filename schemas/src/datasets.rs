@@ -102,8 +102,7 @@ impl Dataset {
     /// The Arrow schema, without metadata.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
-        let fields: Vec<Field> =
-            self.columns.iter().map(|c| Field::new(c.name, c.kind.arrow(), c.nullable)).collect();
+        let fields: Vec<Field> = self.columns.iter().map(|c| Field::new(c.name, c.kind.arrow(), c.nullable)).collect();
         Arc::new(Schema::new(fields))
     }
 }
@@ -280,6 +279,7 @@ pub const DATASETS: &[Dataset] = &[
             ID,
             ordinal("ordinal", "position among all candidates, as in examples"),
             text("kind", "original, positive or negative"),
+            text("name", "qualified name, or the edit's"),
             text("parent_id", "for synthetic pairs the id of the row they were made from").or_null(),
             SPLIT,
             column("text", Kind::Tokens, "tokens of the text; null where this tokenizer does not read it").or_null(),

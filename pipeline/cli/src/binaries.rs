@@ -41,8 +41,9 @@ pub(crate) fn describe(stage: &str, config: &Config, sets: &[String]) -> Result<
     })
 }
 
-/// The last error that a stage logged, without the log's own columns.
+/// The last error that a stage logged, without the log's own columns; or how it panicked.
 pub(crate) fn error_of(log: &str) -> String {
     let last = log.lines().rev().find_map(|line| line.split_once("ERROR").map(|(_, message)| message.trim()));
-    last.or_else(|| log.lines().last()).unwrap_or("no message").to_owned()
+    let panic = || log.lines().find(|line| line.contains(" panicked at "));
+    last.or_else(panic).or_else(|| log.lines().last()).unwrap_or("no message").to_owned()
 }

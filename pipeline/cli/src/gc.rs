@@ -94,6 +94,9 @@ mod tests {
         let now = jiff::Timestamp::now().as_second() + 8 * 86_400;
         let found = leftovers(&store, now).unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].prefix.clone(), found[0].bytes, found[0].age_days >= KEPT_DAYS), (attempt.prefix(), 4, true));
+        assert_eq!(
+            (found[0].prefix.clone(), found[0].bytes, found[0].age_days >= KEPT_DAYS),
+            (attempt.prefix(), 4, true)
+        );
     }
 }

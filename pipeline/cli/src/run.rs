@@ -38,7 +38,11 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         store.put_new(&path, serde_json::to_vec_pretty(&plan)?)?;
     }
     if steps.is_empty() {
-        tracing::info!("nothing to do: {} steps are fresh ({:.2} s)", plan.steps.len(), started.elapsed().as_secs_f64());
+        tracing::info!(
+            "nothing to do: {} steps are fresh ({:.2} s)",
+            plan.steps.len(),
+            started.elapsed().as_secs_f64()
+        );
         return Ok(ExitStatus::Done);
     }
     supersede_forced(&store, &plan, &steps)?;
@@ -59,9 +63,8 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
 fn supersede_forced(store: &Store, plan: &Plan, steps: &[usize]) -> Result<()> {
     for step in steps.iter().map(|&i| &plan.steps[i]).filter(|step| step.generation > 0) {
         for generation in 0..step.generation {
-            let old = codepair_runtime::fingerprint(
-                &step.name, step.revision, &step.description, &step.upstream, generation,
-            );
+            let old =
+                codepair_runtime::fingerprint(&step.name, step.revision, &step.description, &step.upstream, generation);
             supersede(store, &step.name, &old)?;
         }
     }
@@ -87,10 +90,9 @@ fn summarise(store: &Store, config: &Config, plan: &Plan, ended: &[Ended]) -> Re
         let Some(manifest) = Manifest::find(store, &step.name, &step.fingerprint)? else { continue };
         for page in manifest.files("pages").filter(|page| page.path.ends_with(".html")) {
             let path = manifest.path(page);
-            let place = store.local_path(&path).map_or_else(
-                || format!("{}/{path}", store.url()),
-                |path| path.display().to_string(),
-            );
+            let place = store
+                .local_path(&path)
+                .map_or_else(|| format!("{}/{path}", store.url()), |path| path.display().to_string());
             tracing::info!("report: {place}");
         }
     }

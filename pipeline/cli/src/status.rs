@@ -30,8 +30,10 @@ pub(crate) fn status(arguments: &Arguments, options: &Output) -> Result<ExitStat
         let manifest = Manifest::find(&store, &step.name, &step.fingerprint)?;
         let state = if manifest.is_some() { "done" } else { "missing" };
         let cells = manifest.as_ref().map_or_else(Default::default, cells);
-        let row: Vec<&str> =
-            [step.name.as_str(), &step.fingerprint[..12], state].into_iter().chain(cells.iter().map(String::as_str)).collect();
+        let row: Vec<&str> = [step.name.as_str(), &step.fingerprint[..12], state]
+            .into_iter()
+            .chain(cells.iter().map(String::as_str))
+            .collect();
         table.row(&row);
         steps.push(json!({ "step": step.name, "fingerprint": step.fingerprint, "state": state, "manifest": manifest }));
     }

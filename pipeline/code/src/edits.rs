@@ -90,7 +90,11 @@ mod tests {
     fn edits_do_what_their_names_say() {
         assert_eq!(
             all(SOURCE, "invert_if"),
-            [SOURCE.replace("total > b:", "not (total > b):").replace("out = total\n", "out = X\n").replace("out = -b", "out = total").replace("out = X", "out = -b")]
+            [SOURCE
+                .replace("total > b:", "not (total > b):")
+                .replace("out = total\n", "out = X\n")
+                .replace("out = -b", "out = total")
+                .replace("out = X", "out = -b")]
         );
         assert_eq!(all(SOURCE, "flip_comparison"), [SOURCE.replace('>', "<=")]);
         assert_eq!(all(SOURCE, "flip_arithmetic"), [SOURCE.replace("a + b", "a - b")]);

@@ -2,9 +2,9 @@
 
 use tree_sitter::Node;
 
+use crate::cut_docstring;
 use crate::docstring::{clean, docstring_of};
 use crate::syntax::{SyntaxError, descendants_where, parse};
-use crate::cut_docstring;
 
 /// A function or method. Functions within functions are part of the outer one's code.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -147,5 +147,4 @@ mod tests {
         assert!(checked >= 12, "{checked}");
         assert_eq!(corpus(&[]), 0.0);
     }
-
 }

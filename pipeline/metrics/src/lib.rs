@@ -36,7 +36,11 @@ pub struct Metric<T> {
 pub const GENERATION: &[Metric<Generated>] = &[
     Metric { name: "bleu", signature: bleu::SIGNATURE, score: bleu::corpus },
     Metric { name: "exact_match", signature: "white space folded", score: exact_match::exact_match },
-    Metric { name: "token_accuracy", signature: "teacher forcing, end token counted", score: token_accuracy::token_accuracy },
+    Metric {
+        name: "token_accuracy",
+        signature: "teacher forcing, end token counted",
+        score: token_accuracy::token_accuracy,
+    },
 ];
 
 /// Metrics of search, over the rank of each query's one relevant candidate, from 1; ties count against it.
@@ -62,9 +66,7 @@ mod tests {
 
     #[test]
     fn search_metrics_equal_their_formulas() {
-        let score = |name: &str, ranks: &[usize]| {
-            (SEARCH.iter().find(|m| m.name == name).unwrap().score)(ranks)
-        };
+        let score = |name: &str, ranks: &[usize]| (SEARCH.iter().find(|m| m.name == name).unwrap().score)(ranks);
         assert_eq!(score("mrr", &[1, 2, 4]), (1.0 + 0.5 + 0.25) / 3.0);
         assert_eq!(score("recall@5", &[1, 5, 6]), 2.0 / 3.0);
         let expected = (1.0 + 1.0 / 3f64.log2()) / 3.0;

@@ -48,7 +48,7 @@ pub struct AttentionLstm<B: Backend> {
 
 /// What the decoder looks at: encoder states [B, S, 2H], their keys [B, S, H], and the source's mask [B, S].
 #[derive(Clone, Debug)]
-pub struct Memory<B: Backend> {
+pub(crate) struct Memory<B: Backend> {
     states: Tensor<B, 3>,
     keys: Tensor<B, 3>,
     mask: Tensor<B, 2>,
@@ -114,7 +114,12 @@ impl<B: Backend> AttentionLstm<B> {
     }
 
     /// One step after the embedded token [B, E]: what the readout sees [B, E + 3H], the attention [B, S], the new state.
-    fn advance(&self, memory: &Memory<B>, embedded: Tensor<B, 2>, state: State<B>) -> (Tensor<B, 2>, Tensor<B, 2>, State<B>) {
+    fn advance(
+        &self,
+        memory: &Memory<B>,
+        embedded: Tensor<B, 2>,
+        state: State<B>,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>, State<B>) {
         let (weights, context) = self.attend(memory, state.hidden.clone());
         let input = Tensor::cat(vec![embedded.clone(), context.clone()], 1);
         let state = self.decoder.step(input, state);

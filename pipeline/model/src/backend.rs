@@ -19,11 +19,39 @@ pub type CudaDevice = burn::backend::cuda::CudaDevice;
 #[cfg(feature = "cuda")]
 pub type TrainCuda = Autodiff<Cuda>;
 
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda,
+}
+
+impl Device {
+    /// Reads `cpu` or `cuda`.
+    ///
+    /// # Errors
+    /// There is no such device here; the text says why.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            #[cfg(feature = "cuda")]
+            "cuda" if cuda_is_there() => Ok(Self::Cuda),
+            #[cfg(feature = "cuda")]
+            "cuda" => Err("device cuda: this machine has no NVIDIA driver (libcuda.so.1)".to_owned()),
+            #[cfg(not(feature = "cuda"))]
+            "cuda" => Err("device cuda: this binary was built without it; build with --features cuda".to_owned()),
+            other => Err(format!("device {other}: there are cpu and cuda")),
+        }
+    }
+}
+
 /// Whether the CUDA driver can be loaded: asking burn for a device without one panics in another thread.
 #[cfg(feature = "cuda")]
-#[must_use]
 #[allow(unsafe_code, reason = "loading a library is the probe")]
-pub fn cuda_is_there() -> bool {
+fn cuda_is_there() -> bool {
     // SAFETY: the name is a C string, and libcuda has no initialiser with side effects on this process.
     unsafe { !libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY).is_null() }
 }

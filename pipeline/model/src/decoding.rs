@@ -18,7 +18,12 @@ pub struct Decoded {
 }
 
 /// Writes the most probable token each time, for all sources at once, at most `length` tokens.
-pub fn greedy<B: Backend>(model: &AttentionLstm<B>, sources: &[Vec<u32>], length: usize, device: &B::Device) -> Vec<Decoded> {
+pub fn greedy<B: Backend>(
+    model: &AttentionLstm<B>,
+    sources: &[Vec<u32>],
+    length: usize,
+    device: &B::Device,
+) -> Vec<Decoded> {
     let batch = read::<B>(sources, device);
     let (memory, mut state) = model.encode(batch.source, batch.source_mask);
     let mut decoded = vec![Decoded::default(); sources.len()];
@@ -68,7 +73,13 @@ impl Hypothesis {
 }
 
 /// Beam search with `width` hypotheses; of the finished ones the best by mean log-probability a token is taken.
-pub fn beam<B: Backend>(model: &AttentionLstm<B>, source: &[u32], width: usize, length: usize, device: &B::Device) -> Decoded {
+pub fn beam<B: Backend>(
+    model: &AttentionLstm<B>,
+    source: &[u32],
+    width: usize,
+    length: usize,
+    device: &B::Device,
+) -> Decoded {
     let batch = read::<B>(std::slice::from_ref(&source.to_vec()), device);
     let (memory, start) = model.encode(batch.source, batch.source_mask);
     let mut open = vec![Hypothesis { tokens: Vec::new(), score: 0.0 }];
@@ -98,7 +109,11 @@ pub fn beam<B: Backend>(model: &AttentionLstm<B>, source: &[u32], width: usize, 
     }
     finished.extend(open);
     let best = finished.into_iter().reduce(|a, b| if b.normalised() > a.normalised() { b } else { a });
-    best.map_or_else(Decoded::default, |h| Decoded { tokens: h.tokens, log_probability: h.score, attention: Vec::new() })
+    best.map_or_else(Decoded::default, |h| Decoded {
+        tokens: h.tokens,
+        log_probability: h.score,
+        attention: Vec::new(),
+    })
 }
 
 /// The `width` best continuations of all hypotheses: hypothesis, token, score; best first, ties by order.
@@ -130,7 +145,8 @@ pub fn teacher_forced<B: Backend>(model: &AttentionLstm<B>, pairs: &[Pair], devi
     let best: Vec<i64> = logits.argmax(2).into_data().iter::<i64>().collect();
     let count = |(row, pair): (usize, &Pair)| {
         let labels = &pair.target[1..];
-        let right = labels.iter().enumerate().filter(|(at, label)| best[row * width + at] == i64::from(**label)).count();
+        let right =
+            labels.iter().enumerate().filter(|(at, label)| best[row * width + at] == i64::from(**label)).count();
         (right as u64, labels.len() as u64)
     };
     pairs.iter().enumerate().map(count).collect()

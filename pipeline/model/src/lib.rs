@@ -13,12 +13,12 @@ mod nbow;
 mod weights;
 
 pub use attention_lstm::{AttentionLstm, AttentionLstmConfig};
-pub use backend::{Cpu, CpuDevice, TrainCpu, prepare_allocator};
+pub use backend::{Cpu, CpuDevice, Device, TrainCpu, prepare_allocator};
 #[cfg(feature = "cuda")]
-pub use backend::{Cuda, CudaDevice, TrainCuda, cuda_is_there};
+pub use backend::{Cuda, CudaDevice, TrainCuda};
 pub use batch::{Batch, Pair};
 pub use decoding::{Decoded, beam, greedy, teacher_forced};
 pub use losses::Loss;
-pub use models::{Model, ModelConfig, Task, Vocabularies};
+pub use models::{Column, Model, ModelCard, ModelConfig, Side, Task, Vocabularies};
 pub use nbow::{Nbow, NbowConfig};
 pub use weights::{load, parameters, save};

@@ -1,9 +1,9 @@
 //! The list of models: a new one is a file, a line in [`ModelConfig`] and a line in [`Model`].
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{AttentionLstm, AttentionLstmConfig, Batch, Nbow, NbowConfig};
@@ -25,6 +25,45 @@ pub enum Task {
     Generation,
     /// It finds the target of a source among many.
     Search,
+}
+
+/// A column that a model reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Column {
+    /// Natural language.
+    Text,
+    /// Program text.
+    Code,
+}
+
+/// One side of a model: which column, by which tokenizer, cut after how many tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Side {
+    /// The column.
+    pub column: Column,
+    /// The tokenizer's name in `[prepare.tokenizers]`.
+    pub tokenizer: String,
+    /// Longer sources are cut; longer targets of a generator are left out, of a search model cut.
+    pub max_tokens: usize,
+}
+
+/// `config.json` of a trained model: all that is needed to load it beside its weights and tokenizers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// The model's name.
+    pub name: String,
+    /// Its kind and sizes.
+    pub model: ModelConfig,
+    /// Sizes of the tokenizers.
+    pub vocabularies: Vocabularies,
+    /// What it reads.
+    pub source: Side,
+    /// What it writes or searches.
+    pub target: Side,
+    /// Trainable parameters.
+    pub parameters: usize,
 }
 
 /// `[train.NAME.model]`; `kind` says which.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{Loss, Vocabularies};
@@ -42,12 +42,15 @@ impl<B: Backend> Bag<B> {
         }
     }
 
-    /// Unit vectors, [B, E].
+    /// Unit vectors, [B, E]. A bag has no order, so it is a row of token counts, [B, V], and the weighted sum of its
+    /// embeddings one product with the weighted table, [V, E]: no tensor of [B, T, E] is ever made.
     fn forward(&self, ids: Tensor<B, 2, Int>, mask: Tensor<B, 2>) -> Tensor<B, 2> {
-        let embedded = self.embedding.forward(ids);
-        let weights = sigmoid(self.weight.forward(embedded.clone())) * mask.unsqueeze_dim::<3>(2);
+        let table = self.embedding.weight.val();
+        let counts = Tensor::zeros([ids.dims()[0], table.dims()[0]], &ids.device());
+        let counts: Tensor<B, 2> = counts.scatter(1, ids, mask, IndexingUpdateOp::Add);
+        let weights = sigmoid(self.weight.forward(table.clone()));
         // The mean's divisor does not matter: the vector is scaled to length one.
-        let sum: Tensor<B, 2> = (embedded * weights).sum_dim(1).squeeze_dim(1);
+        let sum = counts.matmul(table * weights);
         let length = sum.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
         sum / length
     }

@@ -12,7 +12,8 @@ use crate::Model;
 /// # Errors
 /// The library's own.
 pub fn save<B: Backend>(model: &Model<B>) -> Result<Vec<u8>> {
-    let mut store = SafetensorsStore::from_bytes(None);
+    // Metadata would be written in the order of a hash map, and equal weights would differ in bytes.
+    let mut store = SafetensorsStore::from_bytes(None).clear_metadata();
     model.save_into(&mut store).map_err(|error| anyhow!("the weights cannot be written: {error}"))?;
     store.get_bytes().map_err(|error| anyhow!("the weights cannot be written: {error}"))
 }

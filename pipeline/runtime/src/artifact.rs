@@ -86,6 +86,12 @@ impl Attempt {
         }
     }
 
+    /// The identity of the artifact being made.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// The folder of this attempt's files.
     #[must_use]
     pub fn prefix(&self) -> String {

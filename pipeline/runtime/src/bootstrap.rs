@@ -236,7 +236,9 @@ fn choose<'a>(description: &'a Description, model: Option<&str>) -> Result<&'a S
         }),
         (None, [step]) => Ok(step),
         (None, []) => Err(config_error(format!("the config asks for no step of {stage}"))),
-        (None, _) => Err(config_error(format!("{stage} has several models; name one with --model: {}", names.join(", ")))),
+        (None, _) => {
+            Err(config_error(format!("{stage} has several models; name one with --model: {}", names.join(", "))))
+        }
     }
 }
 

@@ -62,7 +62,8 @@ impl Config {
         for (key, value) in &mut table {
             expand(key, value)?;
         }
-        let known: Vec<&str> = ["name", "store", "resources"].into_iter().chain(STAGES.iter().map(|s| s.name)).collect();
+        let known: Vec<&str> =
+            ["name", "store", "resources"].into_iter().chain(STAGES.iter().map(|s| s.name)).collect();
         for key in table.keys() {
             if !known.contains(&key.as_str()) {
                 return Err(config_error(format!("{}: {}", path.display(), unknown_key(key, "the config", &known))));
@@ -161,6 +162,23 @@ impl Config {
         table.into_iter().flatten().filter(|(_, v)| v.is_table()).map(|(k, _)| k.clone()).collect()
     }
 
+    /// The models that have an evaluation: the trained ones, and the baselines of `[evaluate]` (BM25 by default).
+    ///
+    /// # Errors
+    /// Exit 2: `evaluate.baselines` is no list of names.
+    pub fn evaluated_models(&self) -> Result<Vec<String>> {
+        let baselines = self.table.get("evaluate").and_then(|evaluate| evaluate.get("baselines"));
+        let mut models: Vec<String> = match baselines {
+            None => vec!["bm25".to_owned()],
+            Some(names) => names
+                .clone()
+                .try_into()
+                .map_err(|error| config_error(format!("{}: evaluate.baselines: {error}", self.path.display())))?,
+        };
+        models.extend(self.tables("train"));
+        Ok(models)
+    }
+
     /// A stage's table as JSON, to compare with a plan's.
     #[must_use]
     pub fn raw(&self, stage: &str) -> serde_json::Value {
@@ -213,8 +231,9 @@ fn suggestion(word: &str, known: &[&str]) -> String {
 
 /// Applies `a.b=c`; `c` is TOML where it parses as such, else a string.
 fn apply_set(table: &mut Table, set: &str) -> Result<()> {
-    let (key, text) =
-        set.split_once('=').ok_or_else(|| config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")))?;
+    let (key, text) = set
+        .split_once('=')
+        .ok_or_else(|| config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")))?;
     let value = toml::from_str::<Table>(&format!("value = {text}"))
         .ok()
         .and_then(|mut t| t.remove("value"))
@@ -224,7 +243,9 @@ fn apply_set(table: &mut Table, set: &str) -> Result<()> {
     let mut place = table;
     for part in keys {
         let next = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        place = next.as_table_mut().ok_or_else(|| config_error(format!("--set {set}: `{part}` is a value, not a table")))?;
+        place = next
+            .as_table_mut()
+            .ok_or_else(|| config_error(format!("--set {set}: `{part}` is a value, not a table")))?;
     }
     place.insert(last.to_owned(), value);
     Ok(())
@@ -312,7 +333,8 @@ mod tests {
 
     #[test]
     fn set_overrides_and_variables_expand() {
-        let config = parse("name = \"x\"\n[store]\nurl = \"${CODEPAIR_NO_SUCH:-file:///a}/b\"", &["train.epochs=8"]).unwrap();
+        let config =
+            parse("name = \"x\"\n[store]\nurl = \"${CODEPAIR_NO_SUCH:-file:///a}/b\"", &["train.epochs=8"]).unwrap();
         assert_eq!(config.section::<Sample>("train").unwrap().epochs, 8);
         assert_eq!(config.store_url().unwrap(), "file:///a/b");
         assert_eq!(parse("name = \"x\"", &["name=other"]).unwrap().name(), "other");

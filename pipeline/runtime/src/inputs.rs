@@ -19,12 +19,20 @@ pub struct ResolvedInput {
 ///
 /// # Errors
 /// Exit 2 for a dataset the step does not read, exit 3 for one that is not there.
-pub(crate) fn given(store: &Store, step: &str, inputs: &[Input], given: &[(String, String)]) -> Result<Vec<ResolvedInput>> {
+pub(crate) fn given(
+    store: &Store,
+    step: &str,
+    inputs: &[Input],
+    given: &[(String, String)],
+) -> Result<Vec<ResolvedInput>> {
     for (dataset, _) in given {
         if !inputs.iter().any(|input| input.dataset == *dataset) {
             let known: std::collections::BTreeSet<&str> = inputs.iter().map(|i| i.dataset.as_str()).collect();
             let known: Vec<&str> = known.into_iter().collect();
-            return Err(config_error(format!("--input {dataset}: {step} does not read it; it reads {}", known.join(", "))));
+            return Err(config_error(format!(
+                "--input {dataset}: {step} does not read it; it reads {}",
+                known.join(", ")
+            )));
         }
     }
     inputs
@@ -81,7 +89,10 @@ pub(crate) fn planned(store: &Store, config: &Config, step: &str, description: &
 
 fn missing(step: &str, input: &Input) -> anyhow::Error {
     let producer = &input.step;
-    input_error(format!("{step} reads {} of {producer}, which is not there; run: codepair run --only {producer}", input.dataset))
+    input_error(format!(
+        "{step} reads {} of {producer}, which is not there; run: codepair run --only {producer}",
+        input.dataset
+    ))
 }
 
 /// Checks every file of the inputs against its SHA-256.

@@ -21,7 +21,7 @@ pub use artifact::{Attempt, Published, artifact_path, newest_generation, superse
 pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};
 pub use config::{Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
-pub use digest::{cache_folder, Digest, file_digest, files_digest, hex, sha256};
+pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256};
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::{ResolvedInput, verify};
 pub use manifest::{InputRecord, Manifest, Output};

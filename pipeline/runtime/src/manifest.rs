@@ -147,9 +147,11 @@ impl Manifest {
     /// # Errors
     /// Exit 3: missing or damaged.
     pub fn read_named(&self, store: &Store, name: &str) -> Result<bytes::Bytes> {
-        let output = self.outputs.iter().find(|output| output.name() == name).ok_or_else(|| {
-            crate::input_error(format!("{} {} has no file {name}", self.step, self.fingerprint))
-        })?;
+        let output = self
+            .outputs
+            .iter()
+            .find(|output| output.name() == name)
+            .ok_or_else(|| crate::input_error(format!("{} {} has no file {name}", self.step, self.fingerprint)))?;
         self.read(store, output)
     }
 

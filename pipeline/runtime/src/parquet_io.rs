@@ -12,8 +12,8 @@ use arrow::json::reader::Decoder;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use codepair_schemas::{Dataset, rows::Row};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
@@ -196,8 +196,12 @@ pub fn read_output(store: &Store, manifest: &Manifest, dataset: &str, columns: &
             [] => ProjectionMask::all(),
             columns => ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied()),
         };
+        // The reader leaves the schema's metadata out of projected batches; the width of tokens is there.
+        let metadata = reader.schema().metadata().clone();
         for batch in reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
-            batches.push(batch?);
+            let batch = batch?;
+            let schema = Schema::new_with_metadata(batch.schema().fields().clone(), metadata.clone());
+            batches.push(batch.with_schema(Arc::new(schema))?);
         }
     }
     Ok(batches)
@@ -248,7 +252,6 @@ pub fn list_column(batch: &RecordBatch, name: &str) -> Result<Vec<Vec<String>>> 
     let slice = |w: &[i32]| (w[0]..w[1]).map(|i| values.value(i as usize).to_owned()).collect();
     Ok(offsets.windows(2).map(slice).collect())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,8 @@ impl Progress {
     #[must_use]
     pub fn new(what: &str, unit: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let template = format!("{{msg}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
+            let template =
+                format!("{{msg}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left");
             let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(total).with_style(style).with_message(what.to_owned())
         });

@@ -57,7 +57,9 @@ impl Store {
             return Self::local(&folder.join(path));
         }
         if !url.contains("://") {
-            return Err(config_error(format!("[store] url = {url:?} is no URL; a local folder is written file://{url}")));
+            return Err(config_error(format!(
+                "[store] url = {url:?} is no URL; a local folder is written file://{url}"
+            )));
         }
         let parsed = url::Url::parse(url).map_err(|error| config_error(format!("[store] url = {url:?}: {error}")))?;
         let options = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));

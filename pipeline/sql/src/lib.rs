@@ -22,6 +22,7 @@ const STORE: &str = "codepair://store";
 pub fn session(threads: usize) -> SessionContext {
     let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(true);
     config.options_mut().execution.parquet.schema_force_view_types = false;
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     SessionContext::new_with_config(config)
 }
 

@@ -6,9 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use clap::Parser;
-use codepair_runtime::{
-    Config, ExitStatus, Store, block_on, config_error, exit_status, input_error, newest_plan, start_telemetry,
-};
+use codepair_runtime::{Config, Store, block_on, config_error, exit_status, input_error, newest_plan, start_telemetry};
 use datafusion::execution::context::SQLOptions;
 
 /// Queries every dataset of a pipeline's newest plan. Read-only.

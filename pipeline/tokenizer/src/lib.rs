@@ -2,10 +2,10 @@
 //!
 //! A tokenizer is one `tokenizer.json` that Hugging Face's own library loads.
 
-use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::TrainerWrapper;
-use tokenizers::normalizers::{Lowercase, Replace, Sequence as Normalizers};
+use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};

@@ -33,7 +33,9 @@ impl SourceFile {
     /// Exit 3: it cannot be read, or the compressed data is cut off or damaged.
     pub(crate) fn read(&self) -> Result<(Vec<u8>, String)> {
         let stored = match &self.place {
-            Place::Disk(path) => std::fs::read(path).map_err(|e| input_error(format!("cannot read {}: {e}", path.display())))?,
+            Place::Disk(path) => {
+                std::fs::read(path).map_err(|e| input_error(format!("cannot read {}: {e}", path.display())))?
+            }
             Place::Zip { archive, entry } => read_entry(archive, entry)?,
         };
         let digest = sha256(&stored);

@@ -54,11 +54,11 @@ impl Stage for Ingest {
         for (name, source) in sources {
             let expected = context.description.sources.get(name).map_or("", String::as_str);
             sink.begin(name);
-            let read = source
-                .read(&context.config, &mut sink)
-                .with_context(|| format!("[ingest.{name}]"))?;
+            let read = source.read(&context.config, &mut sink).with_context(|| format!("[ingest.{name}]"))?;
             if read.digest != expected {
-                return Err(input_error(format!("[ingest.{name}]: the files changed while they were read; run it again")));
+                return Err(input_error(format!(
+                    "[ingest.{name}]: the files changed while they were read; run it again"
+                )));
             }
             let counts = sink.counts();
             if counts.functions + counts.problems == 0 {
@@ -70,7 +70,11 @@ impl Stage for Ingest {
             }
             tracing::info!(
                 "{name}: {} rows of {} files: {} functions, {} problems, {} rejected",
-                counts.read, read.files, counts.functions, counts.problems, counts.rejected
+                counts.read,
+                read.files,
+                counts.functions,
+                counts.problems,
+                counts.rejected
             );
             summaries.push(rows::Source {
                 source: name.clone(),

@@ -26,7 +26,11 @@ pub(crate) enum Found {
     Function(Function),
     Problem(Problem),
     /// A row that cannot be used.
-    Rejected { place: String, reason: &'static str, detail: String },
+    Rejected {
+        place: String,
+        reason: &'static str,
+        detail: String,
+    },
 }
 
 /// A kind of source: where its files are, and what is in one.

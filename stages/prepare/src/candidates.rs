@@ -87,7 +87,8 @@ fn evaluation_texts(session: &SessionContext) -> Result<Index> {
     let query = "select id, text, code from candidates where split in ('test', 'prompt') and kind = 'original' order by rank, source, ordinal";
     let mut index = Index::default();
     for batch in collect(session, query)? {
-        let (ids, texts, codes) = (text_column(&batch, "id")?, text_column(&batch, "text")?, text_column(&batch, "code")?);
+        let (ids, texts, codes) =
+            (text_column(&batch, "id")?, text_column(&batch, "text")?, text_column(&batch, "code")?);
         for row in 0..batch.num_rows() {
             index.add(ids.value(row), texts.value(row));
             index.add(ids.value(row), codes.value(row));
@@ -98,7 +99,7 @@ fn evaluation_texts(session: &SessionContext) -> Result<Index> {
 
 /// Reasons come before duplicates: a row that is out anyway keeps no other row out.
 const KEYS: &str = r#"
-select row_number() over (order by rank, source, ordinal) - 1 as position, * from (
+select cast(row_number() over (order by rank, source, ordinal) - 1 as bigint unsigned) as position, * from (
   select rank, source, ordinal, id, dataset, kind, parent_id,
          case split when 'test' then 0 when 'validation' then 1 else 2 end as split_rank,
          case
@@ -134,7 +135,8 @@ fn append_keys(batch: &RecordBatch, keys: &mut Vec<Key>) -> Result<()> {
     let column = |name| text_column(batch, name);
     let (ids, sources, datasets, kinds) = (column("id")?, column("source")?, column("dataset")?, column("kind")?);
     let (parents, reasons, collisions) = (column("parent_id")?, column("reason")?, column("collision")?);
-    let optional = |column: &arrow::array::StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
+    let optional =
+        |column: &arrow::array::StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
     for row in 0..batch.num_rows() {
         ensure!(positions[row] as usize == keys.len(), "positions have a gap at {}", keys.len());
         let detail = || optional(collisions, row).map(|id| format!("holds a test text of {id}")).unwrap_or_default();
@@ -144,7 +146,8 @@ fn append_keys(batch: &RecordBatch, keys: &mut Vec<Key>) -> Result<()> {
             dataset: datasets.value(row).to_owned(),
             kind: kinds.value(row).to_owned(),
             parent_id: optional(parents, row),
-            excluded: optional(reasons, row).map(|reason| (reason.clone(), if reason == "contaminated" { detail() } else { String::new() })),
+            excluded: optional(reasons, row)
+                .map(|reason| (reason.clone(), if reason == "contaminated" { detail() } else { String::new() })),
             exact: keys.len(),
             split_rank: ranks[row],
         });

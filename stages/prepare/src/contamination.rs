@@ -34,7 +34,11 @@ impl Index {
         let words = words(row);
         (0..words.len().saturating_sub(WORDS - 1)).find_map(|start| {
             let anchored = self.anchors.get(&words[start..start + WORDS].join(" "))?;
-            anchored.iter().map(|&i| &self.texts[i]).find(|(_, text)| words[start..].starts_with(text)).map(|(n, _)| n.as_str())
+            anchored
+                .iter()
+                .map(|&i| &self.texts[i])
+                .find(|(_, text)| words[start..].starts_with(text))
+                .map(|(n, _)| n.as_str())
         })
     }
 

@@ -24,7 +24,12 @@ const DATASETS: [Columns; 3] = [
 ];
 
 /// Writes `examples`, `duplicates` and `rejected`, and returns the examples.
-pub(crate) fn write(context: &mut Context, config: &Prepare, keys: &[Key], verdicts: &[Verdict]) -> Result<Vec<Example>> {
+pub(crate) fn write(
+    context: &mut Context,
+    config: &Prepare,
+    keys: &[Key],
+    verdicts: &[Verdict],
+) -> Result<Vec<Example>> {
     let mut pass = Pass {
         keys,
         verdicts,

@@ -12,9 +12,7 @@ pub(crate) fn text(
     arguments: usize,
     function: impl Fn(&[&str]) -> Option<String> + Send + Sync + 'static,
 ) -> ScalarUDF {
-    udf(name, arguments, DataType::Utf8, move |rows| {
-        Arc::new(rows.map(|row| function(&row)).collect::<StringArray>())
-    })
+    udf(name, arguments, DataType::Utf8, move |rows| Arc::new(rows.map(|row| function(&row)).collect::<StringArray>()))
 }
 
 /// A function from a text to a list of hashes.

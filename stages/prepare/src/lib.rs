@@ -82,7 +82,9 @@ impl Prepare {
         }
         for (name, tokenizer) in &self.tokenizers {
             if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-                return Err(config_error(format!("prepare.tokenizers.{name}: use letters, digits and _, for it names a table")));
+                return Err(config_error(format!(
+                    "prepare.tokenizers.{name}: use letters, digits and _, for it names a table"
+                )));
             }
             if tokenizer.vocabulary < 260 {
                 return Err(config_error(format!(

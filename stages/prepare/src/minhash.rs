@@ -9,11 +9,8 @@ const ROWS: usize = 5;
 /// The distinct shingles of a program, hashed, in ascending order. A program of fewer than five tokens is one shingle.
 pub(crate) fn shingles(code: &str) -> Vec<u64> {
     let tokens: Vec<u64> = tokens(code).map(|token| hash(token.as_bytes())).collect();
-    let mut shingles: Vec<u64> = if tokens.len() < SHINGLE {
-        vec![fold(&tokens)]
-    } else {
-        tokens.windows(SHINGLE).map(fold).collect()
-    };
+    let mut shingles: Vec<u64> =
+        if tokens.len() < SHINGLE { vec![fold(&tokens)] } else { tokens.windows(SHINGLE).map(fold).collect() };
     shingles.sort_unstable();
     shingles.dedup();
     shingles
@@ -98,7 +95,10 @@ mod tests {
 
     #[test]
     fn tokens_are_words_and_marks() {
-        assert_eq!(tokens("def f_1(é): a+=2\n").collect::<Vec<_>>(), ["def", "f_1", "(", "é", ")", ":", "a", "+", "=", "2"]);
+        assert_eq!(
+            tokens("def f_1(é): a+=2\n").collect::<Vec<_>>(),
+            ["def", "f_1", "(", "é", ")", ":", "a", "+", "=", "2"]
+        );
         assert_eq!(shingles("a b").len(), 1);
         assert_eq!(shingles("").len(), 1);
         assert_eq!(shingles("a b c d e f").len(), 2);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use anyhow::Result;
-use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
+use arrow::array::{AsArray, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use codepair_runtime::{column, integer_column};
+use codepair_runtime::column;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use rayon::prelude::*;
@@ -29,7 +29,12 @@ pub(crate) struct Near {
 }
 
 /// Finds the near-duplicates among the original rows that are no exact duplicates.
-pub(crate) fn clusters(session: &SessionContext, keys: &[Key], threshold: f64, threads: usize) -> Result<HashMap<usize, Near>> {
+pub(crate) fn clusters(
+    session: &SessionContext,
+    keys: &[Key],
+    threshold: f64,
+    threads: usize,
+) -> Result<HashMap<usize, Near>> {
     let unique: Vec<u64> = (0..keys.len())
         .filter(|&i| keys[i].excluded.is_none() && keys[i].kind == "original" && keys[i].exact == i)
         .map(|i| i as u64)

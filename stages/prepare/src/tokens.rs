@@ -49,7 +49,12 @@ fn content(example: &Example, field: Field) -> &str {
 }
 
 /// Nothing for a field the tokenizer does not read.
-fn encode(chunk: &[Example], settings: &TokenizerConfig, tokenizer: &Tokenizer, token_bytes: usize) -> Result<RecordBatch> {
+fn encode(
+    chunk: &[Example],
+    settings: &TokenizerConfig,
+    tokenizer: &Tokenizer,
+    token_bytes: usize,
+) -> Result<RecordBatch> {
     let field = |field: Field| -> Result<(ArrayRef, ArrayRef)> {
         if !settings.fields.contains(&field) {
             let none = BinaryArray::from(vec![None::<&[u8]>; chunk.len()]);
@@ -57,19 +62,24 @@ fn encode(chunk: &[Example], settings: &TokenizerConfig, tokenizer: &Tokenizer, 
         }
         let encoded: Vec<Vec<u32>> =
             chunk.par_iter().map(|example| tokenizer.encode(content(example, field))).collect::<Result<_, _>>()?;
-        let bytes = encoded.iter().map(|ids| ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(token_bytes)).collect());
+        let bytes = encoded
+            .iter()
+            .map(|ids| ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(token_bytes)).collect());
         let bytes: Vec<Vec<u8>> = bytes.collect();
         let lengths: UInt32Array = encoded.iter().map(|ids| Some(ids.len() as u32)).collect();
         Ok((Arc::new(bytes.iter().map(|b| Some(b.as_slice())).collect::<BinaryArray>()), Arc::new(lengths)))
     };
     let (text, text_length) = field(Field::Text)?;
     let (code, code_length) = field(Field::Code)?;
-    let texts = |value: fn(&Example) -> Option<&str>| -> ArrayRef { Arc::new(chunk.iter().map(value).collect::<StringArray>()) };
+    let texts = |value: fn(&Example) -> Option<&str>| -> ArrayRef {
+        Arc::new(chunk.iter().map(value).collect::<StringArray>())
+    };
     let ordinals: UInt64Array = chunk.iter().map(|example| Some(example.ordinal)).collect();
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("id", texts(|e| Some(&e.id)), false),
         ("ordinal", Arc::new(ordinals) as ArrayRef, false),
         ("kind", texts(|e| Some(&e.kind)), false),
+        ("name", texts(|e| Some(&e.name)), false),
         ("parent_id", texts(|e| e.parent_id.as_deref()), true),
         ("split", texts(|e| Some(&e.split)), false),
         ("text", text, true),

@@ -39,7 +39,8 @@ fn own(at: usize, key: &Key, near: &HashMap<usize, Near>) -> Verdict {
         return Verdict::Out { reason: reason.clone(), detail: detail.clone() };
     }
     if key.exact != at {
-        let near = Near { neighbour: key.exact, jaccard: 1.0, kept: near.get(&key.exact).map_or(key.exact, |n| n.kept) };
+        let near =
+            Near { neighbour: key.exact, jaccard: 1.0, kept: near.get(&key.exact).map_or(key.exact, |n| n.kept) };
         return Verdict::Duplicate { kind: "exact", near };
     }
     near.get(&at).map_or(Verdict::Kept, |near| Verdict::Duplicate { kind: "near", near: near.clone() })
@@ -57,7 +58,9 @@ mod tests {
         let verdicts = decide(&[key("a", 0), key("b", 0), child, key("c", 3)], &near);
         assert!(matches!(&verdicts[0], Verdict::Duplicate { kind: "near", .. }));
         // An exact duplicate of a near-duplicate counts to the same kept row.
-        assert!(matches!(&verdicts[1], Verdict::Duplicate { kind: "exact", near } if near.kept == 3 && near.neighbour == 0));
+        assert!(
+            matches!(&verdicts[1], Verdict::Duplicate { kind: "exact", near } if near.kept == 3 && near.neighbour == 0)
+        );
         assert!(matches!(&verdicts[2], Verdict::Out { reason, .. } if reason == "parent_rejected"));
         assert_eq!(verdicts[3], Verdict::Kept);
     }

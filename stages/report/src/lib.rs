@@ -1,1 +1,108 @@
-//! Under construction.
+//! Report: one self-contained page with every score, what it was computed from, and how the training went.
+
+mod data;
+mod plots;
+
+use anyhow::{Context as _, Result};
+use codepair_runtime::{Config, Context, Input, Stage, Step, overrides};
+use codepair_schemas::STAGES;
+use serde::{Deserialize, Serialize};
+
+const TEMPLATE: &str = include_str!("report.html.jinja");
+
+/// `[report]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Report {
+    /// The page's heading; the pipeline's name without it.
+    pub title: Option<String>,
+    /// Side-by-side examples of each model.
+    pub examples: usize,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { title: None, examples: 5 }
+    }
+}
+
+impl Stage for Report {
+    const NAME: &'static str = "report";
+    type Config = Self;
+
+    fn steps(config: &Self, whole: &Config) -> Result<Vec<Step>> {
+        let value = serde_json::to_value(config)?;
+        let changed = overrides(&value, &serde_json::to_value(Self::default())?);
+        Ok(vec![Step {
+            config: serde_json::json!({ "report": value }),
+            overrides: serde_json::json!({ "report": changed }),
+            inputs: inputs(whole)?,
+            ..Step::default()
+        }])
+    }
+
+    fn run(context: &mut Context, config: &Self) -> Result<()> {
+        let data = data::gather(context, config)?;
+        let page = render(&data)?;
+        context.attempt.add_file("pages", "report.json", serde_json::to_vec_pretty(&data)?)?;
+        context.attempt.add_file("pages", "report.html", page.into_bytes())?;
+        // Both hold seconds and bytes of memory.
+        context.attempt.mark_volatile("pages");
+        Ok(())
+    }
+}
+
+/// Everything the report reads, of every model.
+fn inputs(config: &Config) -> Result<Vec<Input>> {
+    let entry = STAGES.iter().find(|stage| stage.name == Report::NAME).context("report is in the table of stages")?;
+    let trained = config.tables("train");
+    let evaluated = || config.evaluated_models();
+    let mut inputs = Vec::new();
+    for dataset in entry.inputs {
+        for stage in codepair_schemas::stage_of_dataset(dataset) {
+            let models = match stage.name {
+                "train" => trained.clone(),
+                "evaluate" => evaluated()?,
+                _ => Vec::new(),
+            };
+            if stage.per_model {
+                inputs.extend(models.iter().map(|model| Input::new(*dataset, format!("{}:{model}", stage.name))));
+            } else {
+                inputs.push(Input::new(*dataset, stage.name));
+            }
+        }
+    }
+    Ok(inputs)
+}
+
+fn render(data: &data::Data) -> Result<String> {
+    let mut environment = minijinja::Environment::new();
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+    environment.add_filter("fixed", |value: f64, digits: usize| format!("{value:.digits$}"));
+    environment.add_filter("short", |text: String| text.chars().take(12).collect::<String>());
+    environment.add_filter("grouped", grouped);
+    environment.add_filter("percent", |value: f64| (value * 100.0).round());
+    environment.add_template("report.html", TEMPLATE)?;
+    Ok(environment.get_template("report.html")?.render(minijinja::value::Serde(data))?)
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(super::grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,1 +1,57 @@
-//! Under construction.
+//! Synth: functions and problems become positive and negative pairs. Test rows are never read.
+
+mod generators;
+mod openai;
+mod rows;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use codepair_runtime::{Config, Context, Input, Stage, Step};
+
+pub use generators::Generator;
+
+/// `[synth.NAME]`, one table a generator.
+pub type Generators = BTreeMap<String, Generator>;
+
+/// The stage.
+pub struct Synth;
+
+impl Stage for Synth {
+    const NAME: &'static str = "synth";
+    type Config = Generators;
+
+    fn steps(generators: &Generators, config: &Config) -> Result<Vec<Step>> {
+        let (mut resolved, mut overrides) = (serde_json::Map::new(), serde_json::Map::new());
+        let mut sources = BTreeMap::new();
+        for (name, generator) in generators {
+            let place = || format!("[synth.{name}]");
+            let (value, changed) = generator.values()?;
+            resolved.insert(name.clone(), value);
+            overrides.insert(name.clone(), changed);
+            for (file, digest) in generator.files(config).with_context(place)? {
+                sources.insert(format!("{name}.{file}"), digest);
+            }
+        }
+        Ok(vec![Step {
+            config: serde_json::json!({ "synth": resolved }),
+            overrides: serde_json::json!({ "synth": overrides }),
+            sources,
+            inputs: vec![Input::new("functions", "ingest"), Input::new("problems", "ingest")],
+            ..Step::default()
+        }])
+    }
+
+    fn run(context: &mut Context, generators: &Generators) -> Result<()> {
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build_global();
+        let parents = rows::read(context)?;
+        tracing::info!("{} rows to make pairs from", parents.len());
+        let mut made = rows::Made::default();
+        for (name, generator) in generators {
+            let before = made.pairs.len();
+            generator.generate(context, name, &parents, &mut made).with_context(|| format!("[synth.{name}]"))?;
+            tracing::info!("{name}: {} pairs", made.pairs.len() - before);
+        }
+        made.write(&mut context.attempt)
+    }
+}

@@ -142,7 +142,8 @@ fn start(launch: &Launch<'_>, index: usize, events: &Sender<Event>, bars: Option
     });
     let spinner = bars.map(|bars| {
         let style = ProgressStyle::with_template("{spinner} {prefix:.bold} {elapsed} {wide_msg}");
-        let bar = bars.add(ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())));
+        let bar =
+            bars.add(ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())));
         bar.set_prefix(step.name.clone());
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
@@ -168,7 +169,8 @@ fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Result<Ended>
     if let Some(spinner) = &running.spinner {
         spinner.finish_and_clear();
     }
-    let log = format!("{}/logs/{}.log", run_folder(&launch.plan.pipeline, &launch.plan.run), step.name.replace(':', "-"));
+    let log =
+        format!("{}/logs/{}.log", run_folder(&launch.plan.pipeline, &launch.plan.run), step.name.replace(':', "-"));
     launch.store.put(&log, running.log.clone())?;
     let exit = status.code();
     let message = if exit == Some(0) { String::new() } else { error_of(&running.log) };

@@ -62,10 +62,7 @@ fn two_way<'t>(tree: &'t Tree) -> Vec<(Node<'t>, Node<'t>, Node<'t>)> {
 }
 
 fn swap(source: &str, one: Node<'_>, two: Node<'_>) -> Vec<Replacement> {
-    vec![
-        Replacement::of(one, &source[two.byte_range()]),
-        Replacement::of(two, &source[one.byte_range()]),
-    ]
+    vec![Replacement::of(one, &source[two.byte_range()]), Replacement::of(two, &source[one.byte_range()])]
 }
 
 fn negate(source: &str, condition: Node<'_>) -> Replacement {

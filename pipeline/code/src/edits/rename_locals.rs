@@ -65,8 +65,13 @@ fn bound<'s>(source: &'s str, function: Node<'_>) -> Vec<&'s str> {
     let own = |node: Node<'_>| {
         !matches!(
             node.kind(),
-            "function_definition" | "class_definition" | "lambda" | "list_comprehension" | "set_comprehension"
-                | "dictionary_comprehension" | "generator_expression"
+            "function_definition"
+                | "class_definition"
+                | "lambda"
+                | "list_comprehension"
+                | "set_comprehension"
+                | "dictionary_comprehension"
+                | "generator_expression"
         )
     };
     let targets = descendants_where(body, own).filter_map(|node| match node.kind() {
@@ -87,8 +92,14 @@ fn names_that_others_see<'s>(source: &'s str, function: Node<'_>) -> BTreeSet<&'
     let seen = |node: &Node<'_>| {
         matches!(
             node.kind(),
-            "parameters" | "lambda_parameters" | "global_statement" | "nonlocal_statement" | "import_statement"
-                | "import_from_statement" | "future_import_statement" | "class_definition"
+            "parameters"
+                | "lambda_parameters"
+                | "global_statement"
+                | "nonlocal_statement"
+                | "import_statement"
+                | "import_from_statement"
+                | "future_import_statement"
+                | "class_definition"
         )
     };
     let definitions = descendants(function)

@@ -30,7 +30,8 @@ async fn fetch_to(url: &str, cache: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let head = head.error_for_status()?;
-    let place = cache.join(sha256(format!("{url}\0{}\0{}", header(&head, "etag"), header(&head, "content-length")).as_bytes()));
+    let place =
+        cache.join(sha256(format!("{url}\0{}\0{}", header(&head, "etag"), header(&head, "content-length")).as_bytes()));
     if place.is_file() {
         return Ok(Some(place));
     }

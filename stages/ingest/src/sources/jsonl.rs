@@ -40,7 +40,9 @@ struct Columns {
 impl Kind for Jsonl {
     fn files(&self, config: &Config) -> Result<Vec<SourceFile>> {
         if self.columns.code.is_empty() || self.columns.docstring.is_empty() {
-            return Err(config_error("columns need code and docstring: columns = { code = \"source\", docstring = \"doc\" }"));
+            return Err(config_error(
+                "columns need code and docstring: columns = { code = \"source\", docstring = \"doc\" }",
+            ));
         }
         let include = ["**/*.jsonl", "**/*.jsonl.gz"].map(str::to_owned);
         files::find(config, &self.path, &Patterns::new(&include, &[])?)

@@ -38,7 +38,9 @@ impl Default for SourceTree {
             path: None,
             python: None,
             include: vec!["**/*.py".to_owned()],
-            exclude: ["**/test/**", "**/tests/**", "**/site-packages/**", "**/dist-packages/**"].map(str::to_owned).to_vec(),
+            exclude: ["**/test/**", "**/tests/**", "**/site-packages/**", "**/dist-packages/**"]
+                .map(str::to_owned)
+                .to_vec(),
             repo: String::new(),
             shares: Shares::default(),
         }

@@ -1,0 +1,34 @@
+# `just` lists these.
+
+config := env("CODEPAIR_CONFIG", "configs/quickstart.toml")
+
+[private]
+default:
+    @just --list
+
+# Build every binary.
+build:
+    cargo build --release --locked --workspace --bins
+
+# Build, and run whatever is not fresh: just run-pipeline [CONFIG] [FLAGS…]
+run-pipeline CONFIG=config *FLAGS: build
+    target/release/codepair run --config {{ CONFIG }} {{ FLAGS }}
+
+# Run one stage alone: just stage train [CONFIG]
+stage STAGE CONFIG=config *FLAGS: build
+    target/release/codepair run --only {{ STAGE }} --config {{ CONFIG }} {{ FLAGS }}
+
+# Query the newest plan's datasets: just sql "show tables"
+sql QUERY CONFIG=config:
+    @target/release/codepair sql --config {{ CONFIG }} {{ quote(QUERY) }}
+
+# Everything that can run here; a test whose server or data is absent says so.
+test: build
+    cargo test --release --locked --workspace
+
+# Formatting, lints and the rules about what links what.
+check:
+    cargo fmt --all --check
+    cargo clippy --release --locked --workspace --all-targets -- -D warnings
+    cargo check --release --locked -p codepair-train --features cuda
+    ./deploy/check-dependencies

@@ -1,0 +1,123 @@
+//! `codepair-ask`: answers `codepair search` and `codepair generate` with a trained model.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, ValueEnum};
+use codepair_evaluate::{Example, Trained, examples};
+use codepair_model::{Cpu, CpuDevice, Model, Task, beam};
+use codepair_runtime::{
+    Config, Manifest, Plan, Store, config_error, exit_status, input_error, newest_plan, read_output, start_telemetry,
+};
+use codepair_search::top_k;
+
+/// How many candidates are shown.
+const SHOWN: usize = 5;
+const BEAM_WIDTH: usize = 4;
+
+/// Asks a trained model of a pipeline's newest plan.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one value of the config; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The model [default: the first of the newest plan that can do it].
+    #[arg(long)]
+    model: Option<String>,
+    /// What to do with the text.
+    task: AskedTask,
+    /// What to look for, or what the code should do.
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum AskedTask {
+    Search,
+    Generate,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_telemetry();
+    match answer(&arguments) {
+        Ok(text) => {
+            use std::io::Write as _;
+            // A closed pipe is no error.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            exit_status(&error).into()
+        }
+    }
+}
+
+fn answer(arguments: &Arguments) -> Result<String> {
+    let config = Config::load(arguments.config.as_deref(), &arguments.set)?;
+    let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let store = Store::open(&config.store_url()?, &folder)?;
+    let plan = newest_plan(&store, config.name())?.ok_or_else(|| {
+        input_error(format!("the pipeline {:?} has never run in {}; run: codepair run", config.name(), store.url()))
+    })?;
+    let device = CpuDevice::default();
+    let model = find(&store, &plan, arguments, &device)?;
+    match arguments.task {
+        AskedTask::Generate => generate(&model, &arguments.text, &device),
+        AskedTask::Search => search(&store, &plan, &model, &arguments.text, &device),
+    }
+}
+
+/// The model that was named, or the first that can do what is asked.
+fn find(store: &Store, plan: &Plan, arguments: &Arguments, device: &CpuDevice) -> Result<Trained<Cpu>> {
+    let task = if arguments.task == AskedTask::Search { Task::Search } else { Task::Generation };
+    let steps: Vec<_> = plan.steps.iter().filter(|step| step.stage == "train").collect();
+    if let Some(name) = &arguments.model
+        && !steps.iter().any(|step| step.description.model.as_ref() == Some(name))
+    {
+        let names: Vec<&str> = steps.iter().filter_map(|s| s.description.model.as_deref()).collect();
+        return Err(config_error(format!("there is no model {name}; there are {}", names.join(", "))));
+    }
+    let named = |model: &Option<String>| arguments.model.is_none() || *model == arguments.model;
+    for step in steps.into_iter().filter(|step| named(&step.description.model)) {
+        let Some(manifest) = Manifest::find(store, &step.name, &step.fingerprint)? else { continue };
+        let model = Trained::load(store, &manifest, device)?;
+        if model.card.model.task() == task {
+            return Ok(model);
+        }
+    }
+    Err(input_error("no trained model can do that yet; run: codepair run"))
+}
+
+fn generate(model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<String> {
+    let Model::AttentionLstm(generator) = &model.model else { bail!("{} is no generator", model.card.name) };
+    let written = beam(generator, &model.read(text)?, BEAM_WIDTH, model.card.target.max_tokens, device);
+    Ok(model.target.decode(&written.tokens)?)
+}
+
+/// Searches the code of every original example, whatever its split.
+fn search(store: &Store, plan: &Plan, model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<String> {
+    let step = plan.step("prepare").context("the plan prepares nothing")?;
+    let manifest = Manifest::find(store, "prepare", &step.fingerprint)?.context("prepare is not there")?;
+    let batches = read_output(store, &manifest, "examples", &[])?;
+    let corpus: Vec<Example> = examples(batches.iter(), |example| example.kind == "original")?;
+    let candidates: Vec<&str> = corpus.iter().map(|e| e.column(model.card.target.column)).collect();
+    let vectors = model.candidate_vectors(&candidates, device)?;
+    let query = model.query_vectors(&[text], device)?.remove(0);
+    let scores = vectors.iter().map(|vector| vector.iter().zip(&query).map(|(a, b)| a * b).sum());
+    let mut answer = format!("{} of {} by {}\n", SHOWN.min(corpus.len()), corpus.len(), model.card.name);
+    for hit in top_k(scores, SHOWN) {
+        let found = &corpus[hit.candidate];
+        let first = found.text.lines().next().unwrap_or_default();
+        answer.push_str(&format!("\n{:.3}  {}  {}\n       {first}\n", hit.score, found.name, found.url));
+        for line in found.code.lines().take(4) {
+            answer.push_str(&format!("       | {line}\n"));
+        }
+    }
+    Ok(answer)
+}

@@ -1,0 +1,105 @@
+//! Search: every test row's text is a query, every test row's code a candidate, its own the one relevant.
+
+use anyhow::Result;
+use burn::tensor::backend::Backend;
+use codepair_code::words;
+use codepair_metrics::SEARCH;
+use codepair_runtime::{Context, Progress};
+use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
+use codepair_search::{Bm25, rank_of, top_k};
+use rayon::prelude::*;
+
+use crate::{Evaluate, Example, Trained};
+
+/// Scores BM25.
+pub(crate) fn bm25(context: &mut Context, config: &Evaluate, name: &str, examples: &[Example]) -> Result<()> {
+    let index = Bm25::new(examples.iter().map(|e| words(&e.code)));
+    rank(context, config, name, examples, |query| index.scores(words(&examples[query].text)))
+}
+
+/// Scores a trained encoder.
+pub(crate) fn evaluate<B: Backend>(
+    context: &mut Context,
+    config: &Evaluate,
+    model: &Trained<B>,
+    examples: &[Example],
+    device: &B::Device,
+) -> Result<()> {
+    let column = |column| examples.iter().map(|e| e.column(column)).collect::<Vec<&str>>();
+    let queries = model.query_vectors(&column(model.card.source.column), device)?;
+    let candidates = model.candidate_vectors(&column(model.card.target.column), device)?;
+    rank(context, config, &model.card.name, examples, |query| {
+        candidates.iter().map(|candidate| dot(&queries[query], candidate)).collect()
+    })
+}
+
+/// The dot product; of unit vectors the cosine.
+pub(crate) fn dot(one: &[f32], two: &[f32]) -> f32 {
+    one.iter().zip(two).map(|(a, b)| a * b).sum()
+}
+
+fn rank(
+    context: &mut Context,
+    config: &Evaluate,
+    name: &str,
+    examples: &[Example],
+    scores_of: impl Fn(usize) -> Vec<f32> + Sync,
+) -> Result<()> {
+    let progress = Progress::new(&format!("ranking for {name}"), "queries", examples.len() as u64);
+    let ranked: Vec<(usize, Vec<Ranking>)> = (0..examples.len())
+        .into_par_iter()
+        .map(|query| {
+            progress.add(1);
+            let scores = scores_of(query);
+            let rank = rank_of(&scores, query);
+            (rank, rows(name, examples, query, &scores, rank, config.ranking_depth))
+        })
+        .collect();
+    let ranks: Vec<usize> = ranked.iter().map(|(rank, _)| *rank).collect();
+    let score = |metric: &str, signature: &str, value: f64| Score {
+        model: name.to_owned(),
+        task: "search".to_owned(),
+        decoding: "exact".to_owned(),
+        metric: metric.to_owned(),
+        bucket: "all".to_owned(),
+        value,
+        count: ranks.len() as u64,
+        signature: signature.to_owned(),
+    };
+    let mut scores: Vec<Score> = SEARCH.iter().map(|m| score(m.name, m.signature, (m.score)(&ranks))).collect();
+    let harmonic: f64 = (1..=ranks.len()).map(|rank| 1.0 / rank as f64).sum();
+    scores.push(score("mrr_of_random", "expectation, H_N / N", harmonic / ranks.len() as f64));
+    scores.sort_by(|a, b| a.metric.cmp(&b.metric));
+    let rankings: Vec<Ranking> = ranked.into_iter().flat_map(|(_, rows)| rows).collect();
+    context.attempt.write_rows(&scores)?;
+    context.attempt.write_rows(&rankings)?;
+    context.attempt.write_rows::<Prediction>(&[])?;
+    context.attempt.write_rows::<Attention>(&[])
+}
+
+/// The best candidates; the right one is always among the rows, with its rank by the rule that ties count against it.
+fn rows(name: &str, examples: &[Example], query: usize, scores: &[f32], rank: usize, depth: usize) -> Vec<Ranking> {
+    let row = |candidate: usize, rank: usize| Ranking {
+        model: name.to_owned(),
+        ordinal: examples[query].ordinal,
+        query_id: examples[query].id.clone(),
+        rank: rank as u32,
+        candidate_id: examples[candidate].id.clone(),
+        score: f64::from(scores[candidate]),
+        relevant: candidate == query,
+    };
+    let others = top_k(scores.iter().copied(), depth + 1).into_iter().map(|hit| hit.candidate).filter(|c| *c != query);
+    let mut rows: Vec<Ranking> = Vec::new();
+    for candidate in others.take(depth) {
+        let place = rows.len() + 1;
+        // The right one takes its own rank; those behind it move back by one.
+        rows.push(row(candidate, if place >= rank { place + 1 } else { place }));
+    }
+    rows.push(row(query, rank));
+    rows.sort_by_key(|row| row.rank);
+    let last = rows.len();
+    if last > depth && rows[last - 1].rank as usize > depth && !rows[last - 1].relevant {
+        rows.pop();
+    }
+    rows
+}

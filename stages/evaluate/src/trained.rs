@@ -1,0 +1,110 @@
+//! A trained model, loaded from its artifact alone.
+
+use anyhow::{Context as _, Result, bail};
+use burn::tensor::backend::Backend;
+use codepair_model::{Batch, Model, ModelCard, Nbow, Pair, Side, load};
+use codepair_runtime::{Manifest, Store};
+use codepair_tokenizer::Tokenizer;
+use rayon::prelude::*;
+
+/// Rows encoded at once.
+const BATCH_ROWS: usize = 256;
+
+/// A model with its tokenizers.
+pub struct Trained<B: Backend> {
+    /// What it is.
+    pub card: ModelCard,
+    /// Weights.
+    pub model: Model<B>,
+    /// Of what it reads.
+    pub source: Tokenizer,
+    /// Of what it writes or searches.
+    pub target: Tokenizer,
+}
+
+impl<B: Backend> Trained<B> {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// Exit 3: a file is missing or damaged.
+    pub fn load(store: &Store, manifest: &Manifest, device: &B::Device) -> Result<Self> {
+        let read = |name: &str| manifest.read_named(store, &format!("models/{name}"));
+        let card: ModelCard = serde_json::from_slice(&read("config.json")?).context("config.json")?;
+        let mut model = card.model.init(card.vocabularies, device);
+        load(&mut model, read("model.safetensors")?.to_vec())?;
+        let source = Tokenizer::from_json(&read("source_tokenizer.json")?)?;
+        let target = Tokenizer::from_json(&read("target_tokenizer.json")?)?;
+        Ok(Self { card, model, source, target })
+    }
+
+    /// Tokens of what the model reads, cut as in training.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn read(&self, text: &str) -> Result<Vec<u32>> {
+        encode(&self.source, &self.card.source, text)
+    }
+
+    /// Tokens of what the model searches, cut as in training.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn candidate(&self, text: &str) -> Result<Vec<u32>> {
+        encode(&self.target, &self.card.target, text)
+    }
+
+    /// Unit vectors of queries, one a row.
+    ///
+    /// # Errors
+    /// The model is no search model.
+    pub fn query_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
+        let tokens = texts.par_iter().map(|text| self.read(text)).collect::<Result<Vec<_>>>()?;
+        vectors(&tokens, self.search()?, Nbow::encode_query, device)
+    }
+
+    /// Unit vectors of candidates, one a row.
+    ///
+    /// # Errors
+    /// The model is no search model.
+    pub fn candidate_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
+        let tokens = texts.par_iter().map(|text| self.candidate(text)).collect::<Result<Vec<_>>>()?;
+        vectors(&tokens, self.search()?, Nbow::encode_code, device)
+    }
+
+    fn search(&self) -> Result<&Nbow<B>> {
+        match &self.model {
+            Model::Nbow(model) => Ok(model),
+            Model::AttentionLstm(_) => bail!("{} is no search model", self.card.name),
+        }
+    }
+}
+
+fn encode(tokenizer: &Tokenizer, side: &Side, text: &str) -> Result<Vec<u32>> {
+    let mut tokens = tokenizer.encode(text)?;
+    tokens.truncate(side.max_tokens);
+    Ok(tokens)
+}
+
+type Encoder<B> = fn(
+    &Nbow<B>,
+    burn::tensor::Tensor<B, 2, burn::tensor::Int>,
+    burn::tensor::Tensor<B, 2>,
+) -> burn::tensor::Tensor<B, 2>;
+
+fn vectors<B: Backend>(
+    tokens: &[Vec<u32>],
+    model: &Nbow<B>,
+    encoder: Encoder<B>,
+    device: &B::Device,
+) -> Result<Vec<Vec<f32>>> {
+    let mut vectors = Vec::with_capacity(tokens.len());
+    for chunk in tokens.chunks(BATCH_ROWS) {
+        let pairs: Vec<Pair> = chunk.iter().map(|t| Pair { source: t.clone(), target: Vec::new() }).collect();
+        let batch = Batch::<B>::new(&pairs, &[], device);
+        let encoded = encoder(model, batch.source, batch.source_mask);
+        let width = encoded.dims()[1];
+        let values: Vec<f32> = encoded.into_data().iter::<f32>().collect();
+        vectors.extend(values.chunks(width).map(<[f32]>::to_vec));
+    }
+    Ok(vectors)
+}

@@ -1,0 +1,125 @@
+//! Pairs without any model: positives by edits that keep the meaning, negatives by edits that change it, and by the
+//! nearest other function under BM25.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use codepair_code::{Edited, Meaning, edit, words};
+use codepair_runtime::{Config, Context, Progress, sha256};
+use codepair_search::{Bm25, top_k};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Kind;
+use crate::rows::{Kind as PairKind, Made, Pair, Parent};
+
+/// The nearest functions that are looked at for one that differs.
+const NEAREST: usize = 8;
+
+/// How many pairs of each sort are made from a row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Offline {
+    /// Edits that keep the meaning, such as other names for local variables.
+    positives: u32,
+    /// Edits that change it, such as a flipped comparison.
+    negatives: u32,
+    /// The code that BM25 finds for the row's text, other than the row's own.
+    nearest: u32,
+    /// Which edit is made where.
+    seed: u64,
+}
+
+impl Default for Offline {
+    fn default() -> Self {
+        Self { positives: 1, negatives: 1, nearest: 1, seed: 0 }
+    }
+}
+
+impl Kind for Offline {
+    fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::new())
+    }
+
+    fn generate(&self, _context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()> {
+        let progress = Progress::new("editing", "rows", parents.len() as u64);
+        let index = (self.nearest > 0).then(|| Bm25::new(parents.iter().map(|p| words(&p.code))));
+        let found: Vec<Row> = parents
+            .par_iter()
+            .map(|parent| {
+                progress.add(1);
+                Row {
+                    positives: self.edits(parent, Meaning::Kept, self.positives),
+                    negatives: self.edits(parent, Meaning::Changed, self.negatives),
+                    nearest: index.as_ref().map_or(Vec::new(), |index| self.nearest(index, parent, parents)),
+                }
+            })
+            .collect();
+        for (parent, row) in parents.iter().zip(found) {
+            row.put(self, name, parent, parents, made);
+        }
+        Ok(())
+    }
+}
+
+/// What was found for one parent.
+struct Row {
+    positives: Vec<Edited>,
+    negatives: Vec<Edited>,
+    nearest: Vec<usize>,
+}
+
+impl Row {
+    fn put(self, offline: &Offline, name: &str, parent: &Parent, parents: &[Parent], made: &mut Made) {
+        let sets = [
+            (PairKind::Positive, self.positives, offline.positives, "no_positive_edit"),
+            (PairKind::Negative, self.negatives, offline.negatives, "no_negative_edit"),
+        ];
+        for (kind, edits, wanted, reason) in sets {
+            if wanted > 0 && edits.is_empty() {
+                made.reject(name, parent, reason, "no edit of this kind fits the code");
+            }
+            for edited in edits {
+                let edit = edited.edit.to_owned();
+                made.pair(
+                    name,
+                    parent,
+                    Pair { kind, edit, text: parent.text.clone(), code: edited.code, request: None },
+                );
+            }
+        }
+        if offline.nearest > 0 && self.nearest.is_empty() {
+            made.reject(name, parent, "no_nearest", "no other code shares a word with the text");
+        }
+        for near in self.nearest {
+            let (text, code) = (parent.text.clone(), parents[near].code.clone());
+            let edit = "nearest".to_owned();
+            made.pair(name, parent, Pair { kind: PairKind::Negative, edit, text, code, request: None });
+        }
+    }
+}
+
+impl Offline {
+    /// Distinct edits; fewer where the code has no room for more.
+    fn edits(&self, parent: &Parent, meaning: Meaning, count: u32) -> Vec<Edited> {
+        let mut edits: Vec<Edited> = Vec::new();
+        for number in 0..count {
+            let seed = sha256(format!("{} {} {number}", self.seed, parent.id).as_bytes());
+            let seed = u64::from_str_radix(&seed[..16], 16).unwrap_or_default();
+            if let Some(edited) = edit(&parent.code, meaning, seed)
+                && edits.iter().all(|other| other.code != edited.code)
+            {
+                edits.push(edited);
+            }
+        }
+        edits
+    }
+
+    /// The best other rows by BM25; rows with the same text or code are no negatives.
+    fn nearest(&self, index: &Bm25, parent: &Parent, parents: &[Parent]) -> Vec<usize> {
+        let hits = top_k(index.scores(words(&parent.text)), NEAREST + self.nearest as usize);
+        let differs = |other: &Parent| other.text != parent.text && other.code != parent.code;
+        let others = hits.into_iter().filter(|hit| hit.score > 0.0 && differs(&parents[hit.candidate]));
+        others.take(self.nearest as usize).map(|hit| hit.candidate).collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! `[train.NAME]`.
+
+use anyhow::Result;
+use codepair_model::{ModelConfig, NbowConfig, Side, Task};
+use codepair_runtime::{config_error, overrides};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What is trained on what, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// What the model reads.
+    pub source: Side,
+    /// What it writes or searches.
+    pub target: Side,
+    /// Kind and sizes.
+    pub model: ModelConfig,
+    /// Passes over the training split, at most.
+    #[serde(default = "defaults::epochs")]
+    pub epochs: u32,
+    /// Pairs a step.
+    #[serde(default = "defaults::batch_size")]
+    pub batch_size: usize,
+    /// Adam's learning rate.
+    #[serde(default = "defaults::learning_rate")]
+    pub learning_rate: f64,
+    /// The global norm of all gradients is scaled down to this.
+    #[serde(default = "defaults::gradient_norm")]
+    pub gradient_norm: f64,
+    /// Stop after so many epochs without a better validation loss.
+    #[serde(default = "defaults::patience")]
+    pub patience: u32,
+    /// Of weights, order and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Learn from synthetic positives too.
+    #[serde(default = "defaults::yes")]
+    pub synthetic_positives: bool,
+    /// Synthetic negatives of these names (`nearest`, or an edit's) join the batch of their parent; search only.
+    #[serde(default)]
+    pub negatives: Vec<String>,
+    /// Take only the first so many training pairs.
+    #[serde(default)]
+    pub max_examples: Option<usize>,
+    /// Steps between rows of `training_steps`.
+    #[serde(default = "defaults::log_steps", skip_serializing)]
+    pub log_steps: u64,
+    /// Seconds between checkpoints; one is also made after every epoch.
+    #[serde(default = "defaults::checkpoint_seconds", skip_serializing)]
+    pub checkpoint_seconds: u64,
+}
+
+mod defaults {
+    pub(super) fn epochs() -> u32 {
+        5
+    }
+    pub(super) fn batch_size() -> usize {
+        32
+    }
+    pub(super) fn learning_rate() -> f64 {
+        1e-3
+    }
+    pub(super) fn gradient_norm() -> f64 {
+        1.0
+    }
+    pub(super) fn patience() -> u32 {
+        5
+    }
+    pub(super) fn yes() -> bool {
+        true
+    }
+    pub(super) fn log_steps() -> u64 {
+        20
+    }
+    pub(super) fn checkpoint_seconds() -> u64 {
+        60
+    }
+}
+
+impl TrainConfig {
+    /// # Errors
+    /// Exit 2: a value that cannot be.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        let wrong = |key: &str, why: &str| Err(config_error(format!("train.{name}.{key} {why}")));
+        if self.epochs == 0 || self.batch_size == 0 || self.log_steps == 0 {
+            return wrong("epochs, batch_size and log_steps", "must be at least 1");
+        }
+        if self.source.max_tokens == 0 || self.target.max_tokens == 0 {
+            return wrong("source.max_tokens and target.max_tokens", "must be at least 1");
+        }
+        if self.source.column == self.target.column {
+            return wrong("source.column and target.column", "must differ");
+        }
+        if self.model.task() == Task::Generation && !self.negatives.is_empty() {
+            return wrong("negatives", "are for search models; a generator learns from positives only");
+        }
+        if self.learning_rate <= 0.0 || self.gradient_norm <= 0.0 {
+            return wrong("learning_rate and gradient_norm", "must be above 0");
+        }
+        let shared = matches!(self.model, ModelConfig::Nbow(NbowConfig { shared: true, .. }));
+        if shared && self.source.tokenizer != self.target.tokenizer {
+            return wrong("model.shared", "needs the same tokenizer for source and target");
+        }
+        Ok(())
+    }
+
+    /// The resolved values that decide about the output, and those of them that differ from the defaults.
+    pub(crate) fn values(&self) -> Result<(Value, Value)> {
+        let value = serde_json::to_value(self)?;
+        let plain = Self {
+            model: self.model.default_of_kind(),
+            ..serde_json::from_value(json!({
+                "source": value["source"], "target": value["target"], "model": value["model"],
+            }))?
+        };
+        let mut changed = overrides(&value, &serde_json::to_value(plain)?);
+        // These have no defaults.
+        for side in ["source", "target"] {
+            changed[side] = value[side].clone();
+        }
+        Ok((value, changed))
+    }
+}

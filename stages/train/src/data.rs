@@ -1,0 +1,118 @@
+//! Token tables as pairs.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, bail};
+use arrow::array::{Array, AsArray};
+use codepair_model::{Column, Pair, Side, Task};
+use codepair_runtime::{Context, column, input_error, text_column};
+
+use crate::TrainConfig;
+
+/// A pair with the negatives that were made for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Example {
+    pub(crate) pair: Pair,
+    pub(crate) negatives: Vec<Vec<u32>>,
+}
+
+/// The examples of the two splits that training sees, and how many were left out.
+pub(crate) struct Data {
+    pub(crate) training: Vec<Example>,
+    pub(crate) validation: Vec<Example>,
+    /// A generator cannot learn to end a target that is cut, so longer ones are left out.
+    pub(crate) too_long: u64,
+}
+
+struct Row {
+    id: String,
+    kind: String,
+    name: String,
+    parent: Option<String>,
+    split: String,
+    tokens: Vec<u32>,
+}
+
+/// Reads the pairs.
+pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
+    let sources = rows(context, &config.source)?;
+    let targets = rows(context, &config.target)?;
+    let generation = config.model.task() == Task::Generation;
+    let mut data = Data { training: Vec::new(), validation: Vec::new(), too_long: 0 };
+    let mut negatives: HashMap<String, Vec<Vec<u32>>> = HashMap::new();
+    let mut parents: Vec<Option<String>> = Vec::new();
+    for (source, target) in sources.into_iter().zip(targets) {
+        if source.id != target.id {
+            bail!("the token tables do not fit together: {} and {}", source.id, target.id);
+        }
+        let mut pair = Pair { source: source.tokens, target: target.tokens };
+        pair.source.truncate(config.source.max_tokens);
+        if pair.source.is_empty() || pair.target.is_empty() {
+            continue;
+        }
+        if generation && pair.target.len() > config.target.max_tokens {
+            data.too_long += u64::from(source.split == "train" && source.kind != "negative");
+            continue;
+        }
+        pair.target.truncate(config.target.max_tokens);
+        match (source.split.as_str(), source.kind.as_str()) {
+            ("train", "negative") if !config.negatives.contains(&source.name) => {}
+            ("train", "negative") => negatives.entry(source.parent.unwrap_or_default()).or_default().push(pair.target),
+            ("train", "positive") if !config.synthetic_positives => {}
+            ("train", _) => {
+                data.training.push(Example { pair, negatives: Vec::new() });
+                parents.push(Some(source.id));
+            }
+            ("validation", "original") => data.validation.push(Example { pair, negatives: Vec::new() }),
+            _ => {}
+        }
+    }
+    for (example, id) in data.training.iter_mut().zip(parents) {
+        example.negatives = id.and_then(|id| negatives.remove(&id)).unwrap_or_default();
+    }
+    data.training.truncate(config.max_examples.unwrap_or(usize::MAX));
+    if data.training.is_empty() || data.validation.is_empty() {
+        return Err(input_error(format!(
+            "there are {} training and {} validation pairs ({} were too long); raise target.max_tokens, or ingest more",
+            data.training.len(),
+            data.validation.len(),
+            data.too_long
+        )));
+    }
+    Ok(data)
+}
+
+fn rows(context: &Context, side: &Side) -> Result<Vec<Row>> {
+    let field = match side.column {
+        Column::Text => "text",
+        Column::Code => "code",
+    };
+    let dataset = format!("tokens_{}", side.tokenizer);
+    let mut rows = Vec::new();
+    for batch in context.read(&dataset, &["id", "kind", "name", "parent_id", "split", field])? {
+        let (ids, kinds) = (text_column(&batch, "id")?, text_column(&batch, "kind")?);
+        let names = text_column(&batch, "name")?;
+        let (parents, splits) = (text_column(&batch, "parent_id")?, text_column(&batch, "split")?);
+        let tokens = column(&batch, field)?.as_binary::<i32>();
+        let schema = batch.schema();
+        let width: usize = schema.metadata().get("token_bytes").context("token_bytes is missing")?.parse()?;
+        for row in 0..batch.num_rows() {
+            if tokens.is_null(row) {
+                return Err(input_error(format!("the tokenizer {} does not read {field}", side.tokenizer)));
+            }
+            rows.push(Row {
+                id: ids.value(row).to_owned(),
+                kind: kinds.value(row).to_owned(),
+                name: names.value(row).to_owned(),
+                parent: parents.is_valid(row).then(|| parents.value(row).to_owned()),
+                split: splits.value(row).to_owned(),
+                tokens: tokens.value(row).chunks(width).map(little_endian).collect(),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+fn little_endian(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
+}
