@@ -1,0 +1,136 @@
+//! Running the real binaries in a folder of the test's own.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A binary beside `codepair`; `just test` builds them all first.
+pub fn binary(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_codepair")).with_file_name(name);
+    assert!(path.is_file(), "{} is not built; run: cargo build --release --workspace --bins", path.display());
+    path
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+    /// Asserts the exit code and that the error names all of `words`.
+    pub fn fails(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not in {self:#?}");
+        }
+        self
+    }
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A config, a store and overrides.
+pub struct Pipeline {
+    pub folder: tempfile::TempDir,
+    config: PathBuf,
+    sets: Vec<String>,
+}
+
+impl Pipeline {
+    /// A shipped config, cut down by overrides, with a store in a folder of its own.
+    pub fn shipped(config: &str, sets: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        sets.push(format!("store.url=file://{}/store", folder.path().display()));
+        Self { config: root().join("configs").join(config), folder, sets }
+    }
+
+    /// A config written by the test.
+    pub fn written(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("pipeline.toml");
+        std::fs::write(&config, format!("name = \"test\"\n[store]\nurl = \"file://store\"\n{text}")).unwrap();
+        Self { config, folder, sets: Vec::new() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Runs a binary with the config, the overrides, and further arguments.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(binary(name));
+        // The arguments come first: `codepair` takes its command before or after the options.
+        command.args(arguments).arg("--config").arg(&self.config);
+        for set in &self.sets {
+            command.arg("--set").arg(set);
+        }
+        command.env_remove("CODEPAIR_CONFIG").output().unwrap().into()
+    }
+
+    pub fn codepair(&self, arguments: &[&str]) -> Ran {
+        self.run("codepair", arguments)
+    }
+
+    /// The rows of a query.
+    pub fn sql(&self, query: &str) -> Vec<serde_json::Value> {
+        self.codepair(&["sql", "--format", "json", query]).ok().json().as_array().unwrap().clone()
+    }
+
+    /// The single number a query gives.
+    pub fn number(&self, query: &str) -> f64 {
+        let rows = self.sql(query);
+        rows[0].as_object().unwrap().values().next().unwrap().as_f64().unwrap_or_else(|| panic!("{rows:?}"))
+    }
+
+    /// The digest of each step's outputs, volatile ones left out.
+    pub fn digests(&self) -> Vec<(String, String)> {
+        let status = self.codepair(&["status", "--json"]).ok().json();
+        let steps = status["steps"].as_array().unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        steps.iter().map(|s| (text(&s["step"]), text(&s["manifest"]["digest"]))).collect()
+    }
+
+    /// The files of the store under a folder.
+    pub fn stored(&self, folder: &str) -> Vec<String> {
+        let mut open = vec![self.path("store").join(folder)];
+        let mut found = Vec::new();
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { open.push(path) } else { found.push(path.display().to_string()) }
+            }
+        }
+        found.sort();
+        found
+    }
+}
