@@ -1,4 +1,5 @@
 //! Golden files freeze every version of every dataset: a change is a new version with a new golden file.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
 use codepair_schemas::{DATASETS, STAGES};
 use std::fmt::Write;

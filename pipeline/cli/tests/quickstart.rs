@@ -1,4 +1,5 @@
 //! The quickstart, cut down, by the real binaries.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
 mod support;
 

@@ -204,7 +204,7 @@ impl Config {
 
 /// Rewrites serde's "unknown field" so that it names the nearest known key.
 fn explain(message: &str, place: &str) -> String {
-    let message = message.trim();
+    let message = message.lines().next().unwrap_or_default();
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if let (true, Some((key, known))) = (message.starts_with("unknown field"), quoted.split_first()) {
         let place = place.strip_suffix(&format!(".{key}")).unwrap_or(place);

@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod store;
 mod telemetry;
+pub mod testing;
 
 pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
 pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};

@@ -22,7 +22,9 @@ pub(crate) struct Data {
     fingerprint: String,
     git_commit: Option<String>,
     search: Vec<Model>,
+    search_columns: Vec<ScoreColumn>,
     generation: Vec<Model>,
+    generation_columns: Vec<ScoreColumn>,
     signatures: BTreeMap<String, String>,
     curves: Vec<Figure>,
     lengths: Vec<Figure>,
@@ -45,6 +47,14 @@ struct Model {
     rows: u64,
     scores: BTreeMap<String, f64>,
     fingerprint: String,
+}
+
+/// A column of a comparison table: whatever metric a model has.
+#[derive(Serialize)]
+struct ScoreColumn {
+    key: String,
+    label: String,
+    best: f64,
 }
 
 #[derive(Serialize)]
@@ -147,13 +157,16 @@ pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
         let these: Vec<(String, Model)> = these;
         these.into_iter().map(|(_, model)| model).collect()
     };
+    let (search, generation) = (of("search", &mut models), of("generation", &mut models));
     Ok(Data {
+        search_columns: score_columns(&search),
+        generation_columns: score_columns(&generation),
+        search,
+        generation,
         title: config.title.clone().unwrap_or_else(|| context.config.name().to_owned()),
         pipeline: context.config.name().to_owned(),
         fingerprint: context.attempt.fingerprint().to_owned(),
         git_commit: context.inputs("sources").next().and_then(|m| m.git_commit.clone()),
-        search: of("search", &mut models),
-        generation: of("generation", &mut models),
         signatures,
         curves: curves(context)?,
         lengths,
@@ -165,6 +178,21 @@ pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
         rejected: counts(context, "rejected", &["source", "reason"])?,
         steps: steps(context),
     })
+}
+
+/// All metrics of the models, MRR and BLEU first; what a random ranking would reach is no column.
+fn score_columns(models: &[Model]) -> Vec<ScoreColumn> {
+    let mut best: BTreeMap<&String, f64> = BTreeMap::new();
+    for (key, value) in models.iter().flat_map(|model| &model.scores) {
+        let entry = best.entry(key).or_insert(*value);
+        *entry = entry.max(*value);
+    }
+    best.retain(|key, _| !key.ends_with("_of_random"));
+    let label = |key: &str| key.trim_start_matches("exact ").replace('_', " ");
+    let mut columns: Vec<ScoreColumn> =
+        best.into_iter().map(|(key, best)| ScoreColumn { key: key.clone(), label: label(key), best }).collect();
+    columns.sort_by_key(|column| !(column.key.ends_with("mrr") || column.key.ends_with("bleu")));
+    columns
 }
 
 /// The rows of one model's `scores`.

@@ -1,5 +1,6 @@
 //! Running the real binaries in a folder of the test's own.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -88,12 +89,14 @@ impl Pipeline {
 
     /// Runs a binary with the config, the overrides, and further arguments.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Ran {
+        // The test's own arguments come last, so that they override.
+        let (first, rest) = arguments.split_at(usize::from(name == "codepair"));
         let mut command = Command::new(binary(name));
-        // The arguments come first: `codepair` takes its command before or after the options.
-        command.args(arguments).arg("--config").arg(&self.config);
+        command.args(first).arg("--config").arg(&self.config);
         for set in &self.sets {
             command.arg("--set").arg(set);
         }
+        command.args(rest);
         command.env_remove("CODEPAIR_CONFIG").output().unwrap().into()
     }
 

@@ -1,0 +1,44 @@
+//! Evaluate on examples written by the test.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+use codepair_evaluate::Evaluate;
+use codepair_runtime::{Config, float_column, integer_column, read_output, testing, text_column};
+use codepair_schemas::rows::Example;
+
+#[test]
+fn bm25_ranks_the_test_split_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::parse("name = \"t\"\n", &folder.path().join("c.toml"), &[]).unwrap();
+    let example = |ordinal: u64, split: &str, text: &str, code: &str| Example {
+        id: format!("e{ordinal}"),
+        ordinal,
+        text: text.into(),
+        code: code.into(),
+        kind: "original".into(),
+        split: split.into(),
+        ..Example::default()
+    };
+    let examples = [
+        example(0, "train", "open the file", "def open_file(): pass"),
+        example(1, "test", "open the file", "def read_socket(): pass"),
+        example(2, "test", "read the socket", "def open_file(): pass"),
+        example(3, "test", "sort the list", "def sort_list(): pass"),
+    ];
+    testing::on_each_store(folder.path(), |store| {
+        testing::publish(store, "prepare", |attempt| attempt.write_rows(&examples)).unwrap();
+        let manifest = testing::run::<Evaluate>(store, &config, Some("bm25"), &["examples"]).unwrap();
+        let scores = read_output(store, &manifest, "scores", &[]).unwrap();
+        let names = text_column(&scores[0], "metric").unwrap();
+        let value = |name: &str| {
+            let row = (0..scores[0].num_rows()).find(|&row| names.value(row) == name).unwrap();
+            float_column(&scores[0], "value").unwrap().value(row)
+        };
+        // The right code of the first two queries shares no word with them: it ties with the third's and comes last.
+        assert!((value("mrr") - (1.0 / 3.0 + 1.0 / 3.0 + 1.0) / 3.0).abs() < 1e-12, "{}", value("mrr"));
+        assert!((value("mrr_of_random") - (1.0 + 0.5 + 1.0 / 3.0) / 3.0).abs() < 1e-12);
+        let rankings = read_output(store, &manifest, "rankings", &[]).unwrap();
+        assert_eq!(integer_column(&rankings[0], "rank").unwrap(), [1, 2, 3, 1, 2, 3, 1, 2, 3]);
+        assert_eq!(manifest.rows("predictions"), 0);
+        manifest
+    });
+}

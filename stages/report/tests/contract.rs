@@ -1,0 +1,85 @@
+//! The report on artifacts written by the test.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+use codepair_report::Report;
+use codepair_runtime::{Config, Store, testing};
+use codepair_schemas::rows::{Attention, Example, Prediction, Ranking, Rejected, Score, Source};
+
+#[test]
+fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::parse("name = \"t\"\n", &folder.path().join("c.toml"), &[]).unwrap();
+    let store = Store::memory();
+    testing::publish(&store, "ingest", |attempt| {
+        attempt.write_rows(&[Source {
+            source: "s".into(),
+            kind: "jsonl".into(),
+            rows_read: 1234567,
+            digest: "0".repeat(64),
+            ..Source::default()
+        }])?;
+        attempt.write_rows(&[Rejected {
+            stage: "ingest".into(),
+            source: "s".into(),
+            reason: "syntax_error".into(),
+            ..Rejected::default()
+        }])
+    })
+    .unwrap();
+    testing::publish(&store, "synth", |attempt| attempt.write_rows::<Rejected>(&[])).unwrap();
+    let hostile = "<script>alert(1)</script>";
+    testing::publish(&store, "prepare", |attempt| {
+        attempt.write_rows::<Rejected>(&[])?;
+        attempt.write_rows(&[Example {
+            id: "e".into(),
+            text: hostile.into(),
+            name: "f".into(),
+            split: "test".into(),
+            ..Example::default()
+        }])
+    })
+    .unwrap();
+    testing::publish(&store, "evaluate:bm25", |attempt| {
+        let score = |metric: &str, value: f64| Score {
+            model: "bm25".into(),
+            task: "search".into(),
+            decoding: "exact".into(),
+            metric: metric.into(),
+            bucket: "all".into(),
+            value,
+            count: 7,
+            signature: "how exactly".into(),
+        };
+        attempt.write_rows(&[score("mrr", 0.4321), score("mrr_of_random", 0.1)])?;
+        attempt.write_rows(&[Ranking {
+            model: "bm25".into(),
+            query_id: "e".into(),
+            candidate_id: "e".into(),
+            rank: 1,
+            relevant: true,
+            ..Ranking::default()
+        }])?;
+        attempt.write_rows::<Prediction>(&[])?;
+        attempt.write_rows::<Attention>(&[])
+    })
+    .unwrap();
+    let datasets = ["sources", "rejected", "examples", "scores", "predictions", "rankings", "attention"];
+    let manifest = testing::run::<Report>(&store, &config, None, &datasets).unwrap();
+    let page = String::from_utf8(manifest.read_named(&store, "pages/report.html").unwrap().to_vec()).unwrap();
+    for part in [
+        "0.432",
+        "reaches 4 times",
+        "how exactly",
+        "1,234,567",
+        "syntax_error",
+        "&lt;script&gt;",
+        "the right one is at rank 1",
+    ] {
+        assert!(page.contains(part), "{part} is not on the page");
+    }
+    assert!(!page.contains(hostile));
+    let data: serde_json::Value =
+        serde_json::from_slice(&manifest.read_named(&store, "pages/report.json").unwrap()).unwrap();
+    assert_eq!(data["search"][0]["scores"]["exact mrr"], 0.4321);
+    assert!(manifest.files("pages").all(|page| page.volatile));
+}

@@ -1,0 +1,148 @@
+//! Train on token tables written by the test.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use codepair_runtime::{Config, Manifest, Store, float_column, read_output, testing, text_column};
+use codepair_train::Train;
+
+const VOCABULARY: u16 = 12;
+
+/// burn draws from one generator a process, so only one model at a time repeats exactly.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Sources of three tokens, and targets that are the same tokens backwards.
+fn tokens(source: bool) -> RecordBatch {
+    let rows = 48u16;
+    let ids = |row: u16| [3 + row % 9, 3 + row % 7, 3 + row % 5];
+    let bytes: Vec<Vec<u8>> = (0..rows)
+        .map(|row| {
+            let mut ids = ids(row).to_vec();
+            if !source {
+                ids.reverse();
+            }
+            ids.into_iter().flat_map(u16::to_le_bytes).collect()
+        })
+        .collect();
+    let texts = |value: &dyn Fn(u16) -> String| -> ArrayRef {
+        Arc::new((0..rows).map(|r| Some(value(r))).collect::<StringArray>())
+    };
+    let tokens: ArrayRef = Arc::new(bytes.iter().map(|b| Some(b.as_slice())).collect::<BinaryArray>());
+    let lengths: ArrayRef = Arc::new(UInt32Array::from(vec![3; usize::from(rows)]));
+    let parents: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>; usize::from(rows)]));
+    let ordinals: ArrayRef = Arc::new(UInt64Array::from_iter_values((0..rows).map(u64::from)));
+    let split = |row: u16| if row % 4 == 0 { "validation" } else { "train" }.to_owned();
+    RecordBatch::try_from_iter_with_nullable([
+        ("id", texts(&|r| r.to_string()), false),
+        ("ordinal", ordinals, false),
+        ("kind", texts(&|_| "original".to_owned()), false),
+        ("name", texts(&|_| String::new()), false),
+        ("parent_id", parents, true),
+        ("split", texts(&split), false),
+        ("text", Arc::clone(&tokens), true),
+        ("text_length", Arc::clone(&lengths), false),
+        ("code", tokens, true),
+        ("code_length", lengths, false),
+    ])
+    .unwrap()
+}
+
+fn inputs(store: &Store) {
+    testing::publish(store, "prepare", |attempt| {
+        let vocabulary: serde_json::Map<_, _> = (0..VOCABULARY).map(|n| (format!("t{n}"), n.into())).collect();
+        let json = serde_json::json!({ "model": { "vocab": vocabulary } }).to_string();
+        for (name, source) in [("from", true), ("to", false)] {
+            let mut writer = attempt.writer_with(&format!("tokens_{name}"), &[("token_bytes", "2".to_owned())])?;
+            writer.write(tokens(source))?;
+            attempt.finish(writer)?;
+            attempt.add_file("tokenizers", &format!("{name}.json"), json.clone().into_bytes())?;
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn config(folder: &std::path::Path, source: &str, target: &str, rest: &str) -> Config {
+    let text = format!(
+        "name = \"t\"\n[train.m]\nsource = {{ column = \"{source}\", tokenizer = \"from\", max_tokens = 8 }}\ntarget = {{ column = \"{target}\", tokenizer = \"to\", max_tokens = 8 }}\n{rest}\n"
+    );
+    Config::parse(&text, &folder.join("c.toml"), &[]).unwrap()
+}
+
+fn losses(store: &Store, manifest: &Manifest) -> Vec<f64> {
+    let batches = read_output(store, manifest, "training_steps", &[]).unwrap();
+    let mut losses = Vec::new();
+    for batch in &batches {
+        let (splits, values) = (text_column(batch, "split").unwrap(), float_column(batch, "loss").unwrap());
+        losses.extend((0..batch.num_rows()).filter(|&r| splits.value(r) == "validation").map(|r| values.value(r)));
+    }
+    losses
+}
+
+const GENERATOR: &str = "epochs = 6\nbatch_size = 8\nlearning_rate = 0.02\nmodel = { kind = \"attention_lstm\", embedding = 16, hidden = 16, dropout = 0.1 }";
+const ENCODER: &str = "epochs = 6\nbatch_size = 16\nlearning_rate = 0.02\nmodel = { kind = \"nbow\", embedding = 16 }";
+
+#[test]
+fn models_learn_and_equal_runs_give_equal_weights() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    // Code to text is the same loop with the columns exchanged.
+    for (name, source, target, rest) in [
+        ("generator", "text", "code", GENERATOR),
+        ("encoder", "text", "code", ENCODER),
+        ("documenter", "code", "text", GENERATOR),
+    ] {
+        let config = config(folder.path(), source, target, rest);
+        testing::on_each_store(&folder.path().join(name), |store| {
+            inputs(store);
+            let datasets = ["tokens_from", "tokens_to", "tokenizers"];
+            let manifest = testing::run::<Train>(store, &config, Some("m"), &datasets).unwrap();
+            let losses = losses(store, &manifest);
+            assert_eq!(losses.len(), 6);
+            assert!(losses[5] < 0.7 * losses[0], "{name}: {losses:?}");
+            let names: Vec<&str> = manifest.files("models").map(codepair_runtime::Output::name).collect();
+            let expected = ["config.json", "model.safetensors", "source_tokenizer.json", "target_tokenizer.json"];
+            assert_eq!(names, expected.map(|name| format!("models/{name}")));
+            assert_eq!(manifest.notes["training_pairs"], 36);
+            assert!(manifest.notes["parameters"].as_u64().unwrap() > 100);
+            manifest
+        });
+    }
+}
+
+#[test]
+fn training_stops_early() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    // So small a rate that the loss does not move, and so high a patience bound that only the best epoch counts.
+    let config = config(
+        folder.path(),
+        "text",
+        "code",
+        &ENCODER.replace("0.02", "1e-12\npatience = 2").replace("epochs = 6", "epochs = 9"),
+    );
+    let store = Store::memory();
+    inputs(&store);
+    let manifest =
+        testing::run::<Train>(&store, &config, Some("m"), &["tokens_from", "tokens_to", "tokenizers"]).unwrap();
+    let count = losses(&store, &manifest).len() as u64;
+    assert!(count < 9, "{count}");
+    assert_eq!(manifest.notes["best_epoch"].as_u64().unwrap() + 2, count);
+}
+
+#[test]
+fn wrong_models_are_config_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    for (rest, words) in [
+        ("model = { kind = \"nbow\", shared = true }", "needs the same tokenizer"),
+        ("epochs = 0\nmodel = { kind = \"nbow\" }", "must be at least 1"),
+        ("negatives = [\"nearest\"]\nmodel = { kind = \"attention_lstm\" }", "are for search models"),
+        ("model = { kind = \"nbwo\" }", "did you mean `nbow`?"),
+        ("model = { kind = \"nbow\", embeding = 3 }", "did you mean `embedding`?"),
+    ] {
+        let error = codepair_runtime::describe::<Train>(&config(folder.path(), "text", "code", rest)).unwrap_err();
+        assert_eq!(codepair_runtime::exit_status(&error), codepair_runtime::ExitStatus::WrongConfig);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
