@@ -27,6 +27,6 @@ fn sort_keys_and_outputs_name_what_exists() {
         for key in dataset.sort_key {
             assert!(dataset.columns.iter().any(|c| c.name == *key), "{} has no {key}", dataset.name);
         }
-        assert_eq!(codepair_schemas::stage_of_dataset(dataset.name).count() > 0, true, "{}", dataset.name);
+        assert!(codepair_schemas::stage_of_dataset(dataset.name).count() > 0, "{}", dataset.name);
     }
 }

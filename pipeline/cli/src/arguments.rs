@@ -139,7 +139,7 @@ pub(crate) struct SqlOptions {
 pub(crate) struct AskOptions {
     /// What to look for, or what the code should do.
     pub(crate) text: String,
-    /// The model [default: the best one the newest plan trained].
+    /// The model [default: the first of the newest plan that can do it].
     #[arg(long)]
     pub(crate) model: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `codepair gc`: attempts that never became an artifact, or lost the race to.
+//! `codepair gc`: attempts that never became an artifact or lost the race to, and checkpoints of finished training.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::table::{Table, print};
 /// An attempt whose newest object is younger may still be running.
 const KEPT_DAYS: i64 = 7;
 
-/// An attempt that no manifest names.
+/// An attempt that no manifest names, or checkpoints that nobody needs any more.
 struct Leftover {
     prefix: String,
     paths: Vec<String>,
@@ -23,7 +23,7 @@ struct Leftover {
 pub(crate) fn gc(arguments: &Arguments, options: &GcOptions) -> Result<ExitStatus> {
     let (_, store) = arguments.open()?;
     let leftovers = leftovers(&store, store_now(&store)?)?;
-    let mut table = Table::new(&["attempt", "MB", "age in days", ""]);
+    let mut table = Table::new(&["left over", "MB", "age in days", ""]);
     for leftover in &leftovers {
         let old = leftover.age_days >= KEPT_DAYS;
         let verdict = match (old, options.delete) {
@@ -63,7 +63,7 @@ fn leftovers(store: &Store, now: i64) -> Result<Vec<Leftover>> {
             winners.push(path.replace("manifest.json", &format!("attempt-{}", manifest.attempt)));
         }
         let parts: Vec<&str> = path.split('/').collect();
-        if parts.len() > 4 && parts[3].starts_with("attempt-") {
+        if parts.len() > 4 && (parts[3].starts_with("attempt-") || parts[3] == "checkpoints") {
             let prefix = parts[..4].join("/");
             let empty = Leftover { prefix: prefix.clone(), paths: Vec::new(), bytes: 0, age_days: 0 };
             let (leftover, newest) = attempts.entry(prefix).or_insert((empty, 0));
@@ -72,7 +72,15 @@ fn leftovers(store: &Store, now: i64) -> Result<Vec<Leftover>> {
             *newest = (*newest).max(meta.last_modified.timestamp());
         }
     }
-    attempts.retain(|prefix, _| !winners.contains(prefix));
+    let finished = |prefix: &str| {
+        let artifact = prefix.trim_end_matches("checkpoints");
+        winners.iter().any(|winner| winner.starts_with(artifact))
+    };
+    attempts.retain(
+        |prefix, _| {
+            if prefix.ends_with("/checkpoints") { finished(prefix) } else { !winners.contains(prefix) }
+        },
+    );
     Ok(attempts
         .into_values()
         .map(|(leftover, newest)| Leftover { age_days: (now - newest) / 86_400, ..leftover })
@@ -91,6 +99,7 @@ mod tests {
         winner.add_file("pages", "a.html", vec![1]).unwrap();
         winner.publish(|_| {}).unwrap();
         store.put(&format!("{}/pages/a.html", attempt.prefix()), "half").unwrap();
+        store.put("artifacts/train-a/f1/checkpoints/1/model", "going on").unwrap();
         let now = jiff::Timestamp::now().as_second() + 8 * 86_400;
         let found = leftovers(&store, now).unwrap();
         assert_eq!(found.len(), 1);

@@ -47,6 +47,7 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     pipeline.codepair(&["plan", "--only", "trian"]).fails(2, &["there is no step trian", "train:nbow"]);
 
     commands_answer(&pipeline);
+    the_readme_is_true(&pipeline);
     forced_steps_stay_forced(&pipeline);
     readers_nobody_here_wrote(&pipeline);
 
@@ -126,10 +127,54 @@ fn commands_answer(pipeline: &Pipeline) {
     }
     assert!(pipeline.codepair(&["logs", "ingest"]).ok().out.contains("ingest done"));
     assert!(pipeline.codepair(&["schema", "examples"]).ok().out.contains("natural language, normalised"));
-    assert!(pipeline.codepair(&["gc"]).ok().out.contains("nothing is left over"));
+    let left = pipeline.codepair(&["gc"]).ok();
+    assert!(left.out.contains("train-nbow") && left.out.contains("kept: it may still be running"), "{}", left.out);
+    assert!(!left.out.contains("attempt-"), "{}", left.out);
     assert!(pipeline.codepair(&["sql", "show tables"]).ok().out.contains("tokens_code"));
     pipeline.codepair(&["sql", "select nothing from functions"]).fails(2, &["nothing"]);
     pipeline.codepair(&["sql", "drop table functions"]).fails(2, &["DDL not supported"]);
+}
+
+/// Every command of the README: queries and questions are asked, runs are planned, and recipes exist.
+fn the_readme_is_true(pipeline: &Pipeline) {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let recipes = std::fs::read_to_string(root().join("justfile")).unwrap();
+    let blocks = readme.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
+    let mut checked = 0;
+    for line in blocks.flat_map(str::lines).flat_map(|line| line.split(" && ")) {
+        let words = words(line);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["target/release/codepair", arguments @ ..] => drop(pipeline.codepair(arguments).ok()),
+            ["just", "sql", query] => assert!(!pipeline.sql(query).is_empty(), "{line}"),
+            ["just", "run-pipeline", _config, flags @ ..] => drop(pipeline.codepair(&[&["plan"], flags].concat()).ok()),
+            ["just", recipe, ..] => {
+                assert!(
+                    recipes
+                        .lines()
+                        .any(|r| r.starts_with(&format!("{recipe} ")) || r.starts_with(&format!("{recipe}:"))),
+                    "{line}"
+                );
+            }
+            ["cargo", "install", "--locked", "just"] => {}
+            other => panic!("the README has a command that nothing checks: {other:?}"),
+        }
+        checked += 1;
+    }
+    assert!(checked >= 12, "{checked}");
+}
+
+/// Splits a command line at spaces outside double quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in line.split('"').enumerate() {
+        if at % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
 }
 
 fn forced_steps_stay_forced(pipeline: &Pipeline) {

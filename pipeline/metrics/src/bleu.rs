@@ -58,15 +58,15 @@ impl Counts {
         }
         let mut smoothing = 1.0;
         let mut order = ORDER;
-        let mut precisions = [0.0; ORDER];
-        for n in 0..ORDER {
+        let mut precisions = [0.0f64; ORDER];
+        for (n, precision) in precisions.iter_mut().enumerate() {
             if self.total[n] == 0 {
                 break;
             }
             if effective_order {
                 order = n + 1;
             }
-            precisions[n] = if self.right[n] == 0 {
+            *precision = if self.right[n] == 0 {
                 smoothing *= 2.0;
                 100.0 / (smoothing * self.total[n] as f64)
             } else {
@@ -78,7 +78,7 @@ impl Counts {
         } else {
             1.0
         };
-        let logs: f64 = precisions[..order].iter().map(|p: &f64| p.ln()).sum();
+        let logs: f64 = precisions[..order].iter().map(|p| p.ln()).sum();
         brevity * (logs / order as f64).exp()
     }
 }

@@ -192,9 +192,9 @@ mod tests {
             prop_assert_eq!(kept["model"].get("rate").is_some(), rate != 3);
             prop_assert_eq!(&kept["kind"], "k");
             // A key that a later version adds with its default leaves old fingerprints alone.
-            let mut later = with.clone();
+            let mut later = with;
             later["added"] = extra.into();
-            let mut later_defaults = defaults.clone();
+            let mut later_defaults = defaults;
             later_defaults["added"] = extra.into();
             prop_assert_eq!(overrides(&later, &later_defaults), kept);
         }

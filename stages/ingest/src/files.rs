@@ -78,8 +78,8 @@ pub(crate) fn digest(files: &[SourceFile]) -> Result<String> {
     let mut digests = BTreeMap::new();
     for file in files {
         let (path, name) = file.on_disk();
-        if !digests.contains_key(&name) {
-            digests.insert(name, file_digest(path)?);
+        if let std::collections::btree_map::Entry::Vacant(place) = digests.entry(name) {
+            place.insert(file_digest(path)?);
         }
     }
     Ok(files_digest(&digests))

@@ -165,7 +165,7 @@ mod tests {
         fn clusters_depend_on_the_edges_alone(pairs in prop::collection::vec((0usize..20, 0usize..20), 0..40), ranks in prop::collection::vec(0u64..3, 20)) {
             let keys = keys(&ranks);
             let edges: Vec<_> = pairs.into_iter().filter(|(a, b)| a != b).map(|(a, b)| (a.min(b), a.max(b), 0.8)).collect();
-            let mut unique = edges.clone();
+            let mut unique = edges;
             unique.sort_by_key(|e| (e.0, e.1));
             unique.dedup();
             let found = spread(&keys, &unique);

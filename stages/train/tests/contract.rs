@@ -32,7 +32,7 @@ fn tokens(source: bool) -> RecordBatch {
     let lengths: ArrayRef = Arc::new(UInt32Array::from(vec![3; usize::from(rows)]));
     let parents: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>; usize::from(rows)]));
     let ordinals: ArrayRef = Arc::new(UInt64Array::from_iter_values((0..rows).map(u64::from)));
-    let split = |row: u16| if row % 4 == 0 { "validation" } else { "train" }.to_owned();
+    let split = |row: u16| if row.is_multiple_of(4) { "validation" } else { "train" }.to_owned();
     RecordBatch::try_from_iter_with_nullable([
         ("id", texts(&|r| r.to_string()), false),
         ("ordinal", ordinals, false),

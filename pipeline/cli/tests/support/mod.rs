@@ -89,6 +89,11 @@ impl Pipeline {
 
     /// Runs a binary with the config, the overrides, and further arguments.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Ran {
+        self.run_with(&self.path("cache"), name, arguments)
+    }
+
+    /// As `run`, with a cache for downloads, and the key that the test's servers want.
+    pub fn run_with(&self, cache: &Path, name: &str, arguments: &[&str]) -> Ran {
         // The test's own arguments come last, so that they override.
         let (first, rest) = arguments.split_at(usize::from(name == "codepair"));
         let mut command = Command::new(binary(name));
@@ -97,7 +102,13 @@ impl Pipeline {
             command.arg("--set").arg(set);
         }
         command.args(rest);
-        command.env_remove("CODEPAIR_CONFIG").output().unwrap().into()
+        command
+            .env_remove("CODEPAIR_CONFIG")
+            .env("CODEPAIR_CACHE", cache)
+            .env("CODEPAIR_TEST_KEY", "sk-test")
+            .output()
+            .unwrap()
+            .into()
     }
 
     pub fn codepair(&self, arguments: &[&str]) -> Ran {
