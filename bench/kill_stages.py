@@ -7,6 +7,7 @@ Works on the quickstart cut down to a few packages, in a folder of its own. Prin
 before its manifest existed.
 """
 import argparse
+import datetime
 import json
 import pathlib
 import random
@@ -73,7 +74,7 @@ def main():
         print(f"{'step':20} kills  before the manifest  equal")
         for step in STEPS:
             artifact = pathlib.Path(store) / "artifacts" / step.replace(":", "-")
-            seconds = subprocess_seconds(took[step])
+            seconds = seconds_of(took[step])
             before = 0
             for _ in range(options.kills):
                 for manifest in artifact.glob("*/manifest.json"):
@@ -88,10 +89,12 @@ def main():
         print("all digests equal")
 
 
-def subprocess_seconds(manifest):
-    from datetime import datetime
-    parse = lambda text: datetime.fromisoformat(text.replace("Z", "+00:00")[:26] + "+00:00" if "." in text else text.replace("Z", "+00:00"))
-    return max(0.05, (parse(manifest["ended_at"]) - parse(manifest["started_at"])).total_seconds())
+def seconds_of(manifest):
+    """How long the undisturbed run of a step took."""
+    moment = lambda text: datetime.datetime.fromisoformat(text.split(".")[0].rstrip("Z"))
+    fraction = lambda text: float("0." + (text.rstrip("Z").split(".") + ["0"])[1])
+    start, end = manifest["started_at"], manifest["ended_at"]
+    return max(0.05, (moment(end) - moment(start)).total_seconds() + fraction(end) - fraction(start))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,43 @@ pub(crate) fn describe(stage: &str, config: &Config, sets: &[String]) -> Result<
     })
 }
 
-/// The last error that a stage logged, without the log's own columns; or how it panicked.
+/// A log line's level and message, of either format; other output, such as a panic's, has no level.
+pub(crate) fn level_and_message(line: &str) -> (Option<&'static str>, String) {
+    let levels = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(line)
+        && let (Some(level), Some(message)) = (json["level"].as_str(), json["fields"]["message"].as_str())
+    {
+        return (levels.into_iter().find(|l| *l == level), message.to_owned());
+    }
+    // Human lines are `TIME  LEVEL message`.
+    let mut words = line.trim_start().splitn(2, char::is_whitespace);
+    let rest = words.nth(1).unwrap_or_default().trim_start();
+    let level = levels.into_iter().find(|level| rest.starts_with(level));
+    match level {
+        Some(level) => (Some(level), rest[level.len()..].trim_start().to_owned()),
+        None => (None, line.to_owned()),
+    }
+}
+
+/// The last error that a stage logged; or how it panicked.
 pub(crate) fn error_of(log: &str) -> String {
-    let last = log.lines().rev().find_map(|line| line.split_once("ERROR").map(|(_, message)| message.trim()));
-    let panic = || log.lines().find(|line| line.contains(" panicked at "));
-    last.or_else(panic).or_else(|| log.lines().last()).unwrap_or("no message").to_owned()
+    let error = |line: &str| Some(level_and_message(line)).filter(|(level, _)| *level == Some("ERROR")).map(|(_, m)| m);
+    let last = log.lines().rev().find_map(error);
+    let panic = || log.lines().find(|line| line.contains(" panicked at ")).map(str::to_owned);
+    last.or_else(panic).or_else(|| log.lines().last().map(str::to_owned)).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_found_in_both_formats() {
+        let human = "2026-01-01T00:00:00Z  INFO begins ERROR no\n2026-01-01T00:00:01Z ERROR it broke\nbye";
+        assert_eq!(error_of(human), "it broke");
+        let json = r#"{"timestamp":"t","level":"ERROR","fields":{"message":"it broke"},"target":"x"}"#;
+        assert_eq!(error_of(json), "it broke");
+        assert_eq!(error_of("thread 'main' panicked at a.rs:1:1:\noh\nnote"), "thread 'main' panicked at a.rs:1:1:");
+        assert_eq!(level_and_message("2026-01-01T00:00:00Z  WARN  careful"), (Some("WARN"), "careful".to_owned()));
+    }
 }

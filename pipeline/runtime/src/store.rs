@@ -138,9 +138,11 @@ impl Store {
     pub fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
         block_on(self.objects.put(&self.full(path), bytes.into().into()))
             .with_context(|| format!("cannot write {}/{path}", self.url))?;
-        if let Some(file) = self.local_path(path) {
-            sync(&file)?;
-            file.parent().map_or(Ok(()), sync)?;
+        if let (Some(folder), Some(file)) = (&self.local, self.local_path(path)) {
+            // The file, and each folder that may have been made for it.
+            for part in file.ancestors().take_while(|part| *part != folder) {
+                sync(part)?;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The files of a source: in a folder, in a zip, or behind a URL.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -26,27 +27,37 @@ enum Place {
     Zip { archive: PathBuf, entry: String },
 }
 
+/// What a file holds.
+pub(crate) struct Content {
+    /// Decompressed.
+    pub(crate) bytes: Vec<u8>,
+    /// SHA-256 of what was stored; an archive is hashed as a whole, not by its entries.
+    pub(crate) sha256: Option<String>,
+}
+
 impl SourceFile {
-    /// Reads the file, decompressing `.gz`, and returns its content with the SHA-256 of what was stored.
+    /// Reads the file, decompressing `.gz`.
     ///
     /// # Errors
     /// Exit 3: it cannot be read, or the compressed data is cut off or damaged.
-    pub(crate) fn read(&self) -> Result<(Vec<u8>, String)> {
-        let stored = match &self.place {
+    pub(crate) fn read(&self) -> Result<Content> {
+        let (stored, sha256) = match &self.place {
             Place::Disk(path) => {
-                std::fs::read(path).map_err(|e| input_error(format!("cannot read {}: {e}", path.display())))?
+                let bytes = std::fs::read(path)
+                    .map_err(|error| input_error(format!("cannot read {}: {error}", path.display())))?;
+                let digest = sha256(&bytes);
+                (bytes, Some(digest))
             }
-            Place::Zip { archive, entry } => read_entry(archive, entry)?,
+            Place::Zip { archive, entry } => (read_entry(archive, entry)?, None),
         };
-        let digest = sha256(&stored);
         if !self.name.ends_with(".gz") {
-            return Ok((stored, digest));
+            return Ok(Content { bytes: stored, sha256 });
         }
-        let mut content = Vec::with_capacity(stored.len() * 5);
+        let mut bytes = Vec::with_capacity(stored.len() * 5);
         flate2::read::MultiGzDecoder::new(stored.as_slice())
-            .read_to_end(&mut content)
-            .map_err(|e| input_error(format!("{} is cut off or damaged: {e}; fetch it again", self.name)))?;
-        Ok((content, digest))
+            .read_to_end(&mut bytes)
+            .map_err(|error| input_error(format!("{} is cut off or damaged: {error}; fetch it again", self.name)))?;
+        Ok(Content { bytes, sha256 })
     }
 
     /// The file on disk whose content decides about this one: itself, or its archive.
@@ -71,18 +82,18 @@ fn read_entry(archive: &Path, entry: &str) -> Result<Vec<u8>> {
 }
 
 /// The digest of a source's content: SHA-256 over its files in order of relative path. An archive counts as one file.
+/// `read` holds the digests of files that were read since, by name; the others are hashed, or looked up in the cache.
 ///
 /// # Errors
 /// A file cannot be read.
-pub(crate) fn digest(files: &[SourceFile]) -> Result<String> {
-    let mut digests = BTreeMap::new();
+pub(crate) fn digest(files: &[SourceFile], mut read: BTreeMap<String, String>) -> Result<String> {
     for file in files {
         let (path, name) = file.on_disk();
-        if let std::collections::btree_map::Entry::Vacant(place) = digests.entry(name) {
+        if let Entry::Vacant(place) = read.entry(name) {
             place.insert(file_digest(path)?);
         }
     }
-    Ok(files_digest(&digests))
+    Ok(files_digest(&read))
 }
 
 /// Which files of a folder count, by patterns over the relative path.

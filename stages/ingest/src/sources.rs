@@ -7,6 +7,8 @@ mod lines;
 mod mbpp;
 mod source_tree;
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use codepair_runtime::{Config, Progress, overrides};
 use codepair_schemas::rows::{Function, Problem};
@@ -103,7 +105,7 @@ impl Source {
     /// # Errors
     /// Exit 3: there are none, or they cannot be read.
     pub fn digest(&self, config: &Config) -> Result<String> {
-        files::digest(&self.files(config)?)
+        files::digest(&self.files(config)?, BTreeMap::new())
     }
 
     /// Reads all files and puts their rows into the sink, in order.
@@ -113,20 +115,24 @@ impl Source {
     pub fn read(&self, config: &Config, sink: &mut Sink) -> Result<Read> {
         let files = self.files(config)?;
         let progress = Progress::new("reading", "bytes", files.iter().map(|f| f.bytes).sum());
+        let mut digests = BTreeMap::new();
         let mut rest = files.as_slice();
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk_length(rest));
             rest = after;
-            let found: Vec<Vec<Found>> = chunk
+            let found: Vec<(Vec<Found>, Option<String>)> = chunk
                 .par_iter()
                 .map(|file| {
-                    let (content, _) = file.read()?;
-                    let rows = self.rows(&file.name, &content)?;
+                    let content = file.read()?;
+                    let rows = self.rows(&file.name, &content.bytes)?;
                     progress.add(file.bytes);
-                    Ok(rows)
+                    Ok((rows, content.sha256))
                 })
                 .collect::<Result<_>>()?;
-            for row in found.into_iter().flatten() {
+            let hashed =
+                chunk.iter().zip(&found).filter_map(|(file, (_, sha256))| Some((file.name.clone(), sha256.clone()?)));
+            digests.extend(hashed);
+            for row in found.into_iter().flat_map(|(rows, _)| rows) {
                 match row {
                     Found::Function(row) => sink.function(row)?,
                     Found::Problem(row) => sink.problem(row)?,
@@ -134,7 +140,7 @@ impl Source {
                 }
             }
         }
-        Ok(Read { digest: files::digest(&files)?, files: files.len() as u64 })
+        Ok(Read { digest: files::digest(&files, digests)?, files: files.len() as u64 })
     }
 }
 

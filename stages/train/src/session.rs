@@ -115,7 +115,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     ) -> Result<Self> {
         B::seed(device, config.seed);
         let model: Model<B> = config.model.init(vocabularies, device);
-        // burn draws a weight when it is first touched; counting touches all, in order.
+        // burn draws a weight when it is first touched; recording touches all, in order.
         let count = parameters(&model);
         let touched = Recording::default().record(model.clone().into_record(), ()).map_err(|e| anyhow!("{e}"))?;
         tracing::info!("{name}: {count} parameters, {:.1} MB", touched.len() as f64 / 1e6);

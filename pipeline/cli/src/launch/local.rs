@@ -12,7 +12,7 @@ use codepair_runtime::{PlannedStep, block_on, run_folder};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Ended, Launch};
-use crate::binaries::{command, error_of};
+use crate::binaries::{command, error_of, level_and_message};
 
 /// How long children may take to clean up after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -155,10 +155,12 @@ fn start(launch: &Launch<'_>, index: usize, events: &Sender<Event>, bars: Option
 fn show(step: &PlannedStep, running: &mut Running, line: &str) {
     running.log.push_str(line);
     running.log.push('\n');
-    let warning = line.contains(" WARN ") || line.contains("ERROR ");
     match &running.spinner {
-        Some(spinner) if warning => spinner.suspend(|| eprintln!("{} | {line}", step.name)),
-        Some(spinner) => spinner.set_message(line.split_once(" INFO ").map_or(line, |(_, text)| text).to_owned()),
+        Some(spinner) => match level_and_message(line) {
+            (Some("INFO"), message) => spinner.set_message(message),
+            (Some("ERROR" | "WARN") | None, message) => spinner.suspend(|| eprintln!("{} | {message}", step.name)),
+            _ => {}
+        },
         None => eprintln!("{} | {line}", step.name),
     }
 }
