@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use arrow::array::{Array, AsArray, RecordBatch};
-use codepair_runtime::{Context, block_on, integer_column, text_column};
+use codepair_dedup::{ContaminationIndex, bands, shingles};
+use codepair_runtime::{Context, block_on, integer_column, sha256, text_column};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
-use crate::contamination::{Index, key};
-use crate::{Prepare, TextPart, functions, minhash};
+use crate::{Prepare, TextPart, functions};
 
 /// What decides about a row, without its text and code.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +48,11 @@ pub(crate) fn normal_code(code: &str) -> String {
     lines.join("\n").trim_matches('\n').to_owned()
 }
 
+/// A key for exact duplicates.
+fn key(fields: &[&str]) -> String {
+    sha256(fields.join("\0").as_bytes())[..32].to_owned()
+}
+
 /// A session with the view `candidates` and the functions that the queries need.
 pub(crate) fn session(context: &Context, config: &Prepare) -> Result<SessionContext> {
     let session = codepair_sql::session(context.threads);
@@ -61,8 +66,8 @@ pub(crate) fn session(context: &Context, config: &Prepare) -> Result<SessionCont
     session.register_udf(functions::text("normal_code", 1, |row| Some(normal_code(row[0]))));
     session.register_udf(functions::text("code_key", 1, |row| Some(key(row))));
     session.register_udf(functions::text("pair_key", 3, |row| Some(key(row))));
-    session.register_udf(functions::hashes("bands", minhash::bands));
-    session.register_udf(functions::hashes("shingles", minhash::shingles));
+    session.register_udf(functions::hashes("bands", bands));
+    session.register_udf(functions::hashes("shingles", shingles));
     block_on(session.sql(CANDIDATES))?;
     let index = evaluation_texts(&session)?;
     tracing::info!("{} test texts that no training row may hold", index.len());
@@ -83,9 +88,9 @@ select 2, generator, ordinal, id, 'synthetic_pairs', kind, parent_id, split, who
 from synthetic_pairs"#;
 
 /// Test rows, and problems that are for testing or prompting.
-fn evaluation_texts(session: &SessionContext) -> Result<Index> {
+fn evaluation_texts(session: &SessionContext) -> Result<ContaminationIndex> {
     let query = "select id, text, code from candidates where split in ('test', 'prompt') and kind = 'original' order by rank, source, ordinal";
-    let mut index = Index::default();
+    let mut index = ContaminationIndex::default();
     for batch in collect(session, query)? {
         let (ids, texts, codes) =
             (text_column(&batch, "id")?, text_column(&batch, "text")?, text_column(&batch, "code")?);

@@ -4,10 +4,8 @@
 //! one pass over the rows, in order, writes them.
 
 mod candidates;
-mod contamination;
 mod examples;
 mod functions;
-mod minhash;
 mod near;
 mod tokens;
 mod verdicts;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use arrow::array::{AsArray, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use codepair_dedup::jaccard;
 use codepair_runtime::column;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use rayon::prelude::*;
 
 use crate::candidates::{Key, collect, hash_lists};
-use crate::minhash::jaccard;
 
 /// In larger buckets a row is compared with the first row and its neighbours only.
 const ALL_PAIRS: usize = 64;

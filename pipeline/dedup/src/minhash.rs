@@ -7,7 +7,8 @@ const BANDS: usize = 25;
 const ROWS: usize = 5;
 
 /// The distinct shingles of a program, hashed, in ascending order. A program of fewer than five tokens is one shingle.
-pub(crate) fn shingles(code: &str) -> Vec<u64> {
+#[must_use]
+pub fn shingles(code: &str) -> Vec<u64> {
     let tokens: Vec<u64> = tokens(code).map(|token| hash(token.as_bytes())).collect();
     let mut shingles: Vec<u64> =
         if tokens.len() < SHINGLE { vec![fold(&tokens)] } else { tokens.windows(SHINGLE).map(fold).collect() };
@@ -17,7 +18,7 @@ pub(crate) fn shingles(code: &str) -> Vec<u64> {
 }
 
 /// Words, and every other character that is no white space by itself.
-pub(crate) fn tokens(code: &str) -> impl Iterator<Item = &str> {
+fn tokens(code: &str) -> impl Iterator<Item = &str> {
     let mut rest = code;
     std::iter::from_fn(move || {
         rest = rest.trim_start();
@@ -31,7 +32,8 @@ pub(crate) fn tokens(code: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A hash of each band of the signature; programs that share one are candidates.
-pub(crate) fn bands(code: &str) -> Vec<u64> {
+#[must_use]
+pub fn bands(code: &str) -> Vec<u64> {
     let mut signature = [u64::MAX; BANDS * ROWS];
     for shingle in shingles(code) {
         for (minimum, (a, b)) in signature.iter_mut().zip(&PERMUTATIONS) {
@@ -43,7 +45,8 @@ pub(crate) fn bands(code: &str) -> Vec<u64> {
 }
 
 /// The Jaccard similarity of two sets in ascending order.
-pub(crate) fn jaccard(one: &[u64], two: &[u64]) -> f64 {
+#[must_use]
+pub fn jaccard(one: &[u64], two: &[u64]) -> f64 {
     let (mut i, mut j, mut common) = (0, 0, 0);
     while i < one.len() && j < two.len() {
         match one[i].cmp(&two[j]) {

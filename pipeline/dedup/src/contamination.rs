@@ -3,22 +3,20 @@
 
 use std::collections::HashMap;
 
-use codepair_runtime::sha256;
-
 /// Shorter texts are too common to count.
 const WORDS: usize = 8;
 
 /// Texts that no training row may hold, by their first eight words.
-#[derive(Default)]
-pub(crate) struct Index {
+#[derive(Debug, Default)]
+pub struct ContaminationIndex {
     /// Position in `texts`, by the first eight words joined.
     anchors: HashMap<String, Vec<usize>>,
     texts: Vec<(String, Vec<String>)>,
 }
 
-impl Index {
+impl ContaminationIndex {
     /// Adds a text under a name; texts of fewer than eight words are left out.
-    pub(crate) fn add(&mut self, name: &str, text: &str) {
+    pub fn add(&mut self, name: &str, text: &str) {
         let words = words(text);
         if words.len() >= WORDS {
             self.anchors.entry(words[..WORDS].join(" ")).or_default().push(self.texts.len());
@@ -27,7 +25,8 @@ impl Index {
     }
 
     /// The name of a text that `row` holds.
-    pub(crate) fn find(&self, row: &str) -> Option<&str> {
+    #[must_use]
+    pub fn find(&self, row: &str) -> Option<&str> {
         if self.anchors.is_empty() {
             return None;
         }
@@ -43,8 +42,15 @@ impl Index {
     }
 
     /// Texts in it.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.texts.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
     }
 }
 
@@ -53,24 +59,19 @@ fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
 }
 
-/// A key for exact duplicates.
-pub(crate) fn key(fields: &[&str]) -> String {
-    sha256(fields.join("\0").as_bytes())[..32].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn texts_are_found_anywhere_and_whole() {
-        let mut index = Index::default();
+        let mut index = ContaminationIndex::default();
         index.add("q1", "Write a function to find the sum of two numbers.");
         index.add("short", "find the sum");
         assert_eq!(index.len(), 1);
         assert_eq!(index.find("# Task: write a FUNCTION, to find the sum of two numbers!"), Some("q1"));
         assert_eq!(index.find("Write a function to find the sum of two"), None);
         assert_eq!(index.find("find the sum"), None);
-        assert_eq!(Index::default().find("anything at all, however long the text may be here"), None);
+        assert_eq!(ContaminationIndex::default().find("anything at all, however long the text may be here"), None);
     }
 }
