@@ -28,7 +28,7 @@ test: build
 
 # Formatting, lints and the rules about what links what.
 check:
-    cargo fmt --all --check
+    git ls-files '*.rs' | xargs rustfmt --check # cargo fmt does not see a `mod` that a macro writes
     cargo clippy --release --locked --workspace --all-targets -- -D warnings
     cargo check --release --locked -p codepair-train --features cuda
     ./deploy/check-dependencies

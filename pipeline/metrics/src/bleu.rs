@@ -5,16 +5,16 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::Generated;
+use crate::{Generated, Metric};
 
-/// sacreBLEU's words for what [`corpus`] computes.
-pub const SIGNATURE: &str = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp";
+/// The signature is sacreBLEU's own.
+pub(crate) const METRICS: &[Metric<Generated>] =
+    &[Metric { name: "bleu", signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp", score: corpus }];
 
 const ORDER: usize = 4;
 
 /// Corpus BLEU, 0 to 100.
-#[must_use]
-pub fn corpus(samples: &[Generated]) -> f64 {
+fn corpus(samples: &[Generated]) -> f64 {
     let mut counts = Counts::default();
     for sample in samples {
         counts.add(&sample.reference, &sample.prediction);

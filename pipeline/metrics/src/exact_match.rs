@@ -1,10 +1,12 @@
 //! Exact match: the share of predictions equal to their reference after white space is folded.
 
-use crate::{Generated, mean};
+use crate::{Generated, Metric, mean};
+
+pub(crate) const METRICS: &[Metric<Generated>] =
+    &[Metric { name: "exact_match", signature: "white space folded", score: exact_match }];
 
 /// Share of exact matches, 0 to 1.
-#[must_use]
-pub fn exact_match(samples: &[Generated]) -> f64 {
+fn exact_match(samples: &[Generated]) -> f64 {
     mean(samples.iter().map(|s| f64::from(u8::from(same(&s.reference, &s.prediction)))))
 }
 

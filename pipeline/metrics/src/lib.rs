@@ -1,13 +1,31 @@
 //! Scores, one file a metric, no I/O.
 //!
-//! A new metric is a new file and one line in [`GENERATION`] or [`SEARCH`]; evaluation, storage and report follow.
+//! A new metric is a new file and one line in `metrics!`; evaluation, storage and report follow.
 
-pub mod bleu;
-mod exact_match;
-mod mrr;
-mod ndcg;
-mod recall;
-mod token_accuracy;
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $list:ident: $sample:ty = [$($module:ident,)*];)*) => {
+        $($(mod $module;)*)*
+        $($(#[$doc])* pub const $list: &[&[Metric<$sample>]] = &[$($module::METRICS),*];)*
+    };
+}
+
+metrics! {
+    /// Metrics of generation, by file.
+    GENERATION: Generated = [
+        bleu,
+        exact_match,
+        token_accuracy,
+    ];
+    /// Metrics of search, by file: over the rank of each query's one relevant candidate, from 1.
+    SEARCH: usize = [
+        mrr,
+        recall,
+        ndcg,
+    ];
+}
+
+pub use bleu::sentence as sentence_bleu;
+pub use exact_match::same;
 
 /// What a generator wrote for one input.
 #[derive(Clone, Debug, Default)]
@@ -32,27 +50,13 @@ pub struct Metric<T> {
     pub score: fn(&[T]) -> f64,
 }
 
-/// Metrics of generation.
-pub const GENERATION: &[Metric<Generated>] = &[
-    Metric { name: "bleu", signature: bleu::SIGNATURE, score: bleu::corpus },
-    Metric { name: "exact_match", signature: "white space folded", score: exact_match::exact_match },
-    Metric {
-        name: "token_accuracy",
-        signature: "teacher forcing, end token counted",
-        score: token_accuracy::token_accuracy,
-    },
-];
+/// How ranks are counted.
+pub(crate) const RANKS: &str = "one relevant, all candidates, ties against";
 
-/// Metrics of search, over the rank of each query's one relevant candidate, from 1; ties count against it.
-pub const SEARCH: &[Metric<usize>] = &[
-    Metric { name: "mrr", signature: "one relevant, all candidates, ties against", score: mrr::mrr },
-    Metric { name: "recall@1", signature: "one relevant, all candidates, ties against", score: recall::at::<1> },
-    Metric { name: "recall@5", signature: "one relevant, all candidates, ties against", score: recall::at::<5> },
-    Metric { name: "recall@10", signature: "one relevant, all candidates, ties against", score: recall::at::<10> },
-    Metric { name: "ndcg@10", signature: "one relevant, all candidates, ties against", score: ndcg::at::<10> },
-];
-
-pub use exact_match::{exact_match, same};
+/// All metrics of a list, in order.
+pub fn all<T: 'static>(list: &'static [&'static [Metric<T>]]) -> impl Iterator<Item = &'static Metric<T>> {
+    list.iter().copied().flatten()
+}
 
 /// The mean; 0 of nothing.
 pub(crate) fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
@@ -66,7 +70,7 @@ mod tests {
 
     #[test]
     fn search_metrics_equal_their_formulas() {
-        let score = |name: &str, ranks: &[usize]| (SEARCH.iter().find(|m| m.name == name).unwrap().score)(ranks);
+        let score = |name: &str, ranks: &[usize]| (all(SEARCH).find(|m| m.name == name).unwrap().score)(ranks);
         assert_eq!(score("mrr", &[1, 2, 4]), (1.0 + 0.5 + 0.25) / 3.0);
         assert_eq!(score("recall@5", &[1, 5, 6]), 2.0 / 3.0);
         let expected = (1.0 + 1.0 / 3f64.log2()) / 3.0;
@@ -80,7 +84,8 @@ mod tests {
             Generated { reference: "a  b".into(), prediction: "a\nb".into(), tokens_right: 1, tokens: 4 },
             Generated { reference: "a".into(), prediction: "b".into(), tokens_right: 3, tokens: 4 },
         ];
-        assert_eq!(exact_match(&samples), 0.5);
-        assert_eq!(token_accuracy::token_accuracy(&samples), 0.5);
+        let score = |name: &str| (all(GENERATION).find(|m| m.name == name).unwrap().score)(&samples);
+        assert_eq!(score("exact_match"), 0.5);
+        assert_eq!(score("token_accuracy"), 0.5);
     }
 }

@@ -1,8 +1,11 @@
 //! Token accuracy under teacher forcing: right tokens over all tokens of all references.
 
-use crate::Generated;
+use crate::{Generated, Metric};
 
-pub(crate) fn token_accuracy(samples: &[Generated]) -> f64 {
+pub(crate) const METRICS: &[Metric<Generated>] =
+    &[Metric { name: "token_accuracy", signature: "teacher forcing, end token counted", score: token_accuracy }];
+
+fn token_accuracy(samples: &[Generated]) -> f64 {
     let total: u64 = samples.iter().map(|s| s.tokens).sum();
     let right: u64 = samples.iter().map(|s| s.tokens_right).sum();
     if total == 0 { 0.0 } else { right as f64 / total as f64 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
-use codepair_metrics::{GENERATION, Generated, bleu, same};
+use codepair_metrics::{GENERATION, Generated, all, same, sentence_bleu};
 use codepair_model::{AttentionLstm, Decoded, Model, Pair, beam, greedy, teacher_forced};
 use codepair_runtime::{Context, Progress};
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
@@ -120,7 +120,7 @@ fn scores(model: &str, rows: &[Row<'_>], written: &Written, config: &Evaluate) -
             signature,
         };
         let beam = if written.decoding == "beam" { format!(", beam {}", config.beam_width) } else { String::new() };
-        scores.extend(GENERATION.iter().map(|m| score(m.name, format!("{}{beam}", m.signature), (m.score)(&samples))));
+        scores.extend(all(GENERATION).map(|m| score(m.name, format!("{}{beam}", m.signature), (m.score)(&samples))));
         if written.decoding == "greedy" {
             let entropies: Vec<f64> =
                 members.iter().flat_map(|&at| written.decoded[at].attention.iter().map(|w| entropy(w))).collect();
@@ -167,7 +167,7 @@ fn predictions(model: &str, rows: &[Row<'_>], written: &Written) -> Vec<Predicti
         prediction: text.clone(),
         log_probability: decoded.log_probability,
         source_length: row.pair.source.len() as u32,
-        bleu: bleu::sentence(row.reference, text),
+        bleu: sentence_bleu(row.reference, text),
         exact: same(row.reference, text),
     })
     .collect()

@@ -5,7 +5,10 @@ mod search;
 mod test_split;
 mod trained;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
+use codepair_metrics::{GENERATION, SEARCH, all};
 use codepair_model::{Cpu, CpuDevice, Device, Task};
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
 use serde::{Deserialize, Serialize};
@@ -68,10 +71,15 @@ impl Stage for Evaluate {
         let models = whole.tables("train");
         let value = serde_json::to_value(config)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);
+        // A new metric is a reason to evaluate again, so the fingerprint names them all.
+        let metrics: BTreeMap<&str, &str> = all(GENERATION)
+            .map(|metric| (metric.name, metric.signature))
+            .chain(all(SEARCH).map(|metric| (metric.name, metric.signature)))
+            .collect();
         let step = |name: &str, inputs: Vec<Input>| Step {
             model: Some(name.to_owned()),
-            config: serde_json::json!({ "evaluate": value }),
-            overrides: serde_json::json!({ "evaluate": changed }),
+            config: serde_json::json!({ "evaluate": value, "metrics": metrics }),
+            overrides: serde_json::json!({ "evaluate": changed, "metrics": metrics }),
             inputs,
             ..Step::default()
         };

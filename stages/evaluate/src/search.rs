@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn::tensor::backend::Backend;
 use codepair_code::words;
-use codepair_metrics::SEARCH;
+use codepair_metrics::{SEARCH, all};
 use codepair_runtime::{Context, Progress};
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
 use codepair_search::{Bm25, rank_of, top_k};
@@ -66,7 +66,7 @@ fn rank(
         count: ranks.len() as u64,
         signature: signature.to_owned(),
     };
-    let mut scores: Vec<Score> = SEARCH.iter().map(|m| score(m.name, m.signature, (m.score)(&ranks))).collect();
+    let mut scores: Vec<Score> = all(SEARCH).map(|m| score(m.name, m.signature, (m.score)(&ranks))).collect();
     let harmonic: f64 = (1..=ranks.len()).map(|rank| 1.0 / rank as f64).sum();
     scores.push(score("mrr_of_random", "expectation, H_N / N", harmonic / ranks.len() as f64));
     scores.sort_by(|a, b| a.metric.cmp(&b.metric));

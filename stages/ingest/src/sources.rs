@@ -1,11 +1,7 @@
 //! The kinds of sources: one file a kind, one line in the list.
 
-mod codesearchnet;
 pub(crate) mod download;
-mod jsonl;
 mod lines;
-mod mbpp;
-mod source_tree;
 
 use std::collections::BTreeMap;
 
@@ -46,38 +42,40 @@ pub(crate) trait Kind: Serialize + Default {
 }
 
 macro_rules! kinds {
-    ($($variant:ident($name:literal, $kind:ty)),* $(,)?) => {
+    ($($kind:ident($module:ident),)*) => {
+        $(mod $module;)*
+
         /// `[ingest.NAME]`; `kind` says which.
         #[derive(Clone, Debug, Serialize, Deserialize)]
-        #[serde(tag = "kind")]
+        #[serde(tag = "kind", rename_all = "snake_case")]
         pub enum Source {
-            $(#[doc = concat!("`kind = \"", $name, "\"`.")] #[serde(rename = $name)] $variant($kind),)*
+            $(#[doc = concat!("`kind = \"", stringify!($module), "\"`.")] $kind($module::$kind),)*
         }
 
         impl Source {
             /// The name of its kind.
             #[must_use]
             pub fn kind(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $name),* }
+                match self { $(Self::$kind(_) => stringify!($module)),* }
             }
             fn default_of_kind(&self) -> Self {
-                match self { $(Self::$variant(_) => Self::$variant(<$kind>::default())),* }
+                match self { $(Self::$kind(_) => Self::$kind($module::$kind::default())),* }
             }
             fn files(&self, config: &Config) -> Result<Vec<SourceFile>> {
-                match self { $(Self::$variant(kind) => kind.files(config)),* }
+                match self { $(Self::$kind(kind) => kind.files(config)),* }
             }
             fn rows(&self, file: &str, content: &[u8]) -> Result<Vec<Found>> {
-                match self { $(Self::$variant(kind) => kind.rows(file, content)),* }
+                match self { $(Self::$kind(kind) => kind.rows(file, content)),* }
             }
         }
     };
 }
 
 kinds! {
-    SourceTree("source_tree", source_tree::SourceTree),
-    Codesearchnet("codesearchnet", codesearchnet::Codesearchnet),
-    Mbpp("mbpp", mbpp::Mbpp),
-    Jsonl("jsonl", jsonl::Jsonl),
+    SourceTree(source_tree),
+    Codesearchnet(codesearchnet),
+    Mbpp(mbpp),
+    Jsonl(jsonl),
 }
 
 /// What was read of a source.

@@ -1,8 +1,5 @@
 //! The kinds of generators: one file a kind, one line in the list.
 
-mod llm;
-mod offline;
-
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -21,31 +18,33 @@ pub(crate) trait Kind: Serialize + Default {
 }
 
 macro_rules! kinds {
-    ($($variant:ident($name:literal, $kind:ty)),* $(,)?) => {
+    ($($kind:ident($module:ident),)*) => {
+        $(mod $module;)*
+
         /// `[synth.NAME]`; `kind` says which.
         #[derive(Clone, Debug, Serialize, Deserialize)]
-        #[serde(tag = "kind")]
+        #[serde(tag = "kind", rename_all = "snake_case")]
         pub enum Generator {
-            $(#[doc = concat!("`kind = \"", $name, "\"`.")] #[serde(rename = $name)] $variant($kind),)*
+            $(#[doc = concat!("`kind = \"", stringify!($module), "\"`.")] $kind($module::$kind),)*
         }
 
         impl Generator {
             fn default_of_kind(&self) -> Self {
-                match self { $(Self::$variant(_) => Self::$variant(<$kind>::default())),* }
+                match self { $(Self::$kind(_) => Self::$kind($module::$kind::default())),* }
             }
             pub(crate) fn files(&self, config: &Config) -> Result<BTreeMap<String, String>> {
-                match self { $(Self::$variant(kind) => kind.files(config)),* }
+                match self { $(Self::$kind(kind) => kind.files(config)),* }
             }
             pub(crate) fn generate(&self, context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()> {
-                match self { $(Self::$variant(kind) => kind.generate(context, name, parents, made)),* }
+                match self { $(Self::$kind(kind) => kind.generate(context, name, parents, made)),* }
             }
         }
     };
 }
 
 kinds! {
-    Offline("offline", offline::Offline),
-    Openai("openai", llm::Openai),
+    Offline(offline),
+    Openai(openai),
 }
 
 impl Generator {
