@@ -1,0 +1,158 @@
+//! Single rows to look at: attention, generated programs, rankings.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Result;
+use arrow::array::AsArray;
+use codepair_runtime::{Context, column, float_column, integer_column, text_column};
+use serde::Serialize;
+
+/// Tokens of a target that a heatmap shows.
+const HEATMAP_ROWS: u64 = 24;
+/// Candidates shown of each query.
+const SHOWN_CANDIDATES: usize = 3;
+
+#[derive(Serialize)]
+pub(super) struct Heatmap {
+    model: String,
+    source: Vec<String>,
+    rows: Vec<HeatmapRow>,
+}
+
+#[derive(Serialize)]
+struct HeatmapRow {
+    token: String,
+    weights: Vec<f64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Generated {
+    model: String,
+    source: String,
+    reference: String,
+    greedy: String,
+    beam: String,
+    greedy_bleu: f64,
+    beam_bleu: f64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Query {
+    text: String,
+    answers: Vec<Answer>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    model: String,
+    rank_of_right: u64,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Serialize)]
+struct Candidate {
+    rank: u64,
+    name: String,
+    score: f64,
+    relevant: bool,
+}
+
+pub(super) fn heatmaps(context: &Context) -> Result<Vec<Heatmap>> {
+    let mut maps: BTreeMap<(String, u64), Heatmap> = BTreeMap::new();
+    for batch in context.read("attention", &[])? {
+        let texts = |name| text_column(&batch, name);
+        let (models, targets, sources) = (texts("model")?, texts("target_token")?, texts("source_token")?);
+        let (ordinals, rows) = (integer_column(&batch, "ordinal")?, integer_column(&batch, "target_position")?);
+        let weights = float_column(&batch, "weight")?;
+        for row in (0..batch.num_rows()).filter(|&row| rows[row] < HEATMAP_ROWS) {
+            let model = models.value(row).to_owned();
+            let map = maps.entry((model.clone(), ordinals[row])).or_insert_with(|| Heatmap {
+                model,
+                source: Vec::new(),
+                rows: Vec::new(),
+            });
+            if map.rows.len() <= rows[row] as usize {
+                map.rows.push(HeatmapRow { token: targets.value(row).to_owned(), weights: Vec::new() });
+            }
+            if rows[row] == 0 {
+                map.source.push(sources.value(row).to_owned());
+            }
+            map.rows[rows[row] as usize].weights.push(weights.value(row));
+        }
+    }
+    Ok(maps.into_values().collect())
+}
+
+pub(super) fn generated(context: &Context, count: usize) -> Result<Vec<Generated>> {
+    let mut found: BTreeMap<(String, u64), Generated> = BTreeMap::new();
+    for batch in context.read("predictions", &[])? {
+        let texts = |name| text_column(&batch, name);
+        let (models, decodings, sources) = (texts("model")?, texts("decoding")?, texts("source")?);
+        let (references, predictions) = (texts("reference")?, texts("prediction")?);
+        let bleu = float_column(&batch, "bleu")?;
+        for (row, ordinal) in integer_column(&batch, "ordinal")?.into_iter().enumerate() {
+            let model = models.value(row).to_owned();
+            let entry = found.entry((model.clone(), ordinal)).or_insert_with(|| Generated {
+                model,
+                source: sources.value(row).to_owned(),
+                reference: references.value(row).to_owned(),
+                greedy: String::new(),
+                beam: String::new(),
+                greedy_bleu: 0.0,
+                beam_bleu: 0.0,
+            });
+            if decodings.value(row) == "greedy" {
+                predictions.value(row).clone_into(&mut entry.greedy);
+                entry.greedy_bleu = bleu.value(row);
+            } else {
+                predictions.value(row).clone_into(&mut entry.beam);
+                entry.beam_bleu = bleu.value(row);
+            }
+        }
+    }
+    // The best, the worst and those between, evenly: a page of only good examples would lie.
+    let mut all: Vec<Generated> = found.into_values().collect();
+    all.sort_by(|a, b| b.beam_bleu.total_cmp(&a.beam_bleu));
+    let step = (all.len().saturating_sub(1)).max(1) as f64 / (count.saturating_sub(1)).max(1) as f64;
+    let chosen: Vec<usize> = (0..count.min(all.len())).map(|n| (n as f64 * step).round() as usize).collect();
+    Ok(all.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, row)| row).collect())
+}
+
+pub(super) fn queries(context: &Context, count: usize) -> Result<Vec<Query>> {
+    let mut names: HashMap<String, (String, String)> = HashMap::new();
+    for batch in context.read("examples", &["id", "name", "text", "split"])? {
+        let texts = |name| text_column(&batch, name);
+        let (ids, found, queries, splits) = (texts("id")?, texts("name")?, texts("text")?, texts("split")?);
+        for row in (0..batch.num_rows()).filter(|&row| splits.value(row) == "test") {
+            names.insert(ids.value(row).to_owned(), (found.value(row).to_owned(), queries.value(row).to_owned()));
+        }
+    }
+    let mut found: BTreeMap<u64, (String, BTreeMap<String, Answer>)> = BTreeMap::new();
+    for batch in context.read("rankings", &[])? {
+        let texts = |name| text_column(&batch, name);
+        let (models, ids, candidates) = (texts("model")?, texts("query_id")?, texts("candidate_id")?);
+        let (ordinals, ranks) = (integer_column(&batch, "ordinal")?, integer_column(&batch, "rank")?);
+        let (scores, relevant) = (float_column(&batch, "score")?, column(&batch, "relevant")?.as_boolean());
+        for row in 0..batch.num_rows() {
+            let name = |id: &str| names.get(id).cloned().unwrap_or_default();
+            let (_, answers) = found.entry(ordinals[row]).or_insert_with(|| (name(ids.value(row)).1, BTreeMap::new()));
+            let model = models.value(row).to_owned();
+            let empty = Answer { model: model.clone(), rank_of_right: 0, candidates: Vec::new() };
+            let answer = answers.entry(model).or_insert(empty);
+            if relevant.value(row) {
+                answer.rank_of_right = ranks[row];
+            }
+            if answer.candidates.len() < SHOWN_CANDIDATES {
+                answer.candidates.push(Candidate {
+                    rank: ranks[row],
+                    name: name(candidates.value(row)).0,
+                    score: scores.value(row),
+                    relevant: relevant.value(row),
+                });
+            }
+        }
+    }
+    let step = (found.len() / count.max(1)).max(1);
+    let spread = found.into_values().step_by(step).take(count);
+    Ok(spread.map(|(text, answers)| Query { text, answers: answers.into_values().collect() }).collect())
+}

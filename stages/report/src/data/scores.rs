@@ -1,0 +1,125 @@
+//! The comparison tables and the plot of scores by input length.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use codepair_runtime::{Context, Manifest, float_column, integer_column, read_output, text_column};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::plots;
+
+/// A model with its scores by `decoding metric`.
+#[derive(Serialize)]
+pub(super) struct Model {
+    name: String,
+    kind: String,
+    parameters: Option<u64>,
+    training_seconds: Option<f64>,
+    rows: u64,
+    scores: BTreeMap<String, f64>,
+    fingerprint: String,
+}
+
+/// A column of a comparison table: whatever metric a model has.
+#[derive(Serialize)]
+pub(super) struct ScoreColumn {
+    key: String,
+    label: String,
+    best: f64,
+}
+
+/// All metrics of the models, MRR and BLEU first; what a random ranking would reach is no column.
+pub(super) fn score_columns(models: &[Model]) -> Vec<ScoreColumn> {
+    let mut best: BTreeMap<&String, f64> = BTreeMap::new();
+    for (key, value) in models.iter().flat_map(|model| &model.scores) {
+        let entry = best.entry(key).or_insert(*value);
+        *entry = entry.max(*value);
+    }
+    best.retain(|key, _| !key.ends_with("_of_random"));
+    let label = |key: &str| key.trim_start_matches("exact ").replace('_', " ");
+    let mut columns: Vec<ScoreColumn> =
+        best.into_iter().map(|(key, best)| ScoreColumn { key: key.clone(), label: label(key), best }).collect();
+    columns.sort_by_key(|column| !(column.key.ends_with("mrr") || column.key.ends_with("bleu")));
+    columns
+}
+
+/// The rows of one model's `scores`.
+pub(super) struct Scores {
+    pub(super) model: String,
+    pub(super) task: String,
+    rows: Vec<ScoreRow>,
+}
+
+struct ScoreRow {
+    decoding: String,
+    metric: String,
+    bucket: String,
+    value: f64,
+    count: u64,
+    signature: String,
+}
+
+impl Scores {
+    pub(super) fn read(context: &Context, manifest: &Manifest) -> Result<Self> {
+        let mut scores = Self { model: String::new(), task: String::new(), rows: Vec::new() };
+        for batch in read_output(&context.store, manifest, "scores", &[])? {
+            let texts = |name| text_column(&batch, name);
+            let (models, tasks, decodings) = (texts("model")?, texts("task")?, texts("decoding")?);
+            let (metrics, buckets, signatures) = (texts("metric")?, texts("bucket")?, texts("signature")?);
+            let (values, counts) = (float_column(&batch, "value")?, integer_column(&batch, "count")?);
+            for (row, count) in counts.into_iter().enumerate() {
+                models.value(row).clone_into(&mut scores.model);
+                tasks.value(row).clone_into(&mut scores.task);
+                scores.rows.push(ScoreRow {
+                    decoding: decodings.value(row).to_owned(),
+                    metric: metrics.value(row).to_owned(),
+                    bucket: buckets.value(row).to_owned(),
+                    value: values.value(row),
+                    count,
+                    signature: signatures.value(row).to_owned(),
+                });
+            }
+        }
+        Ok(scores)
+    }
+
+    pub(super) fn signatures(&self) -> BTreeMap<String, String> {
+        self.rows.iter().map(|row| (format!("{} ({})", row.metric, row.decoding), row.signature.clone())).collect()
+    }
+
+    /// BLEU by input length, of generators.
+    pub(super) fn length_plot(&self) -> Result<Option<String>> {
+        let order = |bucket: &str| bucket.split('-').next().and_then(|n| n.parse::<u32>().ok());
+        let mut bars: Vec<(u32, &str, &str, f64, u64)> = Vec::new();
+        for row in self.rows.iter().filter(|row| row.metric == "bleu") {
+            if let Some(first) = order(&row.bucket) {
+                bars.push((first, &row.bucket, &row.decoding, row.value, row.count));
+            }
+        }
+        if bars.is_empty() {
+            return Ok(None);
+        }
+        bars.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+        plots::bars(&bars.iter().map(|b| (b.1, b.2, b.3, b.4)).collect::<Vec<_>>()).map(Some)
+    }
+
+    pub(super) fn into_model(self, context: &Context, manifest: &Manifest) -> Model {
+        let trained = context.inputs("training_steps").find(|m| m.step == format!("train:{}", self.model));
+        let note = |key: &str| trained.and_then(|m| m.notes.get(key)).cloned();
+        let kind = trained.map_or_else(
+            || "no training".to_owned(),
+            |m| m.config["train"][&self.model]["model"]["kind"].as_str().unwrap_or_default().to_owned(),
+        );
+        let all = self.rows.iter().filter(|row| row.bucket == "all");
+        Model {
+            kind,
+            parameters: note("parameters").as_ref().and_then(Value::as_u64),
+            training_seconds: note("training_seconds").as_ref().and_then(Value::as_f64),
+            rows: self.rows.iter().map(|row| row.count).max().unwrap_or(0),
+            scores: all.map(|row| (format!("{} {}", row.decoding, row.metric), row.value)).collect(),
+            fingerprint: manifest.fingerprint.clone(),
+            name: self.model,
+        }
+    }
+}
