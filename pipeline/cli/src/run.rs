@@ -38,11 +38,10 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         store.put_new(&path, serde_json::to_vec_pretty(&plan)?)?;
     }
     if steps.is_empty() {
-        tracing::info!(
-            "nothing to do: {} steps are fresh ({:.2} s)",
-            plan.steps.len(),
-            started.elapsed().as_secs_f64()
-        );
+        let fresh = verdicts.iter().filter(|verdict| verdict.fresh).count();
+        let left_out = verdicts.len() - fresh;
+        let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
+        tracing::info!("nothing to do: {fresh} steps are fresh{left_out} ({:.2} s)", started.elapsed().as_secs_f64());
         return Ok(ExitStatus::Done);
     }
     supersede_forced(&store, &plan, &steps)?;

@@ -170,3 +170,54 @@ fn answers_are_paid_for_once() {
         run(&["run", "--until", "synth", "--set", "synth.llm.seed=1"]).fails(1, &["what was answered is kept"]);
     }
 }
+
+const SMALL: &str = r#"
+[ingest.own]
+kind = "mbpp"
+path = "problems.jsonl"
+shares = { validation = 0.2, test = 0.2 }
+
+[synth.edits]
+kind = "offline"
+
+[prepare.tokenizers.search]
+vocabulary = 300
+cut = "words"
+
+[train.nbow]
+epochs = 2
+source = { column = "text", tokenizer = "search", max_tokens = 32 }
+target = { column = "code", tokenizer = "search", max_tokens = 32 }
+model = { kind = "nbow" }
+"#;
+
+/// The same bytes in a real S3 (or compatible) bucket as on the local disk, and a second run finds them.
+#[test]
+fn a_bucket_holds_the_same_bytes() {
+    let Ok(bucket) = std::env::var("CODEPAIR_TEST_STORE") else {
+        eprintln!("skipped: CODEPAIR_TEST_STORE names no store, such as s3://bucket");
+        return;
+    };
+    let mut pipeline = Pipeline::written(SMALL);
+    let problem = |n: usize| {
+        format!(
+            "{{\"text\": \"Add {n} to w{n} and x{n}.\", \"code\": \"def f{n}(w{n}, x{n}):\\n    y{n} = w{n} + x{n} + {n}\\n    return y{n}\", \"task_id\": {n}, \"test_list\": []}}\n"
+        )
+    };
+    pipeline.write("problems.jsonl", (1000..1100).map(problem).collect::<String>());
+    pipeline.codepair(&["run", "--until", "train"]).ok();
+    let local = pipeline.digests();
+    pipeline.store_at(&format!("{bucket}/test-{}", free_port()));
+    pipeline.codepair(&["run", "--until", "train"]).ok();
+    assert_eq!(pipeline.digests(), local);
+    assert!(
+        pipeline
+            .codepair(&["run", "--until", "train"])
+            .ok()
+            .err
+            .contains("nothing to do: 4 steps are fresh, 3 left out")
+    );
+    assert_eq!(pipeline.number("select count(*) from problems"), 100.0);
+    pipeline.store_at(&format!("{bucket}-that-nobody-made"));
+    pipeline.codepair(&["run", "--until", "train"]).fails(1, &["NoSuchBucket"]);
+}

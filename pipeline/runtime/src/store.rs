@@ -105,6 +105,15 @@ impl Store {
         self.local.as_ref().map(|folder| folder.join(path))
     }
 
+    /// An error of the object store in one line: its own text repeats every cause, a server's whole answer included.
+    fn failed(&self, verb: &str, path: &str, error: &object_store::Error) -> anyhow::Error {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        anyhow::anyhow!("cannot {verb} {}/{path}: {}", self.url, without_markup(&cause.to_string()))
+    }
+
     fn full(&self, path: &str) -> Path {
         self.root.parts().chain(Path::from(path).parts()).collect()
     }
@@ -115,7 +124,7 @@ impl Store {
     /// It is not there, or cannot be read.
     pub fn get(&self, path: &str) -> Result<Bytes> {
         let read = async { self.objects.get(&self.full(path)).await?.bytes().await };
-        block_on(read).with_context(|| format!("cannot read {}/{path}", self.url))
+        block_on(read).map_err(|error| self.failed("read", path, &error))
     }
 
     /// Reads an object whole, or nothing where there is none.
@@ -127,7 +136,7 @@ impl Store {
         match block_on(read) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}/{path}", self.url)),
+            Err(error) => Err(self.failed("read", path, &error)),
         }
     }
 
@@ -137,7 +146,7 @@ impl Store {
     /// It cannot be written.
     pub fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
         block_on(self.objects.put(&self.full(path), bytes.into().into()))
-            .with_context(|| format!("cannot write {}/{path}", self.url))?;
+            .map_err(|error| self.failed("write", path, &error))?;
         if let (Some(folder), Some(file)) = (&self.local, self.local_path(path)) {
             // The file, and each folder that may have been made for it.
             for part in file.ancestors().take_while(|part| *part != folder) {
@@ -160,7 +169,7 @@ impl Store {
         match block_on(self.objects.put_opts(&self.full(path), bytes.into(), options)) {
             Ok(_) => Ok(Created::New),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::Existed),
-            Err(error) => Err(error).with_context(|| format!("cannot write {}/{path}", self.url)),
+            Err(error) => Err(self.failed("write", path, &error)),
         }
     }
 
@@ -171,7 +180,7 @@ impl Store {
     pub fn list(&self, folder: &str) -> Result<Vec<(String, ObjectMeta)>> {
         let prefix = self.full(folder);
         let found: Vec<ObjectMeta> = block_on(self.objects.list(Some(&prefix)).try_collect())
-            .with_context(|| format!("cannot list {}/{folder}", self.url))?;
+            .map_err(|error| self.failed("list", folder, &error))?;
         let skipped = self.root.parts().count();
         let name = |meta: &ObjectMeta| {
             let path: Path = meta.location.parts().skip(skipped).collect();
@@ -188,7 +197,7 @@ impl Store {
     /// The store cannot be read.
     pub fn folders(&self, folder: &str) -> Result<Vec<String>> {
         let found = block_on(self.objects.list_with_delimiter(Some(&self.full(folder))))
-            .with_context(|| format!("cannot list {}/{folder}", self.url))?;
+            .map_err(|error| self.failed("list", folder, &error))?;
         let mut names: Vec<String> =
             found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect();
         names.sort();
@@ -203,7 +212,7 @@ impl Store {
         for path in paths {
             match block_on(self.objects.delete(&self.full(path))) {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot delete {}/{path}", self.url)),
+                Err(error) => return Err(self.failed("delete", path, &error)),
             }
         }
         if let Some(folder) = &self.local {
@@ -239,6 +248,14 @@ fn create_local(file: &LocalPath, bytes: &[u8]) -> Result<Created> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Created::Existed),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What a server says, without the XML around it: `404 Not Found: NoSuchBucket`.
+fn without_markup(text: &str) -> String {
+    let Some((before, xml)) = text.split_once("<?xml") else { return text.to_owned() };
+    let tag = |name: &str| Some(xml.split_once(&format!("<{name}>"))?.1.split_once('<')?.0);
+    let said = [tag("Code"), tag("Message")].into_iter().flatten().filter(|part| !part.is_empty());
+    format!("{before}{}", said.collect::<Vec<_>>().join(", "))
 }
 
 fn sync(path: &LocalPath) -> Result<()> {
@@ -301,6 +318,15 @@ mod tests {
         let store = Store::open(&url, LocalPath::new("")).unwrap();
         contract(&store);
         race(&store);
+    }
+
+    #[test]
+    fn a_servers_answer_is_one_line() {
+        let answer = "status code: 404 Not Found: <?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message></Message></Error>";
+        assert_eq!(without_markup(answer), "status code: 404 Not Found: NoSuchBucket");
+        let answer = "403: <?xml?><Code>AccessDenied</Code><Message>not yours</Message>";
+        assert_eq!(without_markup(answer), "403: AccessDenied, not yours");
+        assert_eq!(without_markup("Permission denied (os error 13)"), "Permission denied (os error 13)");
     }
 
     #[test]

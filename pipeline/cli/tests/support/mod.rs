@@ -77,6 +77,11 @@ impl Pipeline {
         Self { config, folder, sets: Vec::new() }
     }
 
+    /// Uses another store from now on.
+    pub fn store_at(&mut self, url: &str) {
+        self.sets.push(format!("store.url={url}"));
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
