@@ -1,10 +1,7 @@
 //! What can be typed.
 
-use std::path::PathBuf;
-
-use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use codepair_runtime::{Config, Store};
+use codepair_runtime::PipelineOptions;
 
 const AFTER: &str = "\
 Exit codes: 0 done or nothing to do, 1 a stage failed, 2 the command or config is wrong, 3 an input is missing or stale.
@@ -17,29 +14,10 @@ Look inside any artifact:                  codepair sql \"select source, count(*
 #[derive(Debug, Parser)]
 #[command(name = "codepair", version, after_help = AFTER)]
 pub(crate) struct Arguments {
-    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override one value of the config, such as train.attention.epochs=8; may be repeated.
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-impl Arguments {
-    /// The config that they name.
-    pub(crate) fn config(&self) -> Result<Config> {
-        Config::load(self.config.as_deref(), &self.set)
-    }
-
-    /// The config and its store.
-    pub(crate) fn open(&self) -> Result<(Config, Store)> {
-        let config = self.config()?;
-        let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-        let store = Store::open(&config.store_url()?, &folder)?;
-        Ok((config, store))
-    }
 }
 
 #[derive(Debug, Subcommand)]

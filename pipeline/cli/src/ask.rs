@@ -10,7 +10,7 @@ use crate::binaries::command;
 
 /// Queries the newest plan's datasets.
 pub(crate) fn sql(arguments: &Arguments, options: &SqlOptions) -> Result<ExitStatus> {
-    let mut command = command("sql", &arguments.config()?, &arguments.set)?;
+    let mut command = command("sql", &arguments.pipeline.config()?, &arguments.pipeline.set)?;
     command.arg("--format").arg(&options.format).arg("--").arg(&options.query);
     hand_over(command)
 }
@@ -26,7 +26,7 @@ pub(crate) fn generate(arguments: &Arguments, options: &AskOptions) -> Result<Ex
 }
 
 fn ask(arguments: &Arguments, options: &AskOptions, task: &str) -> Result<ExitStatus> {
-    let mut command = command("ask", &arguments.config()?, &arguments.set)?;
+    let mut command = command("ask", &arguments.pipeline.config()?, &arguments.pipeline.set)?;
     if let Some(model) = &options.model {
         command.arg("--model").arg(model);
     }

@@ -21,7 +21,7 @@ struct Leftover {
 
 /// Shows what could be deleted, and with `--delete` deletes it.
 pub(crate) fn gc(arguments: &Arguments, options: &GcOptions) -> Result<ExitStatus> {
-    let (_, store) = arguments.open()?;
+    let (_, store) = arguments.pipeline.open()?;
     let leftovers = leftovers(&store, store_now(&store)?)?;
     let mut table = Table::new(&["left over", "MB", "age in days", ""]);
     for leftover in &leftovers {

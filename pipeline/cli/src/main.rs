@@ -15,27 +15,12 @@ mod table;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
-use codepair_runtime::{ExitStatus, exit_status, start_telemetry};
+use codepair_runtime::{ExitStatus, run_binary};
 
 use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitStatus::WrongConfig.into() } else { ExitCode::SUCCESS };
-        }
-    };
-    start_telemetry();
-    match dispatch(&arguments) {
-        Ok(status) => status.into(),
-        Err(error) => {
-            tracing::error!("{error:#}");
-            exit_status(&error).into()
-        }
-    }
+    run_binary(dispatch)
 }
 
 fn dispatch(arguments: &Arguments) -> Result<ExitStatus> {

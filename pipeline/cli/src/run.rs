@@ -12,8 +12,8 @@ use crate::table::{Table, print};
 
 /// Prints what would run, and why.
 pub(crate) fn plan(arguments: &Arguments, selection: &Selection) -> Result<ExitStatus> {
-    let (config, store) = arguments.open()?;
-    let prospect = prospect(&config, &arguments.set, &store, selection)?;
+    let (config, store) = arguments.pipeline.open()?;
+    let prospect = prospect(&config, &arguments.pipeline.set, &store, selection)?;
     if selection.json {
         print(&serde_json::to_string_pretty(&prospect.verdicts)?);
         return Ok(ExitStatus::Done);
@@ -30,8 +30,9 @@ pub(crate) fn plan(arguments: &Arguments, selection: &Selection) -> Result<ExitS
 /// Runs what is not fresh.
 pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitStatus> {
     let started = Instant::now();
-    let (config, store) = arguments.open()?;
-    let Prospect { plan, verdicts, unchanged } = prospect(&config, &arguments.set, &store, &options.selection)?;
+    let (config, store) = arguments.pipeline.open()?;
+    let Prospect { plan, verdicts, unchanged } =
+        prospect(&config, &arguments.pipeline.set, &store, &options.selection)?;
     let steps: Vec<usize> = verdicts.iter().enumerate().filter(|(_, v)| v.run).map(|(i, _)| i).collect();
     if !unchanged || !steps.is_empty() {
         let path = format!("{}/plan.json", run_folder(&plan.pipeline, &plan.run));
@@ -49,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         tracing::info!("{} will run: {}", verdicts[step].step, verdicts[step].reason);
     }
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let launch = Launch { config: &config, sets: &arguments.set, store: &store, plan: &plan, steps, jobs };
+    let launch = Launch { config: &config, sets: &arguments.pipeline.set, store: &store, plan: &plan, steps, jobs };
     let ended = match options.executor {
         Executor::Local => local::launch(&launch)?,
     };

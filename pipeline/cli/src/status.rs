@@ -1,29 +1,15 @@
 //! `codepair status` and `codepair logs`.
 
 use anyhow::Result;
-use codepair_runtime::{ExitStatus, Manifest, Plan, Store, config_error, input_error, newest_plan, plans, run_folder};
+use codepair_runtime::{ExitStatus, Manifest, config_error, input_error, plans, run_folder};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Output};
 use crate::table::{Table, print};
 
-/// The newest plan, or exit 3.
-pub(crate) fn newest(arguments: &Arguments) -> Result<(Store, Plan)> {
-    let (config, store) = arguments.open()?;
-    let plan = newest_plan(&store, config.name())?.ok_or_else(|| {
-        input_error(format!(
-            "the pipeline {:?} has never run in {}; run: codepair run --config {}",
-            config.name(),
-            store.url(),
-            config.path().display()
-        ))
-    })?;
-    Ok((store, plan))
-}
-
 /// Prints how each step of the newest plan stands.
 pub(crate) fn status(arguments: &Arguments, options: &Output) -> Result<ExitStatus> {
-    let (store, plan) = newest(arguments)?;
+    let (store, plan) = arguments.pipeline.newest_plan()?;
     let mut table = Table::new(&["step", "fingerprint", "state", "rows", "rejected", "seconds", "peak MB", "finished"]);
     let mut steps = Vec::new();
     for step in &plan.steps {
@@ -61,7 +47,7 @@ fn cells(manifest: &Manifest) -> [String; 5] {
 
 /// Prints a step's log of the newest run that has one.
 pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
-    let (store, plan) = newest(arguments)?;
+    let (store, plan) = arguments.pipeline.newest_plan()?;
     if plan.step(step).is_none() {
         let known: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
         return Err(config_error(format!("there is no step {step}; there are {}", known.join(", "))));

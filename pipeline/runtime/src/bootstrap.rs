@@ -1,7 +1,6 @@
 //! The way every stage binary starts, runs and ends.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,8 +11,8 @@ use codepair_schemas::Stage as StageEntry;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Attempt, Config, Description, ExitStatus, Manifest, Published, ResolvedInput, Step, Store, block_on, config_error,
-    exit_status, fingerprint, inputs, newest_generation, parquet_io, telemetry, verify,
+    Attempt, Config, Description, ExitStatus, Manifest, PipelineOptions, Published, ResolvedInput, Step, Store,
+    block_on, config_error, fingerprint, inputs, newest_generation, parquet_io, run_binary, verify,
 };
 
 /// A stage: what it is configured by, the steps this makes, and the work.
@@ -95,12 +94,8 @@ impl Context {
 #[derive(Debug, Parser)]
 #[command(version, about = "One stage of a codepair pipeline. `codepair run` calls it; it also runs alone.")]
 struct Arguments {
-    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override one value of the config; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    pipeline: PipelineOptions,
     /// The model to work on; needed when the stage has several steps.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -122,37 +117,21 @@ fn parse_input(text: &str) -> Result<(String, String), String> {
 
 /// The `main` of a stage binary.
 pub fn main<S: Stage>() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitStatus::WrongConfig.into() } else { ExitCode::SUCCESS };
-        }
-    };
-    telemetry::start();
-    match start::<S>(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            exit_status(&error).into()
-        }
-    }
+    run_binary(start::<S>)
 }
 
-fn start<S: Stage>(arguments: &Arguments) -> Result<()> {
-    let config = Config::load(arguments.config.as_deref(), &arguments.set)?;
+fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
     if arguments.describe {
-        let text = serde_json::to_string_pretty(&describe::<S>(&config)?)?;
+        let text = serde_json::to_string_pretty(&describe::<S>(&arguments.pipeline.config()?)?)?;
         #[allow(clippy::print_stdout, reason = "the answer to --describe")]
         {
             println!("{text}");
         }
-        return Ok(());
+        return Ok(ExitStatus::Done);
     }
-    let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-    let store = Store::open(&config.store_url()?, &folder)?;
+    let (config, store) = arguments.pipeline.open()?;
     run_stage::<S>(&store, &config, arguments.model.as_deref(), &arguments.input, arguments.device.as_deref())?;
-    Ok(())
+    Ok(ExitStatus::Done)
 }
 
 /// What a stage answers to `--describe`.

@@ -5,6 +5,7 @@
 
 mod artifact;
 mod bootstrap;
+mod command_line;
 mod config;
 mod describe;
 mod digest;
@@ -20,6 +21,7 @@ pub mod testing;
 
 pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
 pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};
+pub use command_line::{PipelineOptions, run_binary};
 pub use config::{Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
 pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256};
@@ -30,4 +32,3 @@ pub use parquet_io::{DatasetWriter, column, float_column, integer_column, list_c
 pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::Progress;
 pub use store::{Created, Store, block_on};
-pub use telemetry::start as start_telemetry;

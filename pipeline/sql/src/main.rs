@@ -1,24 +1,19 @@
 //! `codepair-sql`: answers `codepair sql`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use clap::Parser;
-use codepair_runtime::{Config, Store, block_on, config_error, exit_status, input_error, newest_plan, start_telemetry};
+use codepair_runtime::{ExitStatus, PipelineOptions, block_on, config_error, run_binary};
 use datafusion::execution::context::SQLOptions;
 
 /// Queries every dataset of a pipeline's newest plan. Read-only.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override one value of the config; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    pipeline: PipelineOptions,
     /// How to print the rows: table, csv or json.
     #[arg(long, default_value = "table", value_parser = ["table", "csv", "json"])]
     format: String,
@@ -27,24 +22,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    start_telemetry();
-    match answer(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            exit_status(&error).into()
-        }
-    }
+    run_binary(answer)
 }
 
-fn answer(arguments: &Arguments) -> Result<()> {
-    let config = Config::load(arguments.config.as_deref(), &arguments.set)?;
-    let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-    let store = Store::open(&config.store_url()?, &folder)?;
-    let plan = newest_plan(&store, config.name())?.ok_or_else(|| {
-        input_error(format!("the pipeline {:?} has never run in {}; run: codepair run", config.name(), store.url()))
-    })?;
+fn answer(arguments: &Arguments) -> Result<ExitStatus> {
+    let (store, plan) = arguments.pipeline.newest_plan()?;
     let context = codepair_sql::session(codepair_runtime::threads("sql"));
     let tables = codepair_sql::register_plan(&context, &store, &plan)?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -55,7 +37,8 @@ fn answer(arguments: &Arguments) -> Result<()> {
     if batches.is_empty() {
         batches.push(RecordBatch::new_empty(schema));
     }
-    print(&arguments.format, &batches)
+    print(&arguments.format, &batches)?;
+    Ok(ExitStatus::Done)
 }
 
 fn print(format: &str, batches: &[RecordBatch]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! `codepair-ask`: answers `codepair search` and `codepair generate` with a trained model.
 
-use std::path::PathBuf;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use codepair_evaluate::{Example, Trained, examples};
 use codepair_model::{Cpu, CpuDevice, Model, Task, beam};
 use codepair_runtime::{
-    Config, Manifest, Plan, Store, config_error, exit_status, input_error, newest_plan, read_output, start_telemetry,
+    ExitStatus, Manifest, PipelineOptions, Plan, Store, config_error, input_error, read_output, run_binary,
 };
 use codepair_search::top_k;
 
@@ -20,12 +20,8 @@ const BEAM_WIDTH: usize = 4;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override one value of the config; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    pipeline: PipelineOptions,
     /// The model [default: the first of the newest plan that can do it].
     #[arg(long)]
     model: Option<String>,
@@ -42,29 +38,15 @@ enum AskedTask {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    start_telemetry();
-    match answer(&arguments) {
-        Ok(text) => {
-            use std::io::Write as _;
-            // A closed pipe is no error.
-            let _ = writeln!(std::io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            tracing::error!("{error:#}");
-            exit_status(&error).into()
-        }
-    }
+    run_binary(|arguments| {
+        // A closed pipe is no error.
+        let _ = writeln!(std::io::stdout(), "{}", answer(arguments)?);
+        Ok(ExitStatus::Done)
+    })
 }
 
 fn answer(arguments: &Arguments) -> Result<String> {
-    let config = Config::load(arguments.config.as_deref(), &arguments.set)?;
-    let folder = config.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-    let store = Store::open(&config.store_url()?, &folder)?;
-    let plan = newest_plan(&store, config.name())?.ok_or_else(|| {
-        input_error(format!("the pipeline {:?} has never run in {}; run: codepair run", config.name(), store.url()))
-    })?;
+    let (store, plan) = arguments.pipeline.newest_plan()?;
     let device = CpuDevice::default();
     let model = find(&store, &plan, arguments, &device)?;
     match arguments.task {

@@ -1,0 +1,73 @@
+//! What the command lines of all binaries share: which pipeline, and how the process ends.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser};
+
+use crate::{Config, ExitStatus, Plan, Store, exit_status, input_error, newest_plan, telemetry};
+
+/// Which pipeline, with which values.
+#[derive(Clone, Debug, Args)]
+pub struct PipelineOptions {
+    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one value of the config, such as train.attention.epochs=8; may be repeated.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl PipelineOptions {
+    /// The config that they name.
+    ///
+    /// # Errors
+    /// Exit 2: it is missing or wrong.
+    pub fn config(&self) -> Result<Config> {
+        Config::load(self.config.as_deref(), &self.set)
+    }
+
+    /// The config and its store.
+    ///
+    /// # Errors
+    /// As [`Self::config`] and [`Store::open`].
+    pub fn open(&self) -> Result<(Config, Store)> {
+        let config = self.config()?;
+        let folder = config.path().parent().map(Path::to_owned).unwrap_or_default();
+        let store = Store::open(&config.store_url()?, &folder)?;
+        Ok((config, store))
+    }
+
+    /// The store and the pipeline's newest plan in it.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; exit 3: there is no plan.
+    pub fn newest_plan(&self) -> Result<(Store, Plan)> {
+        let (config, store) = self.open()?;
+        let (name, path) = (config.name(), config.path().display());
+        let plan = newest_plan(&store, name)?.ok_or_else(|| {
+            let url = store.url();
+            input_error(format!("the pipeline {name:?} has never run in {url}; run: codepair run --config {path}"))
+        })?;
+        Ok((store, plan))
+    }
+}
+
+/// The `main` of a binary: reads the command line, starts logging, runs, and gives the documented exit code.
+pub fn run_binary<A: Parser>(run: impl FnOnce(&A) -> Result<ExitStatus>) -> ExitCode {
+    let arguments = match A::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed pipe, as of `--help | head`, is no error.
+            let _ = error.print();
+            return if error.use_stderr() { ExitStatus::WrongConfig.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    telemetry::start();
+    let status = run(&arguments).unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        exit_status(&error)
+    });
+    status.into()
+}
