@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{PlannedStep, block_on, run_folder};
+use codepair_runtime::{PROGRESS_LINES, PlannedStep, ProgressLine, bars, block_on, run_folder};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Ended, Launch};
@@ -28,13 +28,13 @@ struct Running {
     child: Child,
     started: Instant,
     log: String,
-    spinner: Option<ProgressBar>,
+    bar: Option<ProgressBar>,
 }
 
 /// Runs the steps. A failed step stops those that need it and nothing else; Ctrl-C stops all.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
     watch_for_interrupts();
-    let terminal = std::io::stderr().is_terminal().then(MultiProgress::new);
+    let terminal = std::io::stderr().is_terminal().then(bars);
     let (events, inbox) = channel();
     let mut waiting: Vec<usize> = launch.steps.clone();
     let mut running: BTreeMap<usize, Running> = BTreeMap::new();
@@ -56,7 +56,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
             && let Some(at) = waiting.iter().position(|&i| is_ready(launch, i, &waiting, &running))
         {
             let step = waiting.remove(at);
-            running.insert(step, start(launch, step, &events, terminal.as_ref())?);
+            running.insert(step, start(launch, step, &events, terminal)?);
         }
         match inbox.recv_timeout(Duration::from_millis(100)) {
             Ok(Event::Line { step, line }) => {
@@ -127,6 +127,9 @@ fn start(launch: &Launch<'_>, index: usize, events: &Sender<Event>, bars: Option
         let fingerprint = &step.upstream[&input.step];
         command.arg("--input").arg(format!("{}={fingerprint}", input.dataset));
     }
+    if bars.is_some() {
+        command.env(PROGRESS_LINES, "1");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     // In a group of its own: Ctrl-C reaches the child through us, once.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -140,25 +143,50 @@ fn start(launch: &Launch<'_>, index: usize, events: &Sender<Event>, bars: Option
         }
         let _ = events.send(Event::Closed { step: index });
     });
-    let spinner = bars.map(|bars| {
-        let style = ProgressStyle::with_template("{spinner} {prefix:.bold} {elapsed} {wide_msg}");
-        let bar =
-            bars.add(ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())));
+    let bar = bars.map(|bars| {
+        let bar = bars.add(ProgressBar::new_spinner().with_style(style(WITHOUT_BAR)));
         bar.set_prefix(step.name.clone());
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
     });
-    Ok(Running { child, started: Instant::now(), log: String::new(), spinner })
+    Ok(Running { child, started: Instant::now(), log: String::new(), bar })
+}
+
+const WITHOUT_BAR: &str = "{spinner} {prefix:.bold} {elapsed} {wide_msg}";
+const WITH_BAR: &str = "{spinner} {prefix:.bold} {elapsed} {bar:24} {human_pos}/{human_len}, {eta} left  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Moves a step's bar; without progress it is a spinner.
+fn advance(bar: &ProgressBar, progress: Option<ProgressLine>) {
+    let Some(progress) = progress else {
+        bar.set_style(style(WITHOUT_BAR));
+        bar.set_message("");
+        return;
+    };
+    if bar.length() != Some(progress.total) || bar.position() > progress.done {
+        bar.set_length(progress.total);
+        bar.set_style(style(WITH_BAR));
+        bar.reset_eta();
+    }
+    bar.set_position(progress.done);
+    bar.set_message(progress.label());
 }
 
 #[allow(clippy::print_stderr, reason = "the children's own log lines, already formatted")]
 fn show(step: &PlannedStep, running: &mut Running, line: &str) {
+    if let Some(progress) = ProgressLine::parse(line) {
+        running.bar.iter().for_each(|bar| advance(bar, progress.clone()));
+        return;
+    }
     running.log.push_str(line);
     running.log.push('\n');
-    match &running.spinner {
-        Some(spinner) => match level_and_message(line) {
-            (Some("INFO"), message) => spinner.set_message(message),
-            (Some("ERROR" | "WARN") | None, message) => spinner.suspend(|| eprintln!("{} | {message}", step.name)),
+    match &running.bar {
+        Some(bar) => match level_and_message(line) {
+            (Some("INFO"), message) => bar.set_message(message),
+            (Some("ERROR" | "WARN") | None, message) => bar.suspend(|| eprintln!("{} | {message}", step.name)),
             _ => {}
         },
         None => eprintln!("{} | {line}", step.name),
@@ -168,8 +196,8 @@ fn show(step: &PlannedStep, running: &mut Running, line: &str) {
 fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Result<Ended> {
     let step = &launch.plan.steps[index];
     let status = running.child.wait()?;
-    if let Some(spinner) = &running.spinner {
-        spinner.finish_and_clear();
+    if let Some(bar) = &running.bar {
+        bar.finish_and_clear();
     }
     let log =
         format!("{}/logs/{}.log", run_folder(&launch.plan.pipeline, &launch.plan.run), step.name.replace(':', "-"));
@@ -177,7 +205,7 @@ fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Result<Ended>
     let exit = status.code();
     let message = if exit == Some(0) { String::new() } else { error_of(&running.log) };
     let seconds = running.started.elapsed().as_secs_f64();
-    if running.spinner.is_some() && exit == Some(0) {
+    if running.bar.is_some() && exit == Some(0) {
         tracing::info!("{} done in {seconds:.1} s", step.name);
     }
     // A child that a signal ended has no code of its own.
