@@ -131,6 +131,8 @@ fn commands_answer(pipeline: &Pipeline) {
     assert!(left.out.contains("train-nbow") && left.out.contains("kept: it may still be running"), "{}", left.out);
     assert!(!left.out.contains("attempt-"), "{}", left.out);
     assert!(pipeline.codepair(&["sql", "show tables"]).ok().out.contains("tokens_code"));
+    let deep: String = (0..500).map(|n| format!(" or files = {n}")).collect();
+    assert!(pipeline.number(&format!("select count(*) from sources where files = 1{deep}")) >= 1.0);
     pipeline.codepair(&["sql", "select nothing from functions"]).fails(2, &["nothing"]);
     pipeline.codepair(&["sql", "drop table functions"]).fails(2, &["DDL not supported"]);
 }

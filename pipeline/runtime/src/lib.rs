@@ -31,4 +31,4 @@ pub use manifest::{InputRecord, Manifest, Output};
 pub use parquet_io::{DatasetWriter, column, float_column, integer_column, list_column, read_output, text_column};
 pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
-pub use store::{Created, Store, block_on};
+pub use store::{Created, DEEP_STACK, Store, block_on};

@@ -12,6 +12,10 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 
 use crate::config_error;
 
+/// The stack of the threads that futures run on, bytes; a page of it is memory only once it is used. SQL engines descend
+/// into expressions as deep as users write them.
+pub const DEEP_STACK: usize = 256 << 20;
+
 /// Runs a future to its end. Stages are written without `async`; what needs it goes through here.
 ///
 /// # Panics
@@ -20,7 +24,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     #[allow(clippy::expect_used, reason = "without a runtime nothing can be read or written")]
     let runtime = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the async runtime starts")
+        tokio::runtime::Builder::new_multi_thread()
+            .thread_stack_size(DEEP_STACK)
+            .enable_all()
+            .build()
+            .expect("the async runtime starts")
     });
     runtime.block_on(future)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use clap::Parser;
-use codepair_runtime::{ExitStatus, PipelineOptions, block_on, config_error, run_binary};
+use codepair_runtime::{DEEP_STACK, ExitStatus, PipelineOptions, block_on, config_error, run_binary};
 use datafusion::execution::context::SQLOptions;
 
 /// Queries every dataset of a pipeline's newest plan. Read-only.
@@ -22,7 +22,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    run_binary(answer)
+    run_binary(|arguments| {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(DEEP_STACK);
+            let answer = thread.spawn_scoped(scope, || answer(arguments))?;
+            answer.join().map_err(|_| anyhow::anyhow!("the query engine panicked"))?
+        })
+    })
 }
 
 fn answer(arguments: &Arguments) -> Result<ExitStatus> {
