@@ -72,11 +72,11 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
     }
     data.training.truncate(config.max_examples.unwrap_or(usize::MAX));
     if data.training.is_empty() || data.validation.is_empty() {
+        let (training, validation, too_long) = (data.training.len(), data.validation.len(), data.too_long);
         return Err(input_error(format!(
-            "there are {} training and {} validation pairs ({} were too long); raise target.max_tokens, or ingest more",
-            data.training.len(),
-            data.validation.len(),
-            data.too_long
+            "there are {training} training and {validation} validation pairs, and {too_long} that were too long; ingest \
+             more groups (top-level modules or repositories), raise the source's share of a split, such as \
+             shares = {{ validation = 0.2, test = 0.2 }}, or raise target.max_tokens"
         )));
     }
     Ok(data)
