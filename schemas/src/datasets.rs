@@ -119,13 +119,15 @@ const SOURCE: Column = text("source", "name of the source's table in the config"
 const ORDINAL: Column = ordinal("ordinal", "position in the source, rejected rows counted");
 const GROUP: Column = text("group", "repository, else top-level module, else file: never divided between splits");
 const SPLIT: Column = text("split", "train, validation, test, or prompt (few-shot examples)");
+const LICENCE: Column = text("licence", "SPDX identifier or the source's own words; empty where it is unknown");
+const ORIGIN: Column = text("origin", "the data set or package that the row comes from");
 const MODEL: Column = text("model", "name of the model's table in the config");
 
 /// All datasets, in the order of the pipeline.
 pub const DATASETS: &[Dataset] = &[
     Dataset {
         name: "functions",
-        version: 1,
+        version: 2,
         doc: "Functions and methods with the docstring cut out of the code.",
         sort_key: &["source", "ordinal"],
         volatile: false,
@@ -142,11 +144,34 @@ pub const DATASETS: &[Dataset] = &[
             text("docstring", "the docstring's text without quotes and indentation; empty where there is none"),
             GROUP,
             SPLIT,
+            LICENCE,
+            ORIGIN,
+        ],
+    },
+    Dataset {
+        name: "pairs",
+        version: 1,
+        doc: "Pairs that come as such: labelled queries and code, sentences and their translations.",
+        sort_key: &["source", "ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            SOURCE,
+            ORDINAL,
+            text("text", "natural language; of translations the sentence to translate"),
+            text("code", "program text; of translations the translated sentence"),
+            text("language", "programming language, or the language of the translation"),
+            real("label", "1 where the two belong together, 0 where not; null where nobody said so").or_null(),
+            text("url", "where it came from"),
+            GROUP,
+            SPLIT,
+            LICENCE,
+            ORIGIN,
         ],
     },
     Dataset {
         name: "problems",
-        version: 1,
+        version: 2,
         doc: "Small programming problems with tests, in MBPP's fields.",
         sort_key: &["source", "ordinal"],
         volatile: false,
@@ -162,12 +187,47 @@ pub const DATASETS: &[Dataset] = &[
             texts("challenge_test_list", "harder assertions"),
             GROUP,
             SPLIT,
+            LICENCE,
+            ORIGIN,
+        ],
+    },
+    Dataset {
+        name: "queries",
+        version: 1,
+        doc: "Queries that people judged answers to; judgments say how.",
+        sort_key: &["source", "ordinal"],
+        volatile: false,
+        columns: &[
+            ID,
+            SOURCE,
+            ORDINAL,
+            text("text", "the query"),
+            text("context", "the document or project the user was in; empty where there is none"),
+            SPLIT,
+            LICENCE,
+            ORIGIN,
+        ],
+    },
+    Dataset {
+        name: "judgments",
+        version: 1,
+        doc: "How relevant a function is to a query; several people may judge one pair.",
+        sort_key: &["source", "ordinal"],
+        volatile: false,
+        columns: &[
+            SOURCE,
+            ORDINAL,
+            text("query", "the query's text, as in queries"),
+            text("language", "programming language of the function"),
+            text("url", "the function's url"),
+            real("relevance", "larger is better; CodeSearchNet judges from 0 to 3"),
+            text("notes", "what the judge wrote"),
         ],
     },
     Dataset {
         name: "sources",
-        version: 1,
-        doc: "What ingest read, a row a source: rows_read = functions + problems + rejected.",
+        version: 2,
+        doc: "What ingest read, a row a source: rows_read is the sum of the counts after it.",
         sort_key: &["source"],
         volatile: false,
         columns: &[
@@ -177,7 +237,10 @@ pub const DATASETS: &[Dataset] = &[
             ordinal("files", "files read"),
             ordinal("rows_read", "rows found in them"),
             ordinal("functions", "rows written to functions"),
+            ordinal("pairs", "rows written to pairs"),
             ordinal("problems", "rows written to problems"),
+            ordinal("queries", "rows written to queries"),
+            ordinal("judgments", "rows written to judgments"),
             ordinal("rejected", "rows written to rejected"),
         ],
     },

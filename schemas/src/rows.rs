@@ -1,5 +1,13 @@
 //! A struct for each dataset that stages write row by row; fields are the columns, in order.
 
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field};
+use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 macro_rules! rows {
@@ -13,6 +21,12 @@ macro_rules! rows {
             impl Row for $name {
                 const DATASET: &'static str = $dataset;
                 const COLUMNS: &'static [&'static str] = &[$(stringify!($field)),*];
+                fn text_bytes(&self) -> usize {
+                    0 $(+ self.$field.bytes())*
+                }
+                fn batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+                    RecordBatch::try_from_iter([$((stringify!($field), Cell::array(rows.iter().map(|row| &row.$field)))),*])
+                }
             }
         )*
         #[cfg(test)]
@@ -21,28 +35,84 @@ macro_rules! rows {
 }
 
 /// A row of a dataset.
-pub trait Row: Serialize {
+pub trait Row: Sized {
     /// The dataset's name.
     const DATASET: &'static str;
     /// The dataset's columns, in order.
     const COLUMNS: &'static [&'static str];
+    /// Bytes of text.
+    fn text_bytes(&self) -> usize;
+    /// Rows as columns.
+    ///
+    /// # Errors
+    /// None in practice: the columns are equally long.
+    fn batch(rows: &[Self]) -> Result<RecordBatch, ArrowError>;
+}
+
+/// A value of a row.
+trait Cell: Sized {
+    fn array<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef
+    where
+        Self: 'a;
+    /// Of text.
+    fn bytes(&self) -> usize;
+}
+
+macro_rules! cells {
+    ($($kind:ty => |$cells:ident| $array:expr, |$cell:ident| $bytes:expr;)*) => {
+        $(impl Cell for $kind {
+            fn array<'a>($cells: impl Iterator<Item = &'a Self>) -> ArrayRef { Arc::new($array) }
+            fn bytes(&self) -> usize { let $cell = self; $bytes }
+        })*
+    };
+}
+
+cells! {
+    String => |cells| StringArray::from_iter_values(cells), |cell| cell.len();
+    Option<String> => |cells| cells.map(Option::as_deref).collect::<StringArray>(), |cell| cell.as_ref().map_or(0, String::len);
+    Vec<String> => |cells| {
+        let mut builder = ListBuilder::new(StringBuilder::new()).with_field(Field::new("item", DataType::Utf8, false));
+        cells.for_each(|texts| builder.append_value(texts.iter().map(Some)));
+        builder.finish()
+    }, |cell| cell.iter().map(String::len).sum();
+    u32 => |cells| UInt32Array::from_iter_values(cells.copied()), |_cell| 0;
+    u64 => |cells| UInt64Array::from_iter_values(cells.copied()), |_cell| 0;
+    i64 => |cells| Int64Array::from_iter_values(cells.copied()), |_cell| 0;
+    f64 => |cells| Float64Array::from_iter_values(cells.copied()), |_cell| 0;
+    Option<f64> => |cells| cells.copied().collect::<Float64Array>(), |_cell| 0;
+    bool => |cells| cells.copied().map(Some).collect::<BooleanArray>(), |_cell| 0;
 }
 
 rows! {
     /// A row of `functions`.
     Function in "functions" {
         id: String, source: String, ordinal: u64, repo: String, path: String, name: String, language: String,
-        url: String, code: String, docstring: String, group: String, split: String,
+        url: String, code: String, docstring: String, group: String, split: String, licence: String, origin: String,
+    }
+    /// A row of `pairs`.
+    Pair in "pairs" {
+        id: String, source: String, ordinal: u64, text: String, code: String, language: String, label: Option<f64>,
+        url: String, group: String, split: String, licence: String, origin: String,
     }
     /// A row of `problems`.
     Problem in "problems" {
         id: String, source: String, ordinal: u64, task_id: i64, text: String, code: String, test_setup_code: String,
-        test_list: Vec<String>, challenge_test_list: Vec<String>, group: String, split: String,
+        test_list: Vec<String>, challenge_test_list: Vec<String>, group: String, split: String, licence: String,
+        origin: String,
+    }
+    /// A row of `queries`.
+    Query in "queries" {
+        id: String, source: String, ordinal: u64, text: String, context: String, split: String, licence: String,
+        origin: String,
+    }
+    /// A row of `judgments`.
+    Judgment in "judgments" {
+        source: String, ordinal: u64, query: String, language: String, url: String, relevance: f64, notes: String,
     }
     /// A row of `sources`.
     Source in "sources" {
-        source: String, kind: String, digest: String, files: u64, rows_read: u64, functions: u64, problems: u64,
-        rejected: u64,
+        source: String, kind: String, digest: String, files: u64, rows_read: u64, functions: u64, pairs: u64,
+        problems: u64, queries: u64, judgments: u64, rejected: u64,
     }
     /// A row of `rejected`.
     Rejected in "rejected" {

@@ -19,10 +19,10 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
-        revision: 1,
+        revision: 2,
         per_model: false,
         inputs: &[],
-        outputs: &["functions", "problems", "sources", "rejected"],
+        outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
     },
     Stage {
         name: "synth",
@@ -33,9 +33,9 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "prepare",
-        revision: 1,
+        revision: 2,
         per_model: false,
-        inputs: &["functions", "problems", "synthetic_pairs"],
+        inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],
     },
     Stage {

@@ -1,24 +1,54 @@
 //! Cutting the docstring out of a function: a model that is to write code must not read its answer's description there.
 
+use std::ops::Range;
+
 use tree_sitter::Node;
 
-use crate::syntax::{Replacement, SyntaxError, parse, replace};
+use crate::first_string::{Head, head};
+use crate::syntax::{Replacement, SyntaxError, parse};
 
-/// Cuts the docstring out of the source of one function, and returns the code and the docstring's text.
-///
-/// A function whose body is only its docstring gets `pass` in its place.
+/// The docstring in the source of one function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Docstring {
+    literal: Range<usize>,
+    cut: Replacement,
+}
+
+/// Finds the docstring of the function that `source` holds. Where the function's head is as usual the rest is not looked
+/// at, and may be no valid Python.
 ///
 /// # Errors
-/// The source is no valid Python.
-pub fn cut_docstring(source: &str) -> Result<(String, Option<String>), SyntaxError> {
+/// The head is unusual and the source no valid Python.
+pub fn find_docstring(source: &str) -> Result<Option<Docstring>, SyntaxError> {
+    match head(source) {
+        Head::NoDocstring => Ok(None),
+        Head::Docstring { literal, lines, alone } => {
+            let (range, text) = if alone { (literal.clone(), "pass") } else { (lines, "") };
+            Ok(Some(Docstring { literal, cut: Replacement { range, text: text.to_owned() } }))
+        }
+        Head::Unusual => parse_and_find(source),
+    }
+}
+
+impl Docstring {
+    /// Its text, without quotes and indentation. `source` is what it was found in.
+    #[must_use]
+    pub fn text(&self, source: &str) -> String {
+        clean(&source[self.literal.clone()])
+    }
+
+    /// Cuts it out of `source`; a function whose body is only its docstring gets `pass` in its place.
+    pub fn cut_from(&self, source: &mut String) {
+        source.replace_range(self.cut.range.clone(), &self.cut.text);
+    }
+}
+
+fn parse_and_find(source: &str) -> Result<Option<Docstring>, SyntaxError> {
     let tree = parse(source)?;
     let mut cursor = tree.walk();
     let first = tree.root_node().named_children(&mut cursor).find_map(definition);
-    let Some((body, statement)) = first.and_then(|function| docstring_of(function)) else {
-        return Ok((source.to_owned(), None));
-    };
-    let text = clean(&source[statement.byte_range()]);
-    Ok((replace(source, vec![cut(source, body, statement)]), Some(text)))
+    let found = first.and_then(|function| docstring_of(function));
+    Ok(found.map(|(body, statement)| Docstring { literal: statement.byte_range(), cut: cut(source, body, statement) }))
 }
 
 /// The function that a statement defines, decorated or not.
@@ -42,7 +72,7 @@ pub(crate) fn docstring_of(function: Node<'_>) -> Option<(Node<'_>, Node<'_>)> {
     is_text.then_some((body, statement))
 }
 
-fn cut(source: &str, body: Node<'_>, statement: Node<'_>) -> Replacement {
+pub(crate) fn cut(source: &str, body: Node<'_>, statement: Node<'_>) -> Replacement {
     let line_start = source[..statement.start_byte()].rfind('\n').map_or(0, |i| i + 1);
     let line_end = source[statement.end_byte()..].find('\n').map_or(source.len(), |i| statement.end_byte() + i + 1);
     let before = &source[line_start..statement.start_byte()];
@@ -101,7 +131,10 @@ mod tests {
     use super::*;
 
     fn cut_text(source: &str) -> (String, Option<String>) {
-        cut_docstring(source).unwrap()
+        let mut code = source.to_owned();
+        let docstring = find_docstring(source).unwrap();
+        docstring.iter().for_each(|docstring| docstring.cut_from(&mut code));
+        (code, docstring.map(|docstring| docstring.text(source)))
     }
 
     #[test]
@@ -124,7 +157,42 @@ mod tests {
         for source in ["def f():\n    return 'x'\n", "def f():\n    x = 'doc'\n", "x = 1\n"] {
             assert_eq!(cut_text(source), (source.to_owned(), None));
         }
-        assert_eq!(cut_docstring("def f(:\n  'a\n").unwrap_err().line, 1);
+        assert_eq!(find_docstring("def f(:\n  'a\n").unwrap_err().line, 1);
+    }
+
+    /// Reading the head alone gives what parsing all of it gives.
+    #[test]
+    fn heads_say_what_the_parser_says() {
+        let signatures = [
+            "def f(a, b: dict[str, int] = {'a': 1}) -> 'x:y':",
+            "async def f(self): # note: \"here\"",
+            "@wrap(lambda x: \"a:b\")\n@property\ndef f(\n    a,  # (\n    b=\"\\\"):\",\n):",
+            "def f(a):",
+        ];
+        let firsts = [
+            "",
+            "    \"\"\"One.\n\n    Two 'x' \\\"\"\" y.\n    \"\"\"\n",
+            "    # note\n\n    'one'  # trailing\n",
+            "    r'\\d'\n",
+            "    'one' 'two'\n",
+            "    'one' % a\n",
+            "    'one'; a = 1\n",
+            "    b'one'\n",
+            "    x['key'] = 1\n",
+            "    f'one'\n",
+            "    \"\"\"\"quoted\" text\"\"\"\n",
+        ];
+        let rests = ["", "    return a\n", "\n    # only a note\n", "    if a:\n        return 'x'\n"];
+        let mut usual = 0;
+        for signature in signatures {
+            for (first, rest) in firsts.iter().flat_map(|first| rests.iter().map(move |rest| (first, rest))) {
+                let source = format!("{signature}\n{first}{rest}");
+                let Ok(parsed) = parse_and_find(&source) else { continue };
+                assert_eq!(find_docstring(&source).unwrap(), parsed, "{source}");
+                usual += usize::from(head(&source) != Head::Unusual);
+            }
+        }
+        assert!(usual > 70, "{usual}");
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use tree_sitter::Node;
 
-use crate::cut_docstring;
-use crate::docstring::{clean, docstring_of};
-use crate::syntax::{SyntaxError, descendants_where, parse};
+use crate::docstring::{clean, cut, docstring_of};
+use crate::syntax::{Replacement, SyntaxError, descendants_where, parse, replace};
 
 /// A function or method. Functions within functions are part of the outer one's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,19 +32,29 @@ pub fn functions(source: &str) -> Result<Vec<Function>, SyntaxError> {
 }
 
 fn function(source: &str, node: Node<'_>) -> Option<Function> {
-    let docstring = docstring_of(node).map(|(_, statement)| clean(&source[statement.byte_range()]));
+    let docstring = docstring_of(node);
     let line_start = source[..node.start_byte()].rfind('\n').map_or(0, |i| i + 1);
     let indent: String = source[line_start..node.start_byte()].chars().take_while(|c| c.is_whitespace()).collect();
-    let whole = dedent(&source[node.byte_range()], &indent);
-    // Only a string that ends on a line of its own escapes dedenting, so what was valid stays valid.
-    let code = if docstring.is_some() { cut_docstring(&whole).ok()?.0 } else { whole };
+    let whole = &source[node.byte_range()];
+    let code = match docstring {
+        None => dedent(whole, &indent),
+        Some((body, statement)) => {
+            dedent(&replace_within(whole, node.start_byte(), cut(source, body, statement)), &indent)
+        }
+    };
     Some(Function {
         name: qualified_name(source, node)?,
         code: code.trim_end().to_owned(),
-        docstring: docstring.unwrap_or_default(),
+        docstring: docstring.map(|(_, statement)| clean(&source[statement.byte_range()])).unwrap_or_default(),
         first_line: node.start_position().row + 1,
         last_line: node.end_position().row + 1,
     })
+}
+
+/// Makes a replacement of the whole source in the part of it that begins at `start`; the part may end before it does.
+fn replace_within(part: &str, start: usize, replacement: Replacement) -> String {
+    let range = replacement.range.start - start..(replacement.range.end - start).min(part.len());
+    replace(part, vec![Replacement { range, ..replacement }])
 }
 
 fn dedent(text: &str, indent: &str) -> String {

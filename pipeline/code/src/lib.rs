@@ -2,11 +2,12 @@
 
 mod docstring;
 mod edits;
+mod first_string;
 mod functions;
 mod identifiers;
 mod syntax;
 
-pub use docstring::cut_docstring;
+pub use docstring::{Docstring, find_docstring};
 pub use edits::{EDITS, Edit, Edited, Meaning, edit};
 pub use functions::{Function, functions};
 pub use identifiers::words;

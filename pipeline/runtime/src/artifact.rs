@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
+use arrow::array::RecordBatch;
 use codepair_schemas::rows::Row;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::manifest::outputs_digest;
-use crate::{Created, DatasetWriter, Manifest, Output, Store, sha256};
+use crate::{Created, DatasetWriter, Manifest, Output, RowWriter, Store, parquet_io, sha256};
 
 /// An idle publisher gives up after this, so that `gc` never deletes under one that still publishes.
 const MAX_IDLE_HOURS: i64 = 72;
@@ -115,6 +116,22 @@ impl Attempt {
         DatasetWriter::new(&self.store, dataset, folder, &self.prefix(), metadata)
     }
 
+    /// Begins a dataset of rows.
+    ///
+    /// # Errors
+    /// None in practice: every kind of row has its dataset.
+    pub fn row_writer<R: Row>(&self) -> Result<RowWriter<R>> {
+        Ok(RowWriter::new(self.writer(R::DATASET)?))
+    }
+
+    /// Ends a dataset of rows.
+    ///
+    /// # Errors
+    /// As [`Attempt::finish`].
+    pub fn finish_rows<R: Row>(&mut self, writer: RowWriter<R>) -> Result<()> {
+        self.finish(writer.into_writer()?)
+    }
+
     /// Ends a dataset: its files become part of the artifact.
     ///
     /// # Errors
@@ -129,12 +146,25 @@ impl Attempt {
     ///
     /// # Errors
     /// It cannot be written, or is out of order.
-    pub fn write_rows<R: Row>(&mut self, rows: &[R]) -> Result<()> {
-        let mut writer = self.writer(R::DATASET)?;
+    pub fn write_rows<R: Row>(&mut self, rows: impl IntoIterator<Item = R>) -> Result<()> {
+        let mut writer = self.row_writer()?;
         for row in rows {
             writer.push(row)?;
         }
-        self.finish(writer)
+        self.finish_rows(writer)
+    }
+
+    /// The batches of a dataset that this attempt has finished, one part in memory at a time; no columns named means all.
+    pub fn read_back<'a>(
+        &'a self,
+        dataset: &'a str,
+        columns: &'a [&'a str],
+    ) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
+        let parts = self.outputs.iter().filter(move |output| output.dataset == dataset);
+        parts.flat_map(move |output| {
+            let path = format!("{}/{}", artifact_path(&self.step, &self.fingerprint), output.path);
+            parquet_io::batches(self.store.get(&path), columns)
+        })
     }
 
     /// Adds a listed file, such as `models/model.safetensors`; `kind` is the part before the slash.
@@ -260,7 +290,7 @@ mod tests {
         for store in stores {
             let make = || {
                 let mut attempt = Attempt::new(&store, "ingest", "f1");
-                attempt.write_rows(&[row("a"), row("b")]).unwrap();
+                attempt.write_rows([row("a"), row("b")]).unwrap();
                 attempt
             };
             let (one, two) = (make(), make());
@@ -268,7 +298,7 @@ mod tests {
             let Published::Theirs(second) = two.publish(|_| {}).unwrap() else { panic!("the second loses") };
             assert_eq!(first.attempt, second.attempt);
             let mut other = Attempt::new(&store, "ingest", "f2");
-            other.write_rows(&[row("a"), row("b")]).unwrap();
+            other.write_rows([row("a"), row("b")]).unwrap();
             let Published::Ours(other) = other.publish(|_| {}).unwrap() else { panic!("nobody else was there") };
             assert_eq!(first.digest, other.digest);
             // The loser leaves nothing behind.
@@ -281,7 +311,7 @@ mod tests {
     fn a_flipped_byte_is_found_and_named() {
         let store = Store::memory();
         let mut attempt = Attempt::new(&store, "ingest", "f1");
-        attempt.write_rows(&[row("a")]).unwrap();
+        attempt.write_rows([row("a")]).unwrap();
         let Published::Ours(manifest) = attempt.publish(|_| {}).unwrap() else { panic!() };
         let output = &manifest.outputs[0];
         let mut bytes = manifest.read(&store, output).unwrap().to_vec();
@@ -295,7 +325,7 @@ mod tests {
     #[test]
     fn rows_out_of_order_are_an_error() {
         let mut attempt = Attempt::new(&Store::memory(), "ingest", "f1");
-        let error = attempt.write_rows(&[row("b"), row("a")]).unwrap_err();
+        let error = attempt.write_rows([row("b"), row("a")]).unwrap_err();
         assert!(error.to_string().contains("sort key"), "{error}");
     }
 

@@ -80,6 +80,16 @@ impl Context {
         Ok(batches)
     }
 
+    /// As [`Context::read`], one part in memory at a time.
+    pub fn stream<'a>(
+        &'a self,
+        dataset: &'a str,
+        columns: &'a [&'a str],
+    ) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
+        let parts = self.inputs(dataset).flat_map(move |manifest| manifest.files(dataset).map(move |o| (manifest, o)));
+        parts.flat_map(move |(manifest, output)| parquet_io::batches(manifest.read(&self.store, output), columns))
+    }
+
     /// Reads a listed file, such as `tokenizers/code.json`.
     ///
     /// # Errors

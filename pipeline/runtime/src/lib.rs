@@ -12,6 +12,7 @@ mod digest;
 mod error;
 mod inputs;
 mod manifest;
+mod parallel;
 mod parquet_io;
 mod plan;
 mod progress;
@@ -28,7 +29,14 @@ pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256};
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::{ResolvedInput, verify};
 pub use manifest::{InputRecord, Manifest, Output};
-pub use parquet_io::{DatasetWriter, column, float_column, integer_column, list_column, read_output, text_column};
+pub use parallel::ordered;
+pub use parquet_io::{
+    DatasetWriter, RowWriter, column, float_column, integer_column, list_column, read_output, text_column,
+};
 pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
 pub use store::{Created, DEEP_STACK, Store, block_on};
+
+/// Threads make rows that others write and free, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

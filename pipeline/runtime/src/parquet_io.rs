@@ -1,14 +1,14 @@
-//! Datasets in and out. The same rows give the same bytes: batches and parts are cut by row count alone, and the
-//! writer's properties are fixed.
+//! Datasets in and out. The same rows give the same bytes: batches and parts are cut by the rows alone, and the writer's
+//! properties are fixed.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
-use anyhow::{Context as _, Result, bail};
-use arrow::array::{Array, AsArray, Float64Array, RecordBatch, StringArray};
+use anyhow::{Context as _, Result, anyhow, bail};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
-use arrow::json::ReaderBuilder;
-use arrow::json::reader::Decoder;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use codepair_schemas::{Dataset, rows::Row};
 use parquet::arrow::ArrowWriter;
@@ -22,6 +22,9 @@ use crate::{Manifest, Output, Store, sha256};
 const BATCH_ROWS: usize = 8_192;
 const ROW_GROUP_ROWS: usize = 65_536;
 const PART_ROWS: usize = 131_072;
+/// Batches and parts of long rows are cut earlier, so that memory has a bound: text of a batch, encoded bytes of a part.
+const BATCH_BYTES: usize = 16 << 20;
+const PART_BYTES: usize = 96 << 20;
 
 fn properties() -> WriterProperties {
     WriterProperties::builder()
@@ -31,22 +34,17 @@ fn properties() -> WriterProperties {
         .build()
 }
 
-/// Writes one dataset, part by part; memory holds one part.
+/// Writes one dataset, part by part, on a thread of its own; memory holds one part.
 pub struct DatasetWriter {
-    store: Store,
-    dataset: &'static Dataset,
     folder: String,
-    prefix: String,
-    schema: SchemaRef,
-    decoder: Decoder,
-    undecoded: usize,
-    pending: Vec<RecordBatch>,
-    part: ArrowWriter<Vec<u8>>,
-    part_rows: usize,
-    outputs: Vec<Output>,
-    keys: RowConverter,
-    key_columns: Vec<usize>,
-    last_key: Option<OwnedRow>,
+    work: SyncSender<Work>,
+    thread: JoinHandle<Result<Vec<Output>>>,
+}
+
+enum Work {
+    Batch(RecordBatch),
+    /// Without it the writer was dropped: what is written counts for nothing.
+    Finish,
 }
 
 impl DatasetWriter {
@@ -57,51 +55,129 @@ impl DatasetWriter {
         prefix: &str,
         metadata: &[(&str, String)],
     ) -> Result<Self> {
-        let metadata = metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-        let schema = Arc::new(Schema::new_with_metadata(dataset.schema().fields().clone(), metadata));
-        let key_columns: Vec<usize> = dataset.sort_key.iter().map(|k| schema.index_of(k)).collect::<Result<_, _>>()?;
-        let fields = key_columns.iter().map(|&i| SortField::new(schema.field(i).data_type().clone())).collect();
-        Ok(Self {
-            store: store.clone(),
-            dataset,
-            folder: folder.to_owned(),
-            prefix: prefix.to_owned(),
-            decoder: ReaderBuilder::new(dataset.schema()).with_batch_size(BATCH_ROWS).build_decoder()?,
-            undecoded: 0,
-            pending: Vec::new(),
-            part: ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties()))?,
-            part_rows: 0,
-            outputs: Vec::new(),
-            keys: RowConverter::new(fields)?,
-            key_columns,
-            last_key: None,
-            schema,
-        })
+        let parts = Parts::new(store, dataset, folder, prefix, metadata)?;
+        let (work, todo) = sync_channel(2);
+        let thread = std::thread::Builder::new().name(format!("write {folder}")).spawn(move || parts.run(&todo))?;
+        Ok(Self { folder: folder.to_owned(), work, thread })
+    }
+
+    /// Adds a batch of the dataset's columns, however long. An error of the writing comes with a later batch or the end.
+    ///
+    /// # Errors
+    /// A batch does not fit the schema, is out of order, or a part cannot be written.
+    pub fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        if self.work.send(Work::Batch(batch)).is_ok() {
+            return Ok(());
+        }
+        let (closed, _) = sync_channel(0);
+        self.work = closed;
+        let idle = std::thread::spawn(|| Ok(Vec::new()));
+        join(std::mem::replace(&mut self.thread, idle)).map(|_| ())?;
+        Err(anyhow!("writing {} ended early", self.folder))
+    }
+
+    pub(crate) fn finish(self) -> Result<Vec<Output>> {
+        // Where the thread has ended already, joining it says why.
+        let _ = self.work.send(Work::Finish);
+        join(self.thread)
+    }
+}
+
+fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Writes one dataset row by row.
+pub struct RowWriter<R: Row> {
+    writer: DatasetWriter,
+    rows: Vec<R>,
+    bytes: usize,
+}
+
+impl<R: Row> RowWriter<R> {
+    pub(crate) fn new(writer: DatasetWriter) -> Self {
+        Self { writer, rows: Vec::new(), bytes: 0 }
     }
 
     /// Adds a row.
     ///
     /// # Errors
-    /// It does not fit the schema, is out of order, or a part cannot be written.
-    pub fn push<R: Row>(&mut self, row: &R) -> Result<()> {
-        self.decoder.serialize(std::slice::from_ref(row))?;
-        self.undecoded += 1;
-        if self.undecoded == BATCH_ROWS { self.flush_rows() } else { Ok(()) }
+    /// As [`DatasetWriter::write`].
+    pub fn push(&mut self, row: R) -> Result<()> {
+        self.bytes += row.text_bytes();
+        self.rows.push(row);
+        if self.rows.len() == BATCH_ROWS || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
     }
 
-    fn flush_rows(&mut self) -> Result<()> {
-        self.undecoded = 0;
-        match self.decoder.flush()? {
-            Some(batch) => self.write(batch),
-            None => Ok(()),
+    fn flush(&mut self) -> Result<()> {
+        let batch = R::batch(&self.rows)?;
+        self.rows.clear();
+        self.bytes = 0;
+        self.writer.write(batch)
+    }
+
+    pub(crate) fn into_writer(mut self) -> Result<DatasetWriter> {
+        self.flush()?;
+        Ok(self.writer)
+    }
+}
+
+/// The parts of a dataset, made one after another.
+struct Parts {
+    store: Store,
+    dataset: &'static Dataset,
+    folder: String,
+    prefix: String,
+    schema: SchemaRef,
+    pending: Vec<RecordBatch>,
+    pending_rows: usize,
+    pending_bytes: usize,
+    part: ArrowWriter<Vec<u8>>,
+    part_rows: usize,
+    outputs: Vec<Output>,
+    /// Storing the last part goes on while the next is made.
+    storing: Option<JoinHandle<Result<()>>>,
+    order: Order,
+}
+
+impl Parts {
+    fn new(
+        store: &Store,
+        dataset: &'static Dataset,
+        folder: &str,
+        prefix: &str,
+        metadata: &[(&str, String)],
+    ) -> Result<Self> {
+        let metadata = metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let schema = Arc::new(Schema::new_with_metadata(dataset.schema().fields().clone(), metadata));
+        Ok(Self {
+            store: store.clone(),
+            dataset,
+            folder: folder.to_owned(),
+            prefix: prefix.to_owned(),
+            pending: Vec::new(),
+            pending_rows: 0,
+            pending_bytes: 0,
+            part: ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties()))?,
+            part_rows: 0,
+            outputs: Vec::new(),
+            storing: None,
+            order: Order::new(dataset, &schema)?,
+            schema,
+        })
+    }
+
+    fn run(mut self, todo: &Receiver<Work>) -> Result<Vec<Output>> {
+        while let Ok(work) = todo.recv() {
+            match work {
+                Work::Batch(batch) => self.add(&batch)?,
+                Work::Finish => return self.finish(),
+            }
         }
+        Ok(Vec::new())
     }
 
-    /// Adds a batch of the dataset's columns, however long.
-    ///
-    /// # Errors
-    /// As [`DatasetWriter::push`].
-    pub fn write(&mut self, batch: RecordBatch) -> Result<()> {
+    fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let columns = self
             .schema
             .fields()
@@ -113,44 +189,35 @@ impl DatasetWriter {
             })
             .collect::<Result<Vec<_>>>()?;
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-        self.check_order(&batch)?;
-        self.pending.push(batch);
-        let mut rows: usize = self.pending.iter().map(RecordBatch::num_rows).sum();
-        if rows < BATCH_ROWS {
-            return Ok(());
+        if !self.order.goes_on(&batch)? {
+            bail!("{} is written out of its sort key's order ({})", self.folder, self.dataset.sort_key.join(", "));
         }
-        let joined = concat_batches(&self.schema, &self.pending)?;
-        self.pending.clear();
+        let sizes = row_sizes(&batch);
         let mut start = 0;
-        while rows - start >= BATCH_ROWS {
-            self.write_exact(&joined.slice(start, BATCH_ROWS))?;
-            start += BATCH_ROWS;
-        }
-        rows -= start;
-        if rows > 0 {
-            self.pending.push(joined.slice(start, rows));
-        }
-        Ok(())
-    }
-
-    fn check_order(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns: Vec<_> = self.key_columns.iter().map(|&i| Arc::clone(batch.column(i))).collect();
-        let rows = self.keys.convert_columns(&columns)?;
-        let mut last = self.last_key.as_ref().map(OwnedRow::row);
-        for row in &rows {
-            if last.is_some_and(|last| last > row) {
-                bail!("{} is written out of its sort key's order ({})", self.folder, self.dataset.sort_key.join(", "));
+        for (row, size) in sizes.into_iter().enumerate() {
+            self.pending_rows += 1;
+            self.pending_bytes += size;
+            if self.pending_rows == BATCH_ROWS || self.pending_bytes >= BATCH_BYTES {
+                self.pending.push(batch.slice(start, row + 1 - start));
+                self.write_pending()?;
+                start = row + 1;
             }
-            last = Some(row);
         }
-        self.last_key = last.map(|row| row.owned());
+        if start < batch.num_rows() {
+            self.pending.push(batch.slice(start, batch.num_rows() - start));
+        }
         Ok(())
     }
 
-    fn write_exact(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.part.write(batch)?;
-        self.part_rows += batch.num_rows();
-        if self.part_rows >= PART_ROWS { self.close_part() } else { Ok(()) }
+    fn write_pending(&mut self) -> Result<()> {
+        if self.pending_rows > 0 {
+            self.part.write(&concat_batches(&self.schema, &self.pending)?)?;
+        }
+        self.part_rows += self.pending_rows;
+        self.pending.clear();
+        (self.pending_rows, self.pending_bytes) = (0, 0);
+        let bytes = self.part.bytes_written() + self.part.in_progress_size();
+        if self.part_rows >= PART_ROWS || bytes >= PART_BYTES { self.close_part() } else { Ok(()) }
     }
 
     fn close_part(&mut self) -> Result<()> {
@@ -168,19 +235,70 @@ impl DatasetWriter {
             volatile: self.dataset.volatile,
         });
         self.part_rows = 0;
-        self.store.put(&format!("{}/{name}", self.prefix), bytes)
+        self.stored()?;
+        let (store, path) = (self.store.clone(), format!("{}/{name}", self.prefix));
+        self.storing = Some(std::thread::spawn(move || store.put(&path, bytes)));
+        Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<Vec<Output>> {
-        self.flush_rows()?;
-        for batch in std::mem::take(&mut self.pending) {
-            self.write_exact(&batch)?;
-        }
+    /// Waits until the last part is stored.
+    fn stored(&mut self) -> Result<()> {
+        self.storing.take().map_or(Ok(()), join)
+    }
+
+    fn finish(mut self) -> Result<Vec<Output>> {
+        self.write_pending()?;
         // A dataset without rows still has one part: its schema.
         if self.part_rows > 0 || self.outputs.is_empty() {
             self.close_part()?;
         }
+        self.stored()?;
         Ok(self.outputs)
+    }
+}
+
+/// Bytes of text in each row.
+fn row_sizes(batch: &RecordBatch) -> Vec<usize> {
+    let mut sizes = vec![0; batch.num_rows()];
+    for column in batch.columns() {
+        let offsets: Option<&[i32]> = match column.data_type() {
+            DataType::Utf8 => Some(column.as_string::<i32>().value_offsets()),
+            DataType::Binary => Some(column.as_binary::<i32>().value_offsets()),
+            _ => None,
+        };
+        if let Some(offsets) = offsets {
+            sizes.iter_mut().zip(offsets.windows(2)).for_each(|(size, w)| *size += (w[1] - w[0]) as usize);
+        }
+    }
+    sizes
+}
+
+/// Watches that rows come in the order of the sort key.
+struct Order {
+    rows: RowConverter,
+    columns: Vec<usize>,
+    last: Option<OwnedRow>,
+}
+
+impl Order {
+    fn new(dataset: &Dataset, schema: &Schema) -> Result<Self> {
+        let columns: Vec<usize> = dataset.sort_key.iter().map(|k| schema.index_of(k)).collect::<Result<_, _>>()?;
+        let fields = columns.iter().map(|&i| SortField::new(schema.field(i).data_type().clone())).collect();
+        Ok(Self { rows: RowConverter::new(fields)?, columns, last: None })
+    }
+
+    fn goes_on(&mut self, batch: &RecordBatch) -> Result<bool> {
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|&i| Arc::clone(batch.column(i))).collect();
+        let rows = self.rows.convert_columns(&columns)?;
+        let mut last = self.last.as_ref().map(OwnedRow::row);
+        for row in &rows {
+            if last.is_some_and(|last| last > row) {
+                return Ok(false);
+            }
+            last = Some(row);
+        }
+        self.last = last.map(|row| row.owned());
+        Ok(true)
     }
 }
 
@@ -191,20 +309,36 @@ impl DatasetWriter {
 pub fn read_output(store: &Store, manifest: &Manifest, dataset: &str, columns: &[&str]) -> Result<Vec<RecordBatch>> {
     let mut batches = Vec::new();
     for output in manifest.files(dataset) {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(manifest.read(store, output)?)?;
-        let mask = match columns {
-            [] => ProjectionMask::all(),
-            columns => ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied()),
-        };
-        // The reader leaves the schema's metadata out of projected batches; the width of tokens is there.
-        let metadata = reader.schema().metadata().clone();
-        for batch in reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
-            let batch = batch?;
-            let schema = Schema::new_with_metadata(batch.schema().fields().clone(), metadata.clone());
-            batches.push(batch.with_schema(Arc::new(schema))?);
+        for batch in read_part(manifest.read(store, output)?, columns)? {
+            batches.push(batch?);
         }
     }
     Ok(batches)
+}
+
+/// The batches of a part that was read, or why it was not.
+pub(crate) fn batches(part: Result<bytes::Bytes>, columns: &[&str]) -> Box<dyn Iterator<Item = Result<RecordBatch>>> {
+    match part.and_then(|bytes| read_part(bytes, columns)) {
+        Ok(batches) => Box::new(batches),
+        Err(error) => Box::new(std::iter::once(Err(error))),
+    }
+}
+
+/// The batches of one part; no columns named means all.
+fn read_part(bytes: bytes::Bytes, columns: &[&str]) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let mask = match columns {
+        [] => ProjectionMask::all(),
+        columns => ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied()),
+    };
+    // The reader leaves the schema's metadata out of projected batches; the width of tokens is there.
+    let metadata = reader.schema().metadata().clone();
+    let batches = reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    Ok(batches.map(move |batch| {
+        let batch = batch?;
+        let schema = Schema::new_with_metadata(batch.schema().fields().clone(), metadata.clone());
+        Ok(batch.with_schema(Arc::new(schema))?)
+    }))
 }
 
 /// A column by name.
@@ -268,21 +402,51 @@ mod tests {
     fn bytes_do_not_depend_on_batches() {
         let total = 3 * BATCH_ROWS + 17;
         let store = Store::memory();
-        let publish = |step: &str, fill: &dyn Fn(&mut DatasetWriter)| {
+        let publish = |step: &str, fill: &dyn Fn(&mut Attempt)| {
             let mut attempt = Attempt::new(&store, step, "f");
-            let mut writer = attempt.writer("rejected").unwrap();
-            fill(&mut writer);
-            attempt.finish(writer).unwrap();
+            fill(&mut attempt);
             let Published::Ours(manifest) = attempt.publish(|_| {}).unwrap() else { panic!() };
             assert_eq!(manifest.rows("rejected"), total as u64);
             manifest
         };
-        let by_row = publish("rows", &|writer| (0..total).for_each(|n| writer.push(&rejected(n)).unwrap()));
+        let by_row =
+            publish("rows", &|attempt| attempt.write_rows((0..total).map(rejected).collect::<Vec<_>>()).unwrap());
         let batches = read_output(&store, &by_row, "rejected", &[]).unwrap();
         let all = concat_batches(&batches[0].schema(), &batches).unwrap();
-        let by_slice = publish("slices", &|writer| {
+        let by_slice = publish("slices", &|attempt| {
+            let mut writer = attempt.writer("rejected").unwrap();
             (0..total).step_by(1000).for_each(|s| writer.write(all.slice(s, 1000.min(total - s))).unwrap());
+            attempt.finish(writer).unwrap();
         });
         assert_eq!(by_row.digest, by_slice.digest);
+    }
+
+    /// Rows of a mebibyte each: a part is never much larger than its bound, however few rows that are.
+    #[test]
+    fn parts_of_long_rows_are_cut_by_size() {
+        let store = Store::memory();
+        let mut attempt = Attempt::new(&store, "s", "f");
+        let mut state = 1u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b' ' + (state >> 33) as u8 % 90)
+        };
+        let rows = (0..130).map(|n| Rejected { detail: (0..1 << 20).map(|_| noise()).collect(), ..rejected(n) });
+        attempt.write_rows(rows).unwrap();
+        let Published::Ours(manifest) = attempt.publish(|_| {}).unwrap() else { panic!() };
+        let sizes: Vec<u64> = manifest.files("rejected").map(|output| output.bytes).collect();
+        assert_eq!((sizes.len(), manifest.rows("rejected")), (2, 130));
+        assert!(sizes[0] < (PART_BYTES + BATCH_BYTES) as u64, "{sizes:?}");
+    }
+
+    #[test]
+    fn errors_of_the_writing_thread_come_out() {
+        let store = Store::memory();
+        let mut attempt = Attempt::new(&store, "s", "f");
+        let mut writer = attempt.writer("rejected").unwrap();
+        let wrong = RecordBatch::try_from_iter([("x", Arc::new(StringArray::from(vec!["y"])) as ArrayRef)]).unwrap();
+        let told = (0..50).find_map(|_| writer.write(wrong.clone()).err());
+        let told = told.unwrap_or_else(|| attempt.finish(writer).unwrap_err());
+        assert!(told.to_string().contains("misses column stage"), "{told}");
     }
 }

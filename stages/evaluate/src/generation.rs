@@ -63,10 +63,10 @@ pub(crate) fn evaluate<B: Backend>(
     scores.sort_by(|a, b| (&a.decoding, &a.metric, &a.bucket).cmp(&(&b.decoding, &b.metric, &b.bucket)));
     let predictions: Vec<Prediction> = written.iter().flat_map(|w| predictions(name, &rows, w)).collect();
     let attention = attention(trained, &rows[..config.attention_rows.min(rows.len())], &written[1]);
-    context.attempt.write_rows(&scores)?;
-    context.attempt.write_rows(&predictions)?;
-    context.attempt.write_rows(&attention)?;
-    context.attempt.write_rows::<Ranking>(&[])
+    context.attempt.write_rows(scores)?;
+    context.attempt.write_rows(predictions)?;
+    context.attempt.write_rows(attention)?;
+    context.attempt.write_rows::<Ranking>([])
 }
 
 /// The test rows with their tokens; those beyond `generate_rows` are left out.

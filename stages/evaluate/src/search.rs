@@ -71,10 +71,10 @@ fn rank(
     scores.push(score("mrr_of_random", "expectation, H_N / N", harmonic / ranks.len() as f64));
     scores.sort_by(|a, b| a.metric.cmp(&b.metric));
     let rankings: Vec<Ranking> = ranked.into_iter().flat_map(|(_, rows)| rows).collect();
-    context.attempt.write_rows(&scores)?;
-    context.attempt.write_rows(&rankings)?;
-    context.attempt.write_rows::<Prediction>(&[])?;
-    context.attempt.write_rows::<Attention>(&[])
+    context.attempt.write_rows(scores)?;
+    context.attempt.write_rows(rankings)?;
+    context.attempt.write_rows::<Prediction>([])?;
+    context.attempt.write_rows::<Attention>([])
 }
 
 /// The best candidates; the right one is always among the rows, with its rank by the rule that ties count against it.

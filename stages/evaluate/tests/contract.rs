@@ -25,7 +25,7 @@ fn bm25_ranks_the_test_split_alone() {
         example(3, "test", "sort the list", "def sort_list(): pass"),
     ];
     testing::on_each_store(folder.path(), |store| {
-        testing::publish(store, "prepare", |attempt| attempt.write_rows(&examples)).unwrap();
+        testing::publish(store, "prepare", |attempt| attempt.write_rows(examples.clone())).unwrap();
         let manifest = testing::run::<Evaluate>(store, &config, Some("bm25"), &["examples"]).unwrap();
         let scores = read_output(store, &manifest, "scores", &[]).unwrap();
         let names = text_column(&scores[0], "metric").unwrap();

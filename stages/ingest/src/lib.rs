@@ -1,6 +1,9 @@
-//! Ingest: sources become `functions` and `problems`; rows that cannot be used become `rejected`.
+//! Ingest: sources become `functions`, `pairs`, `problems`, `queries` and `judgments`; rows that cannot be used become
+//! `rejected`.
 
+mod checkout;
 mod files;
+mod gzip;
 mod sink;
 mod sources;
 mod split;
@@ -54,14 +57,16 @@ impl Stage for Ingest {
         for (name, source) in sources {
             let expected = context.description.sources.get(name).map_or("", String::as_str);
             sink.begin(name);
-            let read = source.read(&context.config, &mut sink).with_context(|| format!("[ingest.{name}]"))?;
+            let read = source
+                .read(name, &context.config, context.threads, &mut sink)
+                .with_context(|| format!("[ingest.{name}]"))?;
             if read.digest != expected {
                 return Err(input_error(format!(
                     "[ingest.{name}]: the files changed while they were read; run it again"
                 )));
             }
             let counts = sink.counts();
-            if counts.functions + counts.problems == 0 {
+            if counts.read == counts.rejected {
                 return Err(input_error(format!(
                     "[ingest.{name}]: {} files hold no usable row; {}",
                     read.files,
@@ -69,11 +74,9 @@ impl Stage for Ingest {
                 )));
             }
             tracing::info!(
-                "{name}: {} rows of {} files: {} functions, {} problems, {} rejected",
+                "{name}: {} rows of {} files, {} of them rejected",
                 counts.read,
                 read.files,
-                counts.functions,
-                counts.problems,
                 counts.rejected
             );
             summaries.push(rows::Source {
@@ -83,11 +86,14 @@ impl Stage for Ingest {
                 files: read.files,
                 rows_read: counts.read,
                 functions: counts.functions,
+                pairs: counts.pairs,
                 problems: counts.problems,
+                queries: counts.queries,
+                judgments: counts.judgments,
                 rejected: counts.rejected,
             });
         }
         sink.finish(&mut context.attempt)?;
-        context.attempt.write_rows(&summaries)
+        context.attempt.write_rows(summaries)
     }
 }

@@ -1,34 +1,103 @@
 //! Where sources put their rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hasher;
 
 use anyhow::Result;
-use codepair_runtime::{Attempt, DatasetWriter, Digest};
-use codepair_schemas::rows::{Function, Problem, Rejected};
+use codepair_runtime::{Attempt, RowWriter};
+use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query, Rejected};
+use twox_hash::XxHash3_64;
 
-/// Rows of one source so far; read = functions + problems + rejected.
+use crate::sources::Found;
+
+/// A row with more text than this is no function that anybody reads, and would not fit beside others in memory.
+const ROW_BYTES: usize = 1 << 20;
+
+/// Rows of one source so far; read = those of all datasets + rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows found.
     pub read: u64,
     /// Written to `functions`.
     pub functions: u64,
+    /// Written to `pairs`.
+    pub pairs: u64,
     /// Written to `problems`.
     pub problems: u64,
+    /// Written to `queries`.
+    pub queries: u64,
+    /// Written to `judgments`.
+    pub judgments: u64,
     /// Written to `rejected`.
     pub rejected: u64,
 }
 
 /// Writes the rows of all sources, numbers them and counts.
 pub struct Sink {
-    functions: DatasetWriter,
-    problems: DatasetWriter,
-    rejected: DatasetWriter,
-    reasons: HashMap<String, u64>,
+    functions: RowWriter<Function>,
+    pairs: RowWriter<Pair>,
+    problems: RowWriter<Problem>,
+    queries: RowWriter<Query>,
+    judgments: RowWriter<Judgment>,
+    rejected: RowWriter<Rejected>,
+    reasons: BTreeMap<String, u64>,
     source: String,
     counts: Counts,
-    seen: HashMap<String, u32>,
+    /// How often each id came.
+    seen: HashMap<u64, u32>,
     first_rejection: Option<String>,
+}
+
+/// A row with the hash that its id is made of.
+pub(crate) struct Identified {
+    found: Found,
+    hash: u64,
+}
+
+/// Hashes a row of a source; rows that are too large become rejected ones.
+pub(crate) fn identified(source: &str, found: Found) -> Identified {
+    let found = match size(&found) {
+        (place, bytes) if bytes > ROW_BYTES => {
+            let place = place.to_owned();
+            Found::Rejected {
+                place,
+                reason: "too_large",
+                detail: format!("{bytes} bytes of text; at most {ROW_BYTES}"),
+            }
+        }
+        _ => found,
+    };
+    let number;
+    let fields: &[&str] = match &found {
+        Found::Function(row) => &[&row.repo, &row.path, &row.name, &row.url, &row.code, &row.docstring],
+        Found::Pair(row) => &[&row.url, &row.text, &row.code],
+        Found::Problem(row) => {
+            number = row.task_id.to_string();
+            &[&number, &row.text, &row.code]
+        }
+        Found::Query(row) => &[&row.text],
+        Found::Judgment(_) | Found::Rejected { .. } => &[],
+    };
+    let mut hash = XxHash3_64::new();
+    for field in [&[source], fields].concat() {
+        // With its length, so that neighbouring texts cannot run together.
+        hash.write_u64(field.len() as u64);
+        hash.write(field.as_bytes());
+    }
+    let hash = hash.finish();
+    Identified { found, hash }
+}
+
+/// Where a row stands, and its bytes of text.
+fn size(found: &Found) -> (&str, usize) {
+    match found {
+        Found::Function(row) => (&row.url, row.code.len() + row.docstring.len()),
+        Found::Pair(row) => (&row.url, row.text.len() + row.code.len()),
+        Found::Problem(row) => (&row.text, row.text.len() + row.code.len()),
+        Found::Query(row) => (&row.text, row.text.len()),
+        Found::Judgment(row) => (&row.url, row.query.len() + row.notes.len()),
+        Found::Rejected { place, .. } => (place, 0),
+    }
 }
 
 impl Sink {
@@ -38,10 +107,13 @@ impl Sink {
     /// None in practice: the datasets exist.
     pub fn new(attempt: &Attempt) -> Result<Self> {
         Ok(Self {
-            functions: attempt.writer("functions")?,
-            problems: attempt.writer("problems")?,
-            rejected: attempt.writer("rejected")?,
-            reasons: HashMap::new(),
+            functions: attempt.row_writer()?,
+            pairs: attempt.row_writer()?,
+            problems: attempt.row_writer()?,
+            queries: attempt.row_writer()?,
+            judgments: attempt.row_writer()?,
+            rejected: attempt.row_writer()?,
+            reasons: BTreeMap::new(),
             source: String::new(),
             counts: Counts::default(),
             seen: HashMap::new(),
@@ -68,63 +140,50 @@ impl Sink {
         self.first_rejection.clone()
     }
 
-    /// Adds a function; id, source and ordinal are filled in.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn function(&mut self, mut row: Function) -> Result<()> {
-        row.id = self.identity(&[&row.repo, &row.path, &row.name, &row.url, &row.code, &row.docstring]);
-        row.source.clone_from(&self.source);
-        row.ordinal = self.next();
-        self.counts.functions += 1;
-        self.functions.push(&row)
-    }
-
-    /// Adds a problem; id, source and ordinal are filled in.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn problem(&mut self, mut row: Problem) -> Result<()> {
-        row.id = self.identity(&[&row.task_id.to_string(), &row.text, &row.code]);
-        row.source.clone_from(&self.source);
-        row.ordinal = self.next();
-        self.counts.problems += 1;
-        self.problems.push(&row)
-    }
-
-    /// Rejects a row that stands at `place` (file and line).
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn reject(&mut self, place: &str, reason: &str, detail: impl Into<String>) -> Result<()> {
-        let row = Rejected {
-            stage: "ingest".to_owned(),
-            source: self.source.clone(),
-            ordinal: self.next(),
-            id: place.to_owned(),
-            reason: reason.to_owned(),
-            detail: detail.into(),
-        };
-        self.counts.rejected += 1;
-        *self.reasons.entry(row.reason.clone()).or_default() += 1;
-        self.first_rejection.get_or_insert_with(|| format!("{}: {} ({})", row.id, row.reason, row.detail));
-        self.rejected.push(&row)
-    }
-
-    fn next(&mut self) -> u64 {
+    /// Adds a row; id, source and ordinal are filled in.
+    pub(crate) fn add(&mut self, row: Identified) -> Result<()> {
+        let (source, ordinal) = (self.source.clone(), self.counts.read);
         self.counts.read += 1;
-        self.counts.read - 1
+        match row.found {
+            Found::Function(found) => {
+                self.counts.functions += 1;
+                let id = self.id(row.hash);
+                self.functions.push(Function { id, source, ordinal, ..found })
+            }
+            Found::Pair(found) => {
+                self.counts.pairs += 1;
+                let id = self.id(row.hash);
+                self.pairs.push(Pair { id, source, ordinal, ..found })
+            }
+            Found::Problem(found) => {
+                self.counts.problems += 1;
+                let id = self.id(row.hash);
+                self.problems.push(Problem { id, source, ordinal, ..found })
+            }
+            Found::Query(found) => {
+                self.counts.queries += 1;
+                let id = self.id(row.hash);
+                self.queries.push(Query { id, source, ordinal, ..found })
+            }
+            Found::Judgment(found) => {
+                self.counts.judgments += 1;
+                self.judgments.push(Judgment { source, ordinal, ..found })
+            }
+            Found::Rejected { place, reason, detail } => {
+                self.counts.rejected += 1;
+                *self.reasons.entry(reason.to_owned()).or_default() += 1;
+                self.first_rejection.get_or_insert_with(|| format!("{place}: {reason} ({detail})"));
+                let (stage, reason) = ("ingest".to_owned(), reason.to_owned());
+                self.rejected.push(Rejected { stage, source, ordinal, id: place, reason, detail })
+            }
+        }
     }
 
     /// A hash of the source's name and the row's content; equal rows are told apart by a count.
-    fn identity(&mut self, fields: &[&str]) -> String {
-        let mut digest = Digest::default();
-        digest.field(&self.source);
-        fields.iter().for_each(|field| digest.field(field));
-        let id = digest.finish()[..16].to_owned();
-        let count = self.seen.entry(id.clone()).or_default();
+    fn id(&mut self, hash: u64) -> String {
+        let count = self.seen.entry(hash).or_default();
         *count += 1;
-        if *count == 1 { id } else { format!("{id}-{count}") }
+        if *count == 1 { format!("{hash:016x}") } else { format!("{hash:016x}-{count}") }
     }
 
     /// Ends all datasets.
@@ -132,9 +191,12 @@ impl Sink {
     /// # Errors
     /// The last parts cannot be written.
     pub fn finish(self, attempt: &mut Attempt) -> Result<()> {
-        attempt.finish(self.functions)?;
-        attempt.finish(self.problems)?;
-        attempt.finish(self.rejected)?;
+        attempt.finish_rows(self.functions)?;
+        attempt.finish_rows(self.pairs)?;
+        attempt.finish_rows(self.problems)?;
+        attempt.finish_rows(self.queries)?;
+        attempt.finish_rows(self.judgments)?;
+        attempt.finish_rows(self.rejected)?;
         self.reasons.into_iter().for_each(|(reason, count)| attempt.count_rejected(&reason, count));
         Ok(())
     }

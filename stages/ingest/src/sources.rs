@@ -2,27 +2,32 @@
 
 pub(crate) mod download;
 mod lines;
-
-use std::collections::BTreeMap;
+mod mapped;
+mod records;
+mod table;
 
 use anyhow::Result;
-use codepair_runtime::{Config, Progress, overrides};
-use codepair_schemas::rows::{Function, Problem};
-use rayon::prelude::*;
+use codepair_runtime::{Config, Progress, ordered, overrides};
+use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Sink;
-use crate::files::{self, SourceFile};
+use crate::files::{Files, Opened};
+use crate::sink::{Sink, identified};
 
-/// Files are read and parsed side by side, about so many stored bytes at once.
-const CHUNK_BYTES: u64 = 32 << 20;
+/// Text with line feeds only, whatever ended its lines.
+pub(crate) fn line_feeds(text: String) -> String {
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
+}
 
 /// What a source finds in a file.
 #[derive(Debug)]
 pub(crate) enum Found {
     Function(Function),
+    Pair(Pair),
     Problem(Problem),
+    Query(Query),
+    Judgment(Judgment),
     /// A row that cannot be used.
     Rejected {
         place: String,
@@ -31,14 +36,42 @@ pub(crate) enum Found {
     },
 }
 
-/// A kind of source: where its files are, and what is in one.
-pub(crate) trait Kind: Serialize + Default {
-    /// Its files, in order of their names.
-    fn files(&self, config: &Config) -> Result<Vec<SourceFile>>;
-    /// The rows of a file, in order.
+impl Found {
+    /// Fills in licence and origin where the row does not say its own.
+    fn with_provenance(mut self, (licence, origin): (&str, &str)) -> Self {
+        let places = match &mut self {
+            Self::Function(row) => Some((&mut row.licence, &mut row.origin)),
+            Self::Pair(row) => Some((&mut row.licence, &mut row.origin)),
+            Self::Problem(row) => Some((&mut row.licence, &mut row.origin)),
+            Self::Query(row) => Some((&mut row.licence, &mut row.origin)),
+            Self::Judgment(_) | Self::Rejected { .. } => None,
+        };
+        if let Some((own_licence, own_origin)) = places {
+            for (own, given) in [(own_licence, licence), (own_origin, origin)] {
+                if own.is_empty() {
+                    given.clone_into(own);
+                }
+            }
+        }
+        self
+    }
+}
+
+/// A kind of source: where its files are, how a file is cut into pieces, and what is in a piece. Pieces are cut one after
+/// another and read side by side.
+pub(crate) trait Kind: Serialize + Default + Sync {
+    /// What one thread reads at a time: a run of lines, a small file.
+    type Piece: Send;
+    /// Its files.
+    fn files(&self, config: &Config) -> Result<Files>;
+    /// Licence and origin of rows that do not say their own.
+    fn provenance(&self) -> (&str, &str);
+    /// Cuts a file into pieces.
+    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Self::Piece) -> Result<()>) -> Result<()>;
+    /// The rows of a piece, in order.
     ///
     /// An error means that the whole file is damaged; a bad row is [`Found::Rejected`].
-    fn rows(&self, file: &str, content: &[u8]) -> Result<Vec<Found>>;
+    fn rows(&self, piece: Self::Piece) -> Result<Vec<Found>>;
 }
 
 macro_rules! kinds {
@@ -61,11 +94,15 @@ macro_rules! kinds {
             fn default_of_kind(&self) -> Self {
                 match self { $(Self::$kind(_) => Self::$kind($module::$kind::default())),* }
             }
-            fn files(&self, config: &Config) -> Result<Vec<SourceFile>> {
+            fn files(&self, config: &Config) -> Result<Files> {
                 match self { $(Self::$kind(kind) => kind.files(config)),* }
             }
-            fn rows(&self, file: &str, content: &[u8]) -> Result<Vec<Found>> {
-                match self { $(Self::$kind(kind) => kind.rows(file, content)),* }
+            /// Reads all files and puts their rows into the sink, in order.
+            ///
+            /// # Errors
+            /// Exit 3: a file is damaged.
+            pub fn read(&self, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
+                match self { $(Self::$kind(kind) => read(kind, name, config, threads, sink)),* }
             }
         }
     };
@@ -75,7 +112,11 @@ kinds! {
     SourceTree(source_tree),
     Codesearchnet(codesearchnet),
     Mbpp(mbpp),
+    Cosqa(cosqa),
+    ParallelText(parallel_text),
     Jsonl(jsonl),
+    Parquet(parquet),
+    Csv(csv),
 }
 
 /// What was read of a source.
@@ -103,50 +144,25 @@ impl Source {
     /// # Errors
     /// Exit 3: there are none, or they cannot be read.
     pub fn digest(&self, config: &Config) -> Result<String> {
-        files::digest(&self.files(config)?, BTreeMap::new())
-    }
-
-    /// Reads all files and puts their rows into the sink, in order.
-    ///
-    /// # Errors
-    /// Exit 3: a file is damaged.
-    pub fn read(&self, config: &Config, sink: &mut Sink) -> Result<Read> {
-        let files = self.files(config)?;
-        let progress = Progress::new("reading", "bytes", files.iter().map(|f| f.bytes).sum());
-        let mut digests = BTreeMap::new();
-        let mut rest = files.as_slice();
-        while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(chunk_length(rest));
-            rest = after;
-            let found: Vec<(Vec<Found>, Option<String>)> = chunk
-                .par_iter()
-                .map(|file| {
-                    let content = file.read()?;
-                    let rows = self.rows(&file.name, &content.bytes)?;
-                    progress.add(file.bytes);
-                    Ok((rows, content.sha256))
-                })
-                .collect::<Result<_>>()?;
-            let hashed =
-                chunk.iter().zip(&found).filter_map(|(file, (_, sha256))| Some((file.name.clone(), sha256.clone()?)));
-            digests.extend(hashed);
-            for row in found.into_iter().flat_map(|(rows, _)| rows) {
-                match row {
-                    Found::Function(row) => sink.function(row)?,
-                    Found::Problem(row) => sink.problem(row)?,
-                    Found::Rejected { place, reason, detail } => sink.reject(&place, reason, detail)?,
-                }
-            }
-        }
-        Ok(Read { digest: files::digest(&files, digests)?, files: files.len() as u64 })
+        self.files(config)?.digest()
     }
 }
 
-fn chunk_length(files: &[SourceFile]) -> usize {
-    let mut bytes = 0;
-    let fits = files.iter().take_while(|file| {
-        bytes += file.bytes;
-        bytes <= CHUNK_BYTES
-    });
-    fits.count().max(1)
+fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
+    let files = kind.files(config)?;
+    let progress = Progress::new("reading", "bytes", files.list.iter().map(|f| f.bytes).sum());
+    let mut digest = String::new();
+    ordered(
+        threads,
+        |emit| {
+            digest = files.read(|file| kind.cut(file, emit), |bytes| progress.add(bytes))?;
+            Ok(())
+        },
+        |piece| {
+            let found = kind.rows(piece)?.into_iter();
+            Ok(found.map(|found| identified(name, found.with_provenance(kind.provenance()))).collect::<Vec<_>>())
+        },
+        |found| found.into_iter().try_for_each(|found| sink.add(found)),
+    )?;
+    Ok(Read { digest, files: files.list.len() as u64 })
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use arrow::array::RecordBatch;
-use codepair_runtime::{Context, DatasetWriter, text_column};
+use codepair_runtime::{Context, RowWriter, text_column};
 use codepair_schemas::rows::{Duplicate, Example, Rejected};
 
 use crate::candidates::{Key, normal_code, normal_text};
@@ -35,7 +35,7 @@ pub(crate) fn write(
         verdicts,
         examples: Vec::new(),
         rejected: Vec::new(),
-        duplicates: context.attempt.writer("duplicates")?,
+        duplicates: context.attempt.row_writer()?,
         position: 0,
     };
     for columns in &DATASETS {
@@ -50,10 +50,10 @@ pub(crate) fn write(
     for row in &rejected {
         context.attempt.count_rejected(&row.reason, 1);
     }
-    context.attempt.finish(duplicates)?;
-    context.attempt.write_rows(&rejected)?;
-    context.attempt.write_rows(&examples)?;
+    context.attempt.finish_rows(duplicates)?;
     tracing::info!("{} examples, {} rows rejected", examples.len(), rejected.len());
+    context.attempt.write_rows(rejected)?;
+    context.attempt.write_rows(examples.iter().cloned())?;
     Ok(examples)
 }
 
@@ -62,7 +62,7 @@ struct Pass<'a> {
     verdicts: &'a [Verdict],
     examples: Vec<Example>,
     rejected: Vec<Rejected>,
-    duplicates: DatasetWriter,
+    duplicates: RowWriter<Duplicate>,
     position: usize,
 }
 
@@ -92,7 +92,7 @@ impl Pass<'_> {
                 }),
                 Verdict::Duplicate { kind, near } => {
                     let (kept_id, neighbour_id) = (&self.keys[near.kept].id, &self.keys[near.neighbour].id);
-                    self.duplicates.push(&Duplicate {
+                    self.duplicates.push(Duplicate {
                         id: key.id.clone(),
                         ordinal: self.position as u64,
                         kind: (*kind).to_owned(),

@@ -68,21 +68,21 @@ fn inputs(store: &Store) {
         ..SyntheticPair::default()
     };
     testing::publish(store, "ingest", |attempt| {
-        attempt.write_rows(&functions)?;
-        attempt.write_rows(&[
+        attempt.write_rows(functions.clone())?;
+        attempt.write_rows([
             problem(0, "task", "train", "Add two numbers.", "def add(a, b):\n    return a + b"),
             problem(1, "hidden", "test", LEAK, "def checksum(path):\n    pass"),
         ])
     })
     .unwrap();
     testing::publish(store, "synth", |attempt| {
-        attempt.write_rows(&[
+        attempt.write_rows([
             pair(0, "child", "plain", "positive", "def plain():\n    return 0 + 1"),
             pair(1, "twin", "plain", "positive", "def plain():\n    return 0 + 1"),
             pair(2, "wrong", "plain", "negative", "def plain():\n    return 0 + 1"),
             pair(3, "orphan", "near", "positive", "def orphan():\n    return 5"),
         ])?;
-        attempt.write_rows::<Request>(&[])
+        attempt.write_rows::<Request>([])
     })
     .unwrap();
 }
@@ -146,11 +146,11 @@ fn empty_inputs_give_empty_outputs() {
     let config = Config::parse("name = \"t\"\n", &folder.path().join("c.toml"), &[]).unwrap();
     testing::on_each_store(folder.path(), |store| {
         testing::publish(store, "ingest", |attempt| {
-            attempt.write_rows::<Function>(&[])?;
-            attempt.write_rows::<Problem>(&[])
+            attempt.write_rows::<Function>([])?;
+            attempt.write_rows::<Problem>([])
         })
         .unwrap();
-        testing::publish(store, "synth", |attempt| attempt.write_rows::<SyntheticPair>(&[])).unwrap();
+        testing::publish(store, "synth", |attempt| attempt.write_rows::<SyntheticPair>([])).unwrap();
         let manifest =
             testing::run::<Prepare>(store, &config, None, &["functions", "problems", "synthetic_pairs"]).unwrap();
         assert_eq!(manifest.rows("examples") + manifest.rows("rejected"), 0);

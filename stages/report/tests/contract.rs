@@ -11,14 +11,14 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
     let config = Config::parse("name = \"t\"\n", &folder.path().join("c.toml"), &[]).unwrap();
     let store = Store::memory();
     testing::publish(&store, "ingest", |attempt| {
-        attempt.write_rows(&[Source {
+        attempt.write_rows([Source {
             source: "s".into(),
             kind: "jsonl".into(),
             rows_read: 1234567,
             digest: "0".repeat(64),
             ..Source::default()
         }])?;
-        attempt.write_rows(&[Rejected {
+        attempt.write_rows([Rejected {
             stage: "ingest".into(),
             source: "s".into(),
             reason: "syntax_error".into(),
@@ -26,11 +26,11 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         }])
     })
     .unwrap();
-    testing::publish(&store, "synth", |attempt| attempt.write_rows::<Rejected>(&[])).unwrap();
+    testing::publish(&store, "synth", |attempt| attempt.write_rows::<Rejected>([])).unwrap();
     let hostile = "<script>alert(1)</script>";
     testing::publish(&store, "prepare", |attempt| {
-        attempt.write_rows::<Rejected>(&[])?;
-        attempt.write_rows(&[Example {
+        attempt.write_rows::<Rejected>([])?;
+        attempt.write_rows([Example {
             id: "e".into(),
             text: hostile.into(),
             name: "f".into(),
@@ -50,8 +50,8 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
             count: 7,
             signature: "how exactly".into(),
         };
-        attempt.write_rows(&[score("mrr", 0.4321), score("mrr_of_random", 0.1)])?;
-        attempt.write_rows(&[Ranking {
+        attempt.write_rows([score("mrr", 0.4321), score("mrr_of_random", 0.1)])?;
+        attempt.write_rows([Ranking {
             model: "bm25".into(),
             query_id: "e".into(),
             candidate_id: "e".into(),
@@ -59,8 +59,8 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
             relevant: true,
             ..Ranking::default()
         }])?;
-        attempt.write_rows::<Prediction>(&[])?;
-        attempt.write_rows::<Attention>(&[])
+        attempt.write_rows::<Prediction>([])?;
+        attempt.write_rows::<Attention>([])
     })
     .unwrap();
     let datasets = ["sources", "rejected", "examples", "scores", "predictions", "rankings", "attention"];

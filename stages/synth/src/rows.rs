@@ -134,8 +134,8 @@ impl Made {
         for row in &self.rejected {
             attempt.count_rejected(&row.reason, 1);
         }
-        attempt.write_rows(&self.pairs)?;
-        attempt.write_rows(&self.requests)?;
-        attempt.write_rows(&self.rejected)
+        attempt.write_rows(self.pairs)?;
+        attempt.write_rows(self.requests)?;
+        attempt.write_rows(self.rejected)
     }
 }

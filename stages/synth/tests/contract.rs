@@ -21,13 +21,13 @@ fn function(ordinal: u64, split: &str, docstring: &str, code: &str) -> Function 
 fn inputs(store: &Store) {
     let total = "def total(items):\n    out = 0\n    for item in items:\n        if item > 0:\n            out = out + item\n    return out";
     testing::publish(store, "ingest", |attempt| {
-        attempt.write_rows(&[
+        attempt.write_rows([
             function(0, "train", "Sum the items.", total),
             function(1, "train", "Return one of the items.", "def one(items):\n    return items[0]"),
             function(2, "test", "Sum all items.", total),
             function(3, "train", "", total),
         ])?;
-        attempt.write_rows::<Problem>(&[])
+        attempt.write_rows::<Problem>([])
     })
     .unwrap();
 }

@@ -91,7 +91,7 @@ fn publish(context: &mut Context, card: &ModelCard, weights: Vec<u8>, progress: 
     let source = context.read_file("tokenizers", &format!("{}.json", card.source.tokenizer))?.to_vec();
     let target = context.read_file("tokenizers", &format!("{}.json", card.target.tokenizer))?.to_vec();
     let attempt = &mut context.attempt;
-    attempt.write_rows(&progress.rows)?;
+    attempt.write_rows(progress.rows.iter().cloned())?;
     attempt.add_file("models", "model.safetensors", weights)?;
     attempt.add_file("models", "config.json", serde_json::to_vec_pretty(card)?)?;
     attempt.add_file("models", "source_tokenizer.json", source)?;

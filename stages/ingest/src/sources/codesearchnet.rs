@@ -1,101 +1,277 @@
-//! CodeSearchNet (Husain et al., 2019): its `.jsonl.gz` tree, a zip of it, or either behind a URL.
+//! CodeSearchNet (Husain et al., 2019): its `.jsonl.gz` tree, a zip of it, Hugging Face's Parquet, or these behind a URL.
 //!
 //! `code` holds the docstring: it is cut out, or a model would read its target.
 
 use anyhow::Result;
-use codepair_code::cut_docstring;
+use codepair_code::find_docstring;
 use codepair_runtime::{Config, cache_folder, config_error, input_error};
-use codepair_schemas::rows::Function;
+use codepair_schemas::rows::{Function, Judgment, Query};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, download, lines};
-use crate::files::{self, Patterns, SourceFile};
+use super::lines::{self, Lines};
+use super::records::{self, Records};
+use super::table::{self, Table};
+use super::{Found, Kind, download, line_feeds};
+use crate::files::{self, Files, Opened, Patterns, SourceFile};
 use crate::split::group;
 
-/// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`, or `<language>/**/*.parquet`; and where
+/// they are there, `annotationStore.csv` and `queries.csv`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Codesearchnet {
     /// The folder or URL above `<language>`, or a zip.
     #[serde(skip_serializing)]
     path: String,
+    /// Of python, java, javascript, go, php and ruby.
+    languages: Vec<String>,
+    /// Read `<language>_dedupe_definitions_v2.pkl` as well: all definitions, documented or not, to be searched.
+    definitions: bool,
+    licence: String,
+    origin: String,
 }
 
-const LANGUAGE: &str = "python";
+impl Default for Codesearchnet {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            languages: vec!["python".to_owned()],
+            definitions: false,
+            licence: "of each repository".to_owned(),
+            origin: "CodeSearchNet, github.com/github/CodeSearchNet".to_owned(),
+        }
+    }
+}
+
+const LANGUAGES: [&str; 6] = ["go", "java", "javascript", "php", "python", "ruby"];
 const SPLITS: [&str; 3] = ["test", "train", "valid"];
 
-#[derive(Deserialize)]
+/// A row; Hugging Face has other names for the same.
+#[derive(Default, Deserialize)]
 struct Line {
+    #[serde(alias = "repository_name")]
     repo: String,
+    #[serde(alias = "func_path_in_repository")]
     path: String,
     func_name: String,
     language: String,
+    #[serde(alias = "func_code_string")]
     code: String,
+    #[serde(alias = "func_documentation_string")]
     docstring: String,
+    #[serde(alias = "split_name")]
     partition: String,
+    #[serde(alias = "func_code_url")]
     url: String,
 }
 
+/// A row of the pickled definitions.
+#[derive(Deserialize)]
+pub(crate) struct Definition {
+    nwo: String,
+    path: String,
+    language: String,
+    identifier: String,
+    docstring: String,
+    function: String,
+    url: String,
+}
+
+/// The columns of Hugging Face's Parquet, in the order of [`Line`]'s fields.
+const COLUMNS: [&str; 8] = [
+    "repository_name",
+    "func_path_in_repository",
+    "func_name",
+    "language",
+    "func_code_string",
+    "func_documentation_string",
+    "split_name",
+    "func_code_url",
+];
+
+pub(crate) enum Piece {
+    Lines(Lines),
+    Table(Table),
+    Annotations(Records),
+    Queries(Records),
+    Definitions(Vec<Definition>),
+}
+
 impl Kind for Codesearchnet {
-    fn files(&self, config: &Config) -> Result<Vec<SourceFile>> {
+    type Piece = Piece;
+
+    fn files(&self, config: &Config) -> Result<Files> {
         if self.path.is_empty() {
             return Err(config_error("path is missing: the folder above python/final/jsonl, a zip, or a URL"));
         }
-        if download::is_url(&self.path) && !self.path.ends_with(".zip") {
-            return remote_tree(&self.path);
+        if let Some(unknown) = self.languages.iter().find(|language| !LANGUAGES.contains(&language.as_str())) {
+            return Err(config_error(format!("languages: {unknown:?} is none of {}", LANGUAGES.join(", "))));
         }
-        let include = format!("**/{LANGUAGE}/final/jsonl/{{train,valid,test}}/*.jsonl.gz");
-        files::find(config, &self.path, &Patterns::new(&[include], &[])?)
+        let patterns = self.patterns()?;
+        if download::is_url(&self.path) && !self.path.ends_with(".zip") && !self.path.ends_with(".parquet") {
+            return self.remote_tree(patterns);
+        }
+        files::find(config, &self.path, patterns, false)
     }
 
-    fn rows(&self, file: &str, content: &[u8]) -> Result<Vec<Found>> {
-        lines::parse(file, content, row)
+    fn provenance(&self) -> (&str, &str) {
+        (&self.licence, &self.origin)
+    }
+
+    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        let name = file.name().to_owned();
+        match name.rsplit(['/', '.']).next().unwrap_or_default() {
+            "parquet" => table::cut(file, &COLUMNS, &mut |table| emit(Piece::Table(table))),
+            "pkl" => definitions(file, emit),
+            "csv" if name.ends_with("queries.csv") => {
+                records::cut(file, b',', &mut |records| emit(Piece::Queries(records)))
+            }
+            "csv" => records::cut(file, b',', &mut |records| emit(Piece::Annotations(records))),
+            _ => lines::cut(file, &mut |lines| emit(Piece::Lines(lines))),
+        }
+    }
+
+    fn rows(&self, piece: Piece) -> Result<Vec<Found>> {
+        match piece {
+            Piece::Lines(lines) => lines::parse(&lines, |place, line| self.row(place, line)),
+            Piece::Table(table) => {
+                let cell = |column, row| table.text(column, row).unwrap_or_default().to_owned();
+                let row = |row| self.row(table.place(row), Line::from_cells(COLUMNS.map(|column| cell(column, row))));
+                Ok((0..table.rows).map(row).collect())
+            }
+            Piece::Annotations(records) => Ok(each(&records, |record| annotation(&records, record))),
+            Piece::Queries(records) => Ok(each(&records, |record| {
+                let text = records.text(record, "query").ok_or("there is no column query")?.to_owned();
+                Ok(Found::Query(Query { text, split: "test".to_owned(), ..Query::default() }))
+            })),
+            Piece::Definitions(definitions) => Ok(definitions.into_iter().map(definition).collect()),
+        }
     }
 }
 
-/// A web server lists nothing, but the files are numbered from 0.
-fn remote_tree(base: &str) -> Result<Vec<SourceFile>> {
-    let mut found = Vec::new();
-    for split in SPLITS {
-        for number in 0.. {
-            let name = format!("{LANGUAGE}/final/jsonl/{split}/{LANGUAGE}_{split}_{number}.jsonl.gz");
-            let url = format!("{}/{name}", base.trim_end_matches('/'));
-            match download::fetch(&url, &cache_folder().join("downloads"))? {
-                Some(path) => found.push(files::on_disk(&path, name)?),
-                None => break,
+impl Line {
+    fn from_cells(cells: [String; 8]) -> Self {
+        let [repo, path, func_name, language, code, docstring, partition, url] = cells;
+        Self { repo, path, func_name, language, code, docstring, partition, url }
+    }
+}
+
+impl Codesearchnet {
+    fn patterns(&self) -> Result<Patterns> {
+        let mut include = vec!["**/annotationStore.csv".to_owned(), "**/queries.csv".to_owned()];
+        for language in &self.languages {
+            include.push(format!("**/{language}/final/jsonl/{{train,valid,test}}/*.jsonl.gz"));
+            include.push(format!("**/{language}/**/*.parquet"));
+            if self.definitions {
+                include.push(format!("**/{language}_dedupe_definitions_v2.pkl"));
             }
         }
+        Patterns::new(&include, &[])
     }
-    if found.is_empty() {
-        return Err(input_error(format!("{base} has no {LANGUAGE}/final/jsonl/train/{LANGUAGE}_train_0.jsonl.gz")));
+
+    /// A web server lists nothing, but the files are numbered from 0.
+    fn remote_tree(&self, patterns: Patterns) -> Result<Files> {
+        let base = self.path.trim_end_matches('/');
+        let mut list = Vec::new();
+        for (language, split) in self.languages.iter().flat_map(|language| SPLITS.map(|split| (language, split))) {
+            for number in 0.. {
+                let name = format!("{language}/final/jsonl/{split}/{language}_{split}_{number}.jsonl.gz");
+                match download::fetch(&format!("{base}/{name}"), &cache_folder().join("downloads"))? {
+                    Some(path) => list.push(SourceFile::new(&path, name)?),
+                    None => break,
+                }
+            }
+        }
+        if list.is_empty() {
+            let language = self.languages.first().map_or("python", String::as_str);
+            let wanted = format!("{language}/final/jsonl/train/{language}_train_0.jsonl.gz");
+            return Err(input_error(format!("{base} has no {wanted}")));
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Files { list, patterns, checkout: None })
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+
+    fn row(&self, place: String, line: Line) -> Found {
+        let reject = |reason, detail| Found::Rejected { place: place.clone(), reason, detail };
+        if !self.languages.contains(&line.language) {
+            return reject("unsupported_language", line.language);
+        }
+        let split = match line.partition.as_str() {
+            "valid" | "validation" => "validation",
+            "train" => "train",
+            "test" => "test",
+            other => return reject("unknown_split", other.to_owned()),
+        };
+        match function(line, split) {
+            Ok(function) => Found::Function(function),
+            Err(detail) => reject("syntax_error", detail),
+        }
+    }
 }
 
-fn row(place: String, line: Line) -> Found {
-    let reject = |reason, detail| Found::Rejected { place: place.clone(), reason, detail };
-    if line.language != LANGUAGE {
-        return reject("unsupported_language", line.language);
+/// Judgments are kept in all languages: they are few, and those of functions that are not there match nothing.
+fn annotation(records: &Records, record: &csv::StringRecord) -> Result<Found, String> {
+    let cell = |column: &str| records.text(record, column).ok_or(format!("there is no column {column}"));
+    let relevance = cell("Relevance")?;
+    Ok(Found::Judgment(Judgment {
+        query: cell("Query")?.to_owned(),
+        language: cell("Language")?.to_lowercase(),
+        url: cell("GitHubUrl")?.to_owned(),
+        relevance: relevance.parse().map_err(|_| format!("relevance {relevance:?} is no number"))?,
+        notes: cell("Notes")?.to_owned(),
+        ..Judgment::default()
+    }))
+}
+
+/// Each record as a row.
+fn each(records: &Records, row: impl Fn(&csv::StringRecord) -> Result<Found, String>) -> Vec<Found> {
+    let found = records.list.iter().map(|(line, record)| {
+        let row = record.as_ref().map_err(Clone::clone).and_then(&row);
+        row.unwrap_or_else(|detail| Found::Rejected { place: records.place(*line), reason: "wrong_fields", detail })
+    });
+    found.collect()
+}
+
+fn function(line: Line, split: &str) -> Result<Function, String> {
+    let mut code = line_feeds(line.code);
+    // In the other languages the comment stands before the function, and is not in `code`.
+    if line.language == "python" {
+        let docstring = find_docstring(&code).map_err(|error| error.to_string())?;
+        docstring.iter().for_each(|docstring| docstring.cut_from(&mut code));
     }
-    let split = match line.partition.as_str() {
-        "valid" => "validation",
-        split @ ("train" | "test") => split,
-        other => return reject("unknown_split", other.to_owned()),
-    };
-    match cut_docstring(&line.code.replace("\r\n", "\n")) {
-        Ok((code, _)) => Found::Function(Function {
-            group: group(&line.repo, if line.path.is_empty() { &line.url } else { &line.path }),
-            repo: line.repo,
-            path: line.path,
-            name: line.func_name,
-            language: line.language,
-            url: line.url,
-            code: code.trim_end().to_owned(),
-            docstring: line.docstring,
-            split: split.to_owned(),
-            ..Function::default()
-        }),
-        Err(error) => reject("syntax_error", error.to_string()),
+    code.truncate(code.trim_end().len());
+    Ok(Function {
+        group: group(&line.repo, if line.path.is_empty() { &line.url } else { &line.path }),
+        repo: line.repo,
+        path: line.path,
+        name: line.func_name,
+        language: line.language,
+        url: line.url,
+        code,
+        docstring: line.docstring,
+        split: split.to_owned(),
+        ..Function::default()
+    })
+}
+
+/// The list is pickled as a whole, so it is in memory as a whole. Nothing in it is executed.
+fn definitions(file: &mut Opened, emit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+    let options = serde_pickle::DeOptions::new();
+    let all: Vec<Definition> = serde_pickle::from_reader(&mut *file, options).map_err(|error| file.damaged(&error))?;
+    let mut all = all.into_iter().peekable();
+    while all.peek().is_some() {
+        emit(Piece::Definitions(all.by_ref().take(1024).collect()))?;
+    }
+    Ok(())
+}
+
+/// Definitions are there to be searched, not to learn from: most of the documented ones are rows of the splits too.
+fn definition(definition: Definition) -> Found {
+    let Definition { nwo: repo, path, language, identifier, docstring, function: code, url } = definition;
+    let place = url.clone();
+    let line = Line { repo, path, func_name: identifier, language, code, docstring, partition: String::new(), url };
+    match function(line, "corpus") {
+        Ok(function) => Found::Function(function),
+        Err(detail) => Found::Rejected { place, reason: "syntax_error", detail },
     }
 }

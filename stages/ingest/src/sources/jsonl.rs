@@ -1,17 +1,19 @@
 //! JSON lines of any shape, their fields mapped in the config.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
-use codepair_code::cut_docstring;
-use codepair_runtime::{Config, config_error};
-use codepair_schemas::rows::Function;
+use codepair_runtime::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Found, Kind, lines};
-use crate::files::{self, Patterns, SourceFile};
-use crate::split::{Shares, group};
+use super::lines::{self, Lines};
+use super::mapped::Columns;
+use super::{Found, Kind};
+use crate::files::{self, Files, Opened, Patterns};
+use crate::split::Shares;
 
-/// A file or folder of `.jsonl` and `.jsonl.gz`.
+/// A file, folder or archive of `.jsonl` and `.jsonl.gz`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jsonl {
@@ -22,71 +24,40 @@ pub struct Jsonl {
     columns: Columns,
     /// Shares of validation and test, where no field holds the split.
     shares: Shares,
-}
-
-/// Names of fields; `code` and `docstring` are needed.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Columns {
-    code: String,
-    docstring: String,
-    name: Option<String>,
-    repo: Option<String>,
-    path: Option<String>,
-    url: Option<String>,
-    split: Option<String>,
+    /// What the licence column says where no field does.
+    licence: String,
+    /// What the origin column says.
+    origin: String,
 }
 
 impl Kind for Jsonl {
-    fn files(&self, config: &Config) -> Result<Vec<SourceFile>> {
-        if self.columns.code.is_empty() || self.columns.docstring.is_empty() {
-            return Err(config_error(
-                "columns need code and docstring: columns = { code = \"source\", docstring = \"doc\" }",
-            ));
-        }
-        let include = ["**/*.jsonl", "**/*.jsonl.gz"].map(str::to_owned);
-        files::find(config, &self.path, &Patterns::new(&include, &[])?)
+    type Piece = Lines;
+
+    fn files(&self, config: &Config) -> Result<Files> {
+        self.columns.check()?;
+        files::find(config, &self.path, Patterns::new(&["**/*.jsonl", "**/*.jsonl.gz"], &[""; 0])?, false)
     }
 
-    fn rows(&self, file: &str, content: &[u8]) -> Result<Vec<Found>> {
-        lines::parse(file, content, |place, line: Map<String, Value>| {
-            self.row(file, &line).unwrap_or_else(|(reason, detail)| Found::Rejected { place, reason, detail })
+    fn provenance(&self) -> (&str, &str) {
+        (&self.licence, &self.origin)
+    }
+
+    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
+        lines::cut(file, emit)
+    }
+
+    fn rows(&self, lines: Lines) -> Result<Vec<Found>> {
+        lines::parse(&lines, |place, line: Map<String, Value>| {
+            self.columns.row(
+                &lines.file,
+                || place,
+                self.shares,
+                |column| match line.get(column) {
+                    Some(Value::String(text)) => Ok(Some(Cow::Borrowed(text.as_str()))),
+                    Some(_) => Err(format!("field {column} is no text")),
+                    None => Ok(None),
+                },
+            )
         })
-    }
-}
-
-impl Jsonl {
-    fn row(&self, file: &str, line: &Map<String, Value>) -> Result<Found, (&'static str, String)> {
-        let columns = &self.columns;
-        let needed = |field: &str| match line.get(field) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(_) => Err(("wrong_fields", format!("field {field} is no text"))),
-            None => Err(("wrong_fields", format!("field {field} is missing"))),
-        };
-        let wanted = |field: &Option<String>| field.as_deref().map_or(Ok(String::new()), needed);
-        let code = needed(&columns.code)?.replace("\r\n", "\n");
-        let (code, inner) = cut_docstring(&code).map_err(|error| ("syntax_error", error.to_string()))?;
-        let docstring = needed(&columns.docstring)?;
-        let (repo, path) = (wanted(&columns.repo)?, wanted(&columns.path)?);
-        let group = group(&repo, if path.is_empty() { file } else { &path });
-        let split = match wanted(&columns.split)?.as_str() {
-            "" => self.shares.split(&group),
-            "train" => "train",
-            "valid" | "validation" | "dev" => "validation",
-            "test" => "test",
-            other => return Err(("unknown_split", other.to_owned())),
-        };
-        Ok(Found::Function(Function {
-            name: wanted(&columns.name)?,
-            language: "python".to_owned(),
-            url: wanted(&columns.url)?,
-            code: code.trim_end().to_owned(),
-            docstring: if docstring.is_empty() { inner.unwrap_or_default() } else { docstring },
-            split: split.to_owned(),
-            group,
-            repo,
-            path,
-            ..Function::default()
-        }))
     }
 }

@@ -5,12 +5,13 @@ use codepair_runtime::Config;
 use codepair_schemas::rows::Problem;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, lines};
-use crate::files::{self, Patterns, SourceFile};
+use super::lines::{self, Lines};
+use super::{Found, Kind, line_feeds};
+use crate::files::{self, Files, Opened, Patterns};
 use crate::split::Shares;
 
-/// `mbpp.jsonl`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// `mbpp.jsonl`, or the sanitized subset `sanitized-mbpp.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mbpp {
     /// The file, or its URL.
@@ -18,6 +19,15 @@ pub struct Mbpp {
     path: String,
     /// Shares of validation and test, by a hash of the task's number; without it MBPP's official splits.
     shares: Option<Shares>,
+    licence: String,
+    origin: String,
+}
+
+impl Default for Mbpp {
+    fn default() -> Self {
+        let (licence, origin) = ("CC-BY-4.0".to_owned(), "MBPP, github.com/google-research".to_owned());
+        Self { path: String::new(), shares: None, licence, origin }
+    }
 }
 
 #[derive(Deserialize)]
@@ -28,42 +38,61 @@ struct Line {
     task_id: i64,
     #[serde(default)]
     test_setup_code: String,
+    /// What the sanitized subset has in its place.
+    #[serde(default)]
+    test_imports: Vec<String>,
     test_list: Vec<String>,
     #[serde(default)]
     challenge_test_list: Vec<String>,
 }
 
 impl Kind for Mbpp {
-    fn files(&self, config: &Config) -> Result<Vec<SourceFile>> {
-        files::find(config, &self.path, &Patterns::new(&["**/*.jsonl".to_owned()], &[])?)
+    type Piece = Lines;
+
+    fn files(&self, config: &Config) -> Result<Files> {
+        files::find(config, &self.path, Patterns::new(&["**/*mbpp*.jsonl", "**/*mbpp*.json"], &[""; 0])?, false)
     }
 
-    fn rows(&self, file: &str, content: &[u8]) -> Result<Vec<Found>> {
-        lines::parse(file, content, |place, line: Line| {
-            let group = format!("task-{}", line.task_id);
-            let split = match self.shares {
-                Some(shares) => Some(shares.split(&group)),
-                None => official_split(line.task_id),
-            };
-            let Some(split) = split else {
-                return Found::Rejected {
-                    place,
-                    reason: "unknown_split",
-                    detail: format!("task {} is in none of MBPP's splits", line.task_id),
-                };
-            };
-            Found::Problem(Problem {
-                task_id: line.task_id,
-                text: line.text,
-                // Nearly all of MBPP's code has CRLF.
-                code: line.code.replace("\r\n", "\n"),
-                test_setup_code: line.test_setup_code.replace("\r\n", "\n"),
-                test_list: line.test_list,
-                challenge_test_list: line.challenge_test_list,
-                group,
-                split: split.to_owned(),
-                ..Problem::default()
-            })
+    fn provenance(&self) -> (&str, &str) {
+        (&self.licence, &self.origin)
+    }
+
+    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
+        if file.name().ends_with(".json") { lines::whole(file, emit) } else { lines::cut(file, emit) }
+    }
+
+    fn rows(&self, lines: Lines) -> Result<Vec<Found>> {
+        if lines.file.ends_with(".json") {
+            lines::parse_array(&lines, |place, line| self.row(place, line))
+        } else {
+            lines::parse(&lines, |place, line| self.row(place, line))
+        }
+    }
+}
+
+impl Mbpp {
+    fn row(&self, place: String, line: Line) -> Found {
+        let group = format!("task-{}", line.task_id);
+        let split = match self.shares {
+            Some(shares) => Some(shares.split(&group)),
+            None => official_split(line.task_id),
+        };
+        let Some(split) = split else {
+            let detail = format!("task {} is in none of MBPP's splits", line.task_id);
+            return Found::Rejected { place, reason: "unknown_split", detail };
+        };
+        let setup = if line.test_imports.is_empty() { line.test_setup_code } else { line.test_imports.join("\n") };
+        Found::Problem(Problem {
+            task_id: line.task_id,
+            text: line.text,
+            // Nearly all of MBPP's code has CRLF.
+            code: line_feeds(line.code),
+            test_setup_code: line_feeds(setup),
+            test_list: line.test_list,
+            challenge_test_list: line.challenge_test_list,
+            group,
+            split: split.to_owned(),
+            ..Problem::default()
         })
     }
 }

@@ -65,7 +65,7 @@ impl Ledger {
 fn as_parquet(rows: &[Request]) -> Result<bytes::Bytes> {
     let memory = Store::memory();
     let mut attempt = Attempt::new(&memory, "ledger", "ledger");
-    attempt.write_rows(rows)?;
+    attempt.write_rows(rows.iter().cloned())?;
     let (Published::Ours(manifest) | Published::Theirs(manifest)) = attempt.publish(|_| {})?;
     manifest.read(&memory, &manifest.outputs[0])
 }

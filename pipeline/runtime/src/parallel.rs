@@ -1,0 +1,109 @@
+//! Work on all cores that comes out in the order in which it went in, with a bound on what is under way.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use anyhow::{Result, anyhow};
+
+/// Makes pieces on one thread, maps them on `threads` others, and hands the results on in the order of the pieces, on the
+/// calling thread. At most a few pieces a thread are in memory at once.
+///
+/// # Errors
+/// The first error of any of the three, in the order of the pieces.
+pub fn ordered<P: Send, R: Send>(
+    threads: usize,
+    produce: impl FnOnce(&mut dyn FnMut(P) -> Result<()>) -> Result<()> + Send,
+    map: impl Fn(P) -> Result<R> + Sync,
+    mut consume: impl FnMut(R) -> Result<()>,
+) -> Result<()> {
+    let threads = threads.max(1);
+    let (work, todo) = sync_channel::<(P, SyncSender<Result<R>>)>(threads);
+    let (line, results) = sync_channel::<Receiver<Result<R>>>(2 * threads);
+    let todo = Mutex::new(todo);
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(move || {
+            produce(&mut |piece| {
+                let (result, slot) = sync_channel(1);
+                let stopped = || anyhow!("the work ended early");
+                line.send(slot).map_err(|_| stopped())?;
+                work.send((piece, result)).map_err(|_| stopped())
+            })
+        });
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((piece, result)) = take(&todo) {
+                    // Nobody waits for it where the work ended early.
+                    let _ = result.send(map(piece));
+                }
+            });
+        }
+        let mut consumed = Ok(());
+        for slot in &results {
+            // A slot without a result is that of a worker that panicked; the scope passes the panic on.
+            let Ok(result) = slot.recv() else { break };
+            consumed = result.and_then(&mut consume);
+            if consumed.is_err() {
+                break;
+            }
+        }
+        drop(results);
+        let produced = producer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        consumed.and(produced)
+    })
+}
+
+fn take<T>(todo: &Mutex<Receiver<T>>) -> Option<T> {
+    todo.lock().ok()?.recv().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn squares(threads: usize, until: usize, fail_at: Option<usize>) -> (Result<()>, Vec<usize>) {
+        let mut seen = Vec::new();
+        let done = ordered(
+            threads,
+            |emit| (0..until).try_for_each(emit),
+            |n| if Some(n) == fail_at { Err(anyhow!("no {n}")) } else { Ok(n * n) },
+            |square| {
+                seen.push(square);
+                Ok(())
+            },
+        );
+        (done, seen)
+    }
+
+    #[test]
+    fn results_come_in_order_and_errors_end_the_work() {
+        for threads in [1, 2, 16] {
+            let (done, seen) = squares(threads, 1000, None);
+            done.unwrap();
+            assert_eq!(seen, (0..1000).map(|n| n * n).collect::<Vec<_>>());
+            let (done, seen) = squares(threads, 1000, Some(7));
+            assert_eq!((done.unwrap_err().to_string().as_str(), seen.len()), ("no 7", 7));
+        }
+        let failing = ordered(2, |_: &mut dyn FnMut(u8) -> Result<()>| Err(anyhow!("no file")), Ok, |_| Ok(()));
+        assert_eq!(failing.unwrap_err().to_string(), "no file");
+    }
+
+    #[test]
+    fn few_pieces_are_under_way_at_once() {
+        let (made, used, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let produce = |emit: &mut dyn FnMut(()) -> Result<()>| {
+            (0..500).try_for_each(|_| {
+                let open = made.fetch_add(1, Ordering::SeqCst) + 1 - used.load(Ordering::SeqCst);
+                most.fetch_max(open, Ordering::SeqCst);
+                emit(())
+            })
+        };
+        let consume = |()| {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+            used.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        ordered(2, produce, Ok, consume).unwrap();
+        assert!((2..=10).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    }
+}

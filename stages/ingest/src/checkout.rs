@@ -1,0 +1,91 @@
+//! A git checkout as a source: the files git knows of, under the address and commit they came from.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::files::{Patterns, SourceFile};
+
+/// Where a checkout came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checkout {
+    /// `owner/name`, as far as the remote says it.
+    pub(crate) repository: String,
+    /// The remote's web address; empty where there is no remote.
+    address: String,
+    commit: String,
+}
+
+impl Checkout {
+    /// The checkout whose top is `folder`; nothing where it is none, or git is not there.
+    pub(crate) fn find(folder: &Path) -> Option<Self> {
+        if !folder.join(".git").exists() {
+            return None;
+        }
+        let commit = git(folder, &["rev-parse", "HEAD"]).ok()?;
+        let remote = git(folder, &["config", "--get", "remote.origin.url"]).unwrap_or_default();
+        Some(Self::new(&remote, commit.trim(), folder))
+    }
+
+    fn new(remote: &str, commit: &str, folder: &Path) -> Self {
+        let remote = remote.trim().trim_end_matches('/').trim_end_matches(".git");
+        let place = match remote.split_once("://") {
+            // Whoever is named before the @ is nobody's business.
+            Some((_, rest)) => rest.rsplit_once('@').map_or(rest, |(_, place)| place).to_owned(),
+            None => remote.rsplit_once('@').map_or(String::new(), |(_, place)| place.replacen(':', "/", 1)),
+        };
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let repository = place.split_once('/').map_or(name, |(_, path)| path.to_owned());
+        let address = if place.contains('.') { format!("https://{place}") } else { String::new() };
+        Self { repository, address, commit: commit.to_owned() }
+    }
+
+    /// The address of a file at the commit.
+    pub(crate) fn url(&self, file: &str) -> String {
+        if self.address.is_empty() { file.to_owned() } else { format!("{}/blob/{}/{file}", self.address, self.commit) }
+    }
+
+    /// The files that git tracks, as they lie there now.
+    pub(crate) fn files(&self, folder: &Path, patterns: &Patterns) -> Result<Vec<SourceFile>> {
+        let names = git(folder, &["ls-files", "-z"])?;
+        let mut files = Vec::new();
+        for name in names.split('\0').filter(|name| !name.is_empty() && patterns.fits(name)) {
+            let path = folder.join(name);
+            // Links and submodules are left out, and so is what was deleted since.
+            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+                files.push(SourceFile::new(&path, name.to_owned())?);
+            }
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(files)
+    }
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new("git").arg("-C").arg(folder).args(arguments).output()?;
+    if !output.status.success() {
+        bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remotes_become_addresses() {
+        for (remote, repository, url) in [
+            ("https://github.com/owner/name.git\n", "owner/name", "https://github.com/owner/name/blob/c0/a.py"),
+            ("git@github.com:owner/name.git", "owner/name", "https://github.com/owner/name/blob/c0/a.py"),
+            ("https://user:secret@host.org/o/n/", "o/n", "https://host.org/o/n/blob/c0/a.py"),
+            ("ssh://git@host.org/o/n", "o/n", "https://host.org/o/n/blob/c0/a.py"),
+            ("/some/where/name", "here", "a.py"),
+            ("", "here", "a.py"),
+        ] {
+            let checkout = Checkout::new(remote, "c0", Path::new("/x/here"));
+            assert_eq!((checkout.repository.as_str(), checkout.url("a.py").as_str()), (repository, url), "{remote}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Every kind of source, on files written by the test; and the shared data's counts, where it is there.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::Float64Type;
+use codepair_ingest::Ingest;
+use codepair_runtime::{Config, ExitStatus, Manifest, Store, exit_status, read_output, run_stage, text_column};
+
+/// Ingests one source, whose table's lines are given, into a new store.
+fn ingest(folder: &Path, table: &str) -> anyhow::Result<(Store, Manifest)> {
+    let text = format!("name = \"t\"\n[ingest.s]\n{table}\n");
+    let config = Config::parse(&text, &folder.join("c.toml"), &[])?;
+    let store = Store::memory();
+    let manifest = run_stage::<Ingest>(&store, &config, None, &[], None)?;
+    Ok((store, manifest))
+}
+
+fn column((store, manifest): &(Store, Manifest), dataset: &str, name: &str) -> Vec<String> {
+    let batches = read_output(store, manifest, dataset, &[]).unwrap();
+    let values = |batch| text_column(batch, name).unwrap().iter().map(|v| v.unwrap().to_owned()).collect::<Vec<_>>();
+    batches.iter().flat_map(values).collect()
+}
+
+fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, content).unwrap();
+}
+
+fn gz(content: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    writer.write_all(content).unwrap();
+    writer.finish().unwrap()
+}
+
+fn zip(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in files {
+        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(content.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut writer = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        writer.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+fn parquet(columns: &[(&str, &[&str])]) -> Vec<u8> {
+    let columns =
+        columns.iter().map(|(name, values)| (*name, Arc::new(StringArray::from(values.to_vec())) as ArrayRef));
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+const MODULE: &str = "def f(a):\n    \"\"\"Say.\"\"\"\n    return a\n";
+
+#[test]
+fn trees_are_read_out_of_archives() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [("pkg/b.py", MODULE), ("pkg/tests/t.py", MODULE), ("pkg/a.txt", "no"), ("pkg/a.py", MODULE)];
+    write(folder.path(), "one.zip", zip(&files));
+    write(folder.path(), "many/alpha-1.2-py3.whl", zip(&files));
+    write(folder.path(), "many/beta-3.tar.gz", gz(&tar(&files)));
+    write(folder.path(), "many/plain.py", MODULE);
+    let one = ingest(folder.path(), "kind = \"source_tree\"\npath = \"one.zip\"\nlicence = \"MIT\"").unwrap();
+    assert_eq!(column(&one, "functions", "path"), ["pkg/a.py", "pkg/b.py"]);
+    assert_eq!(column(&one, "functions", "url"), ["one.zip/pkg/a.py#L1-L3", "one.zip/pkg/b.py#L1-L3"]);
+    assert_eq!(column(&one, "functions", "repo"), ["one", "one"]);
+    assert_eq!(column(&one, "functions", "licence"), ["MIT", "MIT"]);
+    let many = ingest(folder.path(), "kind = \"source_tree\"\npath = \"many\"\narchives = true").unwrap();
+    assert_eq!(column(&many, "functions", "repo"), ["alpha", "alpha", "beta", "beta", ""]);
+    assert_eq!(column(&many, "functions", "group"), ["alpha", "alpha", "beta", "beta", "plain.py"]);
+    let without = ingest(folder.path(), "kind = \"source_tree\"\npath = \"many\"").unwrap();
+    assert_eq!(column(&without, "functions", "path"), ["plain.py"]);
+}
+
+#[test]
+fn a_cut_archive_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = gz(&tar(&[("a.py", &MODULE.repeat(300))]));
+    write(folder.path(), "cut.tar.gz", &whole[..whole.len() - 9]);
+    let error = ingest(folder.path(), "kind = \"source_tree\"\npath = \"cut.tar.gz\"").err().unwrap();
+    assert_eq!(exit_status(&error), ExitStatus::MissingInput);
+    assert!(format!("{error:#}").contains("cut.tar.gz is cut off or damaged"), "{error:#}");
+}
+
+#[test]
+fn a_checkout_says_where_it_is_from() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "tree/a.py", MODULE);
+    write(folder.path(), "tree/untracked.py", MODULE);
+    let tree = folder.path().join("tree");
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.arg("-C").arg(&tree).args(["-c", "user.name=t", "-c", "user.email=t@example.org"]).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["remote", "add", "origin", "git@example.org:owner/name.git"]);
+    git(&["add", "a.py"]);
+    git(&["commit", "--quiet", "--message", "one"]);
+    let commit = git(&["rev-parse", "HEAD"]);
+    let read = ingest(folder.path(), "kind = \"source_tree\"\npath = \"tree\"").unwrap();
+    let url = format!("https://example.org/owner/name/blob/{commit}/a.py#L1-L3");
+    assert_eq!(column(&read, "functions", "url"), [url]);
+    assert_eq!(column(&read, "functions", "repo"), ["owner/name"]);
+}
+
+#[test]
+fn columns_are_mapped_from_parquet_csv_and_jsonl() {
+    let folder = tempfile::tempdir().unwrap();
+    let columns = "columns = { code = \"body\", docstring = \"doc\", name = \"n\", split = \"part\", licence = \"l\" }";
+    let cells = [MODULE, "Say it.", "f", "dev", "MIT"];
+    let named: Vec<(&str, &[&str])> =
+        ["body", "doc", "n", "part", "l"].into_iter().zip(cells.each_ref().map(std::slice::from_ref)).collect();
+    write(folder.path(), "rows.parquet", parquet(&named));
+    let quoted = MODULE.replace('"', "\"\"");
+    write(
+        folder.path(),
+        "rows.tsv",
+        format!("n\tdoc\tbody\tpart\tl\nf\tSay it.\t\"{quoted}\"\tdev\tMIT\nshort\trow\n"),
+    );
+    let object: serde_json::Map<_, _> =
+        named.iter().map(|(name, cell)| ((*name).to_owned(), serde_json::Value::from(cell[0]))).collect();
+    write(folder.path(), "rows.jsonl", format!("{}\n", serde_json::Value::from(object)));
+    for (file, more) in [("rows.parquet", ""), ("rows.tsv", "delimiter = \"\\t\""), ("rows.jsonl", "")] {
+        let kind = if file.ends_with("tsv") { "csv" } else { file.rsplit('.').next().unwrap() };
+        let read = ingest(folder.path(), &format!("kind = \"{kind}\"\npath = \"{file}\"\n{columns}\n{more}")).unwrap();
+        assert_eq!(column(&read, "functions", "code"), ["def f(a):\n    return a"], "{file}");
+        let row = ["docstring", "name", "split", "licence"].map(|name| column(&read, "functions", name).remove(0));
+        assert_eq!(row, ["Say it.", "f", "validation", "MIT"], "{file}");
+        let rejected = if kind == "csv" { vec!["rows.tsv:6"] } else { Vec::new() };
+        assert_eq!(column(&read, "rejected", "id"), rejected);
+    }
+}
+
+#[test]
+fn codesearchnet_comes_in_all_its_formats() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |repo: &str, language: &str, split: &str| {
+        serde_json::json!({
+            "repo": repo, "path": "p", "func_name": "f", "language": language, "code": MODULE, "original_string": MODULE,
+            "docstring": "Say.", "partition": split, "url": "u", "sha": "", "code_tokens": ["def"], "docstring_tokens": []
+        })
+    };
+    let lines = |rows: &[serde_json::Value]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    let name =
+        |language: &str, split: &str| format!("csn/{language}/final/jsonl/{split}/{language}_{split}_0.jsonl.gz");
+    write(folder.path(), &name("python", "valid"), gz(lines(&[row("a", "python", "valid")]).as_bytes()));
+    write(folder.path(), &name("ruby", "train"), gz(lines(&[row("b", "ruby", "train")]).as_bytes()));
+    let hugging_face: [(&str, &[&str]); 8] = [
+        ("repository_name", &["c"]),
+        ("func_path_in_repository", &["p"]),
+        ("func_name", &["f"]),
+        ("language", &["python"]),
+        ("func_code_string", &[MODULE]),
+        ("func_documentation_string", &["Say."]),
+        ("split_name", &["validation"]),
+        ("func_code_url", &["u"]),
+    ];
+    write(folder.path(), "csn/python/train-00000-of-00001.parquet", parquet(&hugging_face));
+    let definition = serde_json::json!([{
+        "nwo": "d", "sha": "", "path": "p", "language": "python", "identifier": "f", "docstring": "", "function": MODULE,
+        "url": "u", "function_tokens": ["def"], "argument_list": "", "parameters": "(a)"
+    }]);
+    let pickled = serde_pickle::to_vec(&definition, serde_pickle::SerOptions::default()).unwrap();
+    write(folder.path(), "csn/python_dedupe_definitions_v2.pkl", pickled);
+    write(folder.path(), "csn/queries.csv", "query\nsay it\n\"a, b\"\n");
+    write(
+        folder.path(),
+        "csn/annotationStore.csv",
+        "Language,Query,GitHubUrl,Relevance,Notes\nGo,say it,u,2,\nPHP,x,u,?,\n",
+    );
+    let all = "kind = \"codesearchnet\"\npath = \"csn\"\nlanguages = [\"python\", \"ruby\"]\ndefinitions = true";
+    let read = ingest(folder.path(), all).unwrap();
+    assert_eq!(column(&read, "functions", "repo"), ["a", "c", "d", "b"]);
+    assert_eq!(column(&read, "functions", "split"), ["validation", "validation", "corpus", "train"]);
+    let code = column(&read, "functions", "code");
+    assert!(code[..3].iter().all(|code| code == "def f(a):\n    return a"), "{code:?}");
+    // Another language's code has no docstring in it, whatever it looks like.
+    assert_eq!(code[3], MODULE.trim_end());
+    assert_eq!(column(&read, "queries", "text"), ["say it", "a, b"]);
+    assert_eq!(column(&read, "judgments", "language"), ["go"]);
+    assert_eq!(column(&read, "rejected", "detail"), ["relevance \"?\" is no number"]);
+    let python = ingest(folder.path(), "kind = \"codesearchnet\"\npath = \"csn\"").unwrap();
+    assert_eq!(column(&python, "functions", "repo"), ["a", "c"]);
+}
+
+#[test]
+fn a_pickle_that_calls_something_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    // pickle.dumps of an object whose __reduce__ is os.system("true").
+    write(folder.path(), "python_dedupe_definitions_v2.pkl", b"cos\nsystem\n(S'true'\ntR.");
+    let table = "kind = \"codesearchnet\"\npath = \"python_dedupe_definitions_v2.pkl\"\ndefinitions = true";
+    let error = ingest(folder.path(), table).err().unwrap();
+    assert_eq!(exit_status(&error), ExitStatus::MissingInput);
+}
+
+#[test]
+fn sanitized_mbpp_keeps_its_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = |id: u32| {
+        serde_json::json!({ "source_file": "x", "task_id": id, "prompt": "Add.", "code": "a\r\nb", "test_imports": ["import math"],
+            "test_list": ["assert 1"] })
+    };
+    write(
+        folder.path(),
+        "sanitized-mbpp.json",
+        serde_json::json!([task(2), task(602), { "task_id": "x" }]).to_string(),
+    );
+    let read = ingest(folder.path(), "kind = \"mbpp\"\npath = \"sanitized-mbpp.json\"").unwrap();
+    assert_eq!(column(&read, "problems", "split"), ["prompt", "train"]);
+    assert_eq!(column(&read, "problems", "test_setup_code"), ["import math", "import math"]);
+    assert_eq!(column(&read, "problems", "code"), ["a\nb", "a\nb"]);
+    assert_eq!(column(&read, "problems", "licence"), ["CC-BY-4.0", "CC-BY-4.0"]);
+    assert_eq!(column(&read, "rejected", "id"), ["sanitized-mbpp.json[2]"]);
+}
+
+#[test]
+fn translations_are_aligned() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t/train.fr.gz", gz("un\ndeux\n\n".as_bytes()));
+    write(folder.path(), "t/train.en.gz", gz("one\ntwo\nthree\n".as_bytes()));
+    write(folder.path(), "t/val.fr", "trois\n");
+    write(folder.path(), "t/val.en", "three\n");
+    let table = "kind = \"parallel_text\"\npath = \"t\"\nsource = \"fr\"\ntarget = \"en\"";
+    let read = ingest(folder.path(), table).unwrap();
+    assert_eq!(column(&read, "pairs", "text"), ["un", "deux", "trois"]);
+    assert_eq!(column(&read, "pairs", "code"), ["one", "two", "three"]);
+    assert_eq!(column(&read, "pairs", "split"), ["train", "train", "validation"]);
+    assert_eq!(column(&read, "rejected", "id"), ["train:3"]);
+    write(folder.path(), "t/val.en", "three\nfour\n");
+    let error = ingest(folder.path(), table).err().unwrap();
+    assert!(format!("{error:#}").contains("val: 1 lines of fr and 2 of en"), "{error:#}");
+    std::fs::remove_file(folder.path().join("t/val.en")).unwrap();
+    let error = ingest(folder.path(), table).err().unwrap();
+    assert!(format!("{error:#}").contains("val.fr has no counterpart val.en"), "{error:#}");
+}
+
+#[test]
+fn rows_too_large_to_use_are_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let huge = format!("def f():\n    return '{}'\n", "x".repeat(2 << 20));
+    write(folder.path(), "t/a.py", format!("{huge}{MODULE}"));
+    let read = ingest(folder.path(), "kind = \"source_tree\"\npath = \"t\"").unwrap();
+    assert_eq!(column(&read, "functions", "name"), ["f"]);
+    assert_eq!(column(&read, "rejected", "reason"), ["too_large"]);
+}
+
+/// The counts that the data's publishers and the repository's facts name.
+#[test]
+fn the_shared_data_has_its_counts() {
+    let Some(data) = std::env::var_os("CODEPAIR_DATA") else {
+        eprintln!("skipped: CODEPAIR_DATA names no folder");
+        return;
+    };
+    let at = |name: &str| Path::new(&data).join(name).display().to_string();
+    let rows = |table: &str| {
+        let (store, manifest) = ingest(Path::new("."), table).unwrap();
+        let counts = ["functions", "pairs", "problems", "queries", "judgments", "rejected"].map(|d| manifest.rows(d));
+        ((store, manifest), counts)
+    };
+    let (codesearchnet, counts) = rows(&format!("kind = \"codesearchnet\"\npath = {:?}", at("codesearchnet")));
+    assert_eq!(counts, [6_267, 0, 0, 99, 4_006, 0]);
+    let splits = column(&codesearchnet, "functions", "split");
+    let of = |split: &str| splits.iter().filter(|s| *s == split).count();
+    assert_eq!((of("train"), of("validation"), of("test")), (5_010, 636, 621));
+    let (languages, queries, urls) =
+        (["language", "query", "url"].map(|name| column(&codesearchnet, "judgments", name))).into();
+    let mut pairs: Vec<(&str, &str)> = languages
+        .iter()
+        .zip(queries.iter().zip(&urls))
+        .filter(|(language, _)| *language == "python")
+        .map(|(_, (query, url))| (query.as_str(), url.as_str()))
+        .collect();
+    assert_eq!(pairs.len(), 2_079);
+    pairs.sort_unstable();
+    pairs.dedup();
+    assert_eq!(pairs.len(), 989);
+    pairs.dedup_by_key(|(query, _)| *query);
+    assert_eq!(pairs.len(), 99);
+
+    let (mbpp, counts) = rows(&format!("kind = \"mbpp\"\npath = {:?}", at("mbpp/mbpp.jsonl")));
+    assert_eq!(counts, [0, 0, 974, 0, 0, 0]);
+    let splits = column(&mbpp, "problems", "split");
+    let of = |split: &str| splits.iter().filter(|s| *s == split).count();
+    assert_eq!((of("prompt"), of("test"), of("validation"), of("train")), (10, 500, 90, 374));
+    assert!(column(&mbpp, "problems", "code").iter().all(|code| !code.contains('\r')));
+
+    let (cosqa, counts) = rows(&format!("kind = \"cosqa\"\npath = {:?}", at("cosqa")));
+    assert_eq!(counts, [6_267, 604, 0, 500, 500, 0]);
+    let batches = read_output(&cosqa.0, &cosqa.1, "pairs", &["label"]).unwrap();
+    let labels: Vec<f64> =
+        batches.iter().flat_map(|b| b.column(0).as_primitive::<Float64Type>().values().to_vec()).collect();
+    assert!(labels.iter().all(|label| [0.0, 1.0].contains(label)) && labels.contains(&0.0) && labels.contains(&1.0));
+
+    let table = format!("kind = \"parallel_text\"\npath = {:?}\nsource = \"fr\"\ntarget = \"en\"", at("multi30k"));
+    let (multi30k, counts) = rows(&table);
+    assert_eq!(counts, [0, 31_014, 0, 0, 0, 0]);
+    let splits = column(&multi30k, "pairs", "split");
+    let of = |split: &str| splits.iter().filter(|s| *s == split).count();
+    assert_eq!((of("train"), of("validation"), of("test")), (29_000, 1_014, 1_000));
+}
