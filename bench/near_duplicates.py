@@ -4,8 +4,8 @@
   near_duplicates.py [--codepair PATH] [--config FILE] [--set KEY=VALUE]… [--threshold 0.7]
 
 Prints which share of the pairs at or above the threshold landed in one cluster (at least 98% asked for), and the lowest
-similarity of a merging edge (never below the threshold). Compared are the rows that reach near-deduplication: original,
-with text, not contaminated, no exact duplicates.
+similarity of a merging edge (never below the threshold; structural duplicates may be less alike). Compared are the rows
+that reach near-deduplication: original, with text, not contaminated, no exact duplicates.
 """
 import argparse
 import collections
@@ -19,11 +19,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = re.compile(r"\w+|[^\w\s]")
 ROWS = """
 select id, code from functions where id not in (
-  select id from rejected where stage = 'prepare' and reason in ('no_text', 'contaminated', 'evaluation_only', 'exact_duplicate'))
+  select id from rejected where stage = 'prepare' and reason in ('no_text', 'contaminated', 'exact_duplicate'))
 union all
 select id, code from problems where id not in (
-  select id from rejected where stage = 'prepare' and reason in ('no_text', 'contaminated', 'evaluation_only', 'exact_duplicate'))"""
-EDGES = "select id, neighbour_id, kept_id, jaccard from duplicates where kind = 'near'"
+  select id from rejected where stage = 'prepare' and reason in ('no_text', 'contaminated', 'exact_duplicate'))"""
+EDGES = "select id, neighbour_id, kept_id, jaccard, kind from duplicates where kind in ('near', 'structural')"
 
 
 def shingles(code):
@@ -68,7 +68,7 @@ def main():
         one, two = sets[by_id[edge["id"]]], sets[by_id[edge["neighbour_id"]]]
         true = len(one & two) / len(one | two)
         assert abs(true - edge["jaccard"]) < 1e-9, (edge, true)
-        lowest = min(lowest, true)
+        lowest = min(lowest, true) if edge["kind"] == "near" else lowest
     share = together / len(pairs) if pairs else 1.0
     print(f"{len(rows)} rows, {len(pairs)} pairs with Jaccard >= {options.threshold}: "
           f"{together} share a cluster ({100 * share:.1f}%); {len(edges)} merging edges, the lowest {lowest:.4f}")

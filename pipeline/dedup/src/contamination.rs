@@ -1,44 +1,78 @@
 //! Training rows that hold what the models are tested on: queries, problems and solutions, test rows of at least eight
-//! words, found word for word anywhere in a row's text or code.
+//! words, found word for word anywhere in a row's text or code, or as a text that is nearly the same.
 
-use std::collections::HashMap;
+use crate::hasher::HashedMap;
+use crate::minhash::{bands, distinct_windows, hash, jaccard, word_length};
 
 /// Shorter texts are too common to count.
 const WORDS: usize = 8;
+/// Words a shingle of a text.
+const SHINGLE: usize = 5;
 
-/// Texts that no training row may hold, by their first eight words.
+/// Texts that no training row may hold.
 #[derive(Debug, Default)]
 pub struct ContaminationIndex {
-    /// Position in `texts`, by the first eight words joined.
-    anchors: HashMap<String, Vec<usize>>,
-    texts: Vec<(String, Vec<String>)>,
+    /// Positions in `texts`, by the hash of the first eight words.
+    anchors: HashedMap<Vec<u32>>,
+    /// Positions in `texts`, by the bands of their shingles.
+    bands: HashedMap<Vec<u32>>,
+    texts: Vec<Text>,
+    threshold: f64,
+}
+
+#[derive(Debug)]
+struct Text {
+    name: String,
+    /// Hashes of the words, in order.
+    words: Vec<u64>,
+    /// Distinct hashes of five words, ascending.
+    shingles: Vec<u64>,
 }
 
 impl ContaminationIndex {
+    /// An index in which texts with a Jaccard similarity of `threshold` of their 5-word shingles are nearly the same.
+    #[must_use]
+    pub fn new(threshold: f64) -> Self {
+        Self { threshold, ..Self::default() }
+    }
+
     /// Adds a text under a name; texts of fewer than eight words are left out.
     pub fn add(&mut self, name: &str, text: &str) {
         let words = words(text);
-        if words.len() >= WORDS {
-            self.anchors.entry(words[..WORDS].join(" ")).or_default().push(self.texts.len());
-            self.texts.push((name.to_owned(), words));
+        let (at, shingles) = (self.texts.len() as u32, shingles(&words));
+        let Some(anchor) = anchors(&words).next() else { return };
+        self.anchors.entry(anchor).or_default().push(at);
+        for band in bands(&shingles) {
+            self.bands.entry(band).or_default().push(at);
         }
+        self.texts.push(Text { name: name.to_owned(), words, shingles });
     }
 
-    /// The name of a text that `row` holds.
+    /// The name of a text that `row` holds word for word.
     #[must_use]
     pub fn find(&self, row: &str) -> Option<&str> {
-        if self.anchors.is_empty() {
+        if self.texts.is_empty() {
             return None;
         }
         let words = words(row);
-        (0..words.len().saturating_sub(WORDS - 1)).find_map(|start| {
-            let anchored = self.anchors.get(&words[start..start + WORDS].join(" "))?;
-            anchored
-                .iter()
-                .map(|&i| &self.texts[i])
-                .find(|(_, text)| words[start..].starts_with(text))
-                .map(|(n, _)| n.as_str())
+        anchors(&words).enumerate().find_map(|(start, anchor)| {
+            let anchored = self.anchors.get(&anchor)?;
+            let mut texts = anchored.iter().map(|&at| &self.texts[at as usize]);
+            texts.find(|text| words[start..].starts_with(&text.words)).map(|text| text.name.as_str())
         })
+    }
+
+    /// The name of the first text that is nearly the same as `row`.
+    #[must_use]
+    pub fn find_similar(&self, row: &str) -> Option<&str> {
+        let words = words(row);
+        if self.texts.is_empty() || words.len() < WORDS {
+            return None;
+        }
+        let shingles = shingles(&words);
+        let candidates = bands(&shingles).into_iter().filter_map(|band| self.bands.get(&band)).flatten();
+        let similar = candidates.filter(|&&at| jaccard(&self.texts[at as usize].shingles, &shingles) >= self.threshold);
+        similar.min().map(|&at| self.texts[at as usize].name.as_str())
     }
 
     /// Texts in it.
@@ -54,9 +88,44 @@ impl ContaminationIndex {
     }
 }
 
-/// Lower-case words of letters, digits and underscores.
-fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
+/// Hashes of the lower-case words of letters, digits and underscores.
+fn words(text: &str) -> Vec<u64> {
+    let mut hashes = Vec::with_capacity(text.len() / 6);
+    let mut lower = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = word_length(rest);
+        if length == 0 {
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let (word, after) = rest.split_at(length);
+        rest = after;
+        lower.clear();
+        if word.is_ascii() {
+            lower.extend(word.bytes().map(|byte| byte.to_ascii_lowercase()));
+        } else {
+            lower.extend_from_slice(word.to_lowercase().as_bytes());
+        }
+        hashes.push(hash(&lower));
+    }
+    hashes
+}
+
+fn shingles(words: &[u64]) -> Vec<u64> {
+    distinct_windows(words, SHINGLE)
+}
+
+/// A hash of every run of eight words, each made out of the one before it (Karp & Rabin, 1987).
+fn anchors(words: &[u64]) -> impl Iterator<Item = u64> {
+    const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
+    const LEAVING: u64 = BASE.wrapping_pow(WORDS as u32);
+    let mut sum = 0u64;
+    words.iter().enumerate().filter_map(move |(at, word)| {
+        let left = if at >= WORDS { words[at - WORDS].wrapping_mul(LEAVING) } else { 0 };
+        sum = sum.wrapping_mul(BASE).wrapping_add(*word).wrapping_sub(left);
+        (at + 1 >= WORDS).then_some(sum)
+    })
 }
 
 #[cfg(test)]
@@ -65,7 +134,7 @@ mod tests {
 
     #[test]
     fn texts_are_found_anywhere_and_whole() {
-        let mut index = ContaminationIndex::default();
+        let mut index = ContaminationIndex::new(0.7);
         index.add("q1", "Write a function to find the sum of two numbers.");
         index.add("short", "find the sum");
         assert_eq!(index.len(), 1);
@@ -73,5 +142,17 @@ mod tests {
         assert_eq!(index.find("Write a function to find the sum of two"), None);
         assert_eq!(index.find("find the sum"), None);
         assert_eq!(ContaminationIndex::default().find("anything at all, however long the text may be here"), None);
+    }
+
+    #[test]
+    fn texts_nearly_the_same_are_found() {
+        let mut index = ContaminationIndex::new(0.7);
+        let text = |last: &str| format!("Reads a file line by line and yields each of them without its {last}");
+        index.add("one", &text("trailing line feed character"));
+        index.add("two", "Something else that has more than eight words in it, all of them different");
+        // 13 of 16 shingles in common.
+        assert_eq!(index.find_similar(&text("trailing line feed byte")), Some("one"));
+        assert_eq!(index.find_similar(&text("mind")), None);
+        assert_eq!(index.find_similar("Reads a file"), None);
     }
 }

@@ -5,43 +5,107 @@
 const SHINGLE: usize = 5;
 const BANDS: usize = 25;
 const ROWS: usize = 5;
+/// Permutations worked on at once.
+const BLOCK: usize = 32;
+/// Permutations, filled up to whole blocks.
+const LANES: usize = (BANDS * ROWS).next_multiple_of(BLOCK);
 
 /// The distinct shingles of a program, hashed, in ascending order. A program of fewer than five tokens is one shingle.
 #[must_use]
 pub fn shingles(code: &str) -> Vec<u64> {
     let tokens: Vec<u64> = tokens(code).map(|token| hash(token.as_bytes())).collect();
-    let mut shingles: Vec<u64> =
-        if tokens.len() < SHINGLE { vec![fold(&tokens)] } else { tokens.windows(SHINGLE).map(fold).collect() };
-    shingles.sort_unstable();
-    shingles.dedup();
-    shingles
+    distinct_windows(&tokens, SHINGLE)
+}
+
+/// The distinct runs of so many hashes, hashed, in ascending order; of fewer hashes all are one run.
+pub(crate) fn distinct_windows(hashes: &[u64], size: usize) -> Vec<u64> {
+    let mut windows: Vec<u64> =
+        if hashes.len() < size { vec![fold(hashes)] } else { hashes.windows(size).map(fold).collect() };
+    windows.sort_unstable();
+    windows.dedup();
+    windows
 }
 
 /// Words, and every other character that is no white space by itself.
 fn tokens(code: &str) -> impl Iterator<Item = &str> {
     let mut rest = code;
     std::iter::from_fn(move || {
-        rest = rest.trim_start();
+        rest = trim_start(rest);
         let first = rest.chars().next()?;
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        let length = if is_word(first) { rest.find(|c| !is_word(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
+        let length = if is_word(first) { word_length(rest) } else { first.len_utf8() };
         let (token, after) = rest.split_at(length);
         rest = after;
         Some(token)
     })
 }
 
-/// A hash of each band of the signature; programs that share one are candidates.
-#[must_use]
-pub fn bands(code: &str) -> Vec<u64> {
-    let mut signature = [u64::MAX; BANDS * ROWS];
-    for shingle in shingles(code) {
-        for (minimum, (a, b)) in signature.iter_mut().zip(&PERMUTATIONS) {
-            *minimum = (*minimum).min(shingle.wrapping_mul(*a).wrapping_add(*b));
-        }
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// As `str::trim_start`, which is slow where most texts begin with none or one space.
+pub(crate) fn trim_start(text: &str) -> &str {
+    let spaces = text.bytes().take_while(|byte| matches!(byte, b' ' | b'\n')).count();
+    let rest = &text[spaces..];
+    match rest.as_bytes().first() {
+        Some(byte) if byte.is_ascii_graphic() => rest,
+        _ => rest.trim_start(),
     }
-    let band = |(index, rows): (usize, &[u64])| mix(fold(rows) ^ index as u64);
-    signature.chunks(ROWS).enumerate().map(band).collect()
+}
+
+/// Bytes of the letters, digits and underscores that `text` begins with.
+pub(crate) fn word_length(text: &str) -> usize {
+    let ascii = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    match text.as_bytes().get(ascii) {
+        Some(byte) if !byte.is_ascii() => text.find(|c| !is_word(c)).unwrap_or(text.len()),
+        _ => ascii,
+    }
+}
+
+/// A hash of each band of the signature of a set of shingles; programs that share one are candidates.
+#[must_use]
+pub fn bands(shingles: &[u64]) -> Vec<u64> {
+    let mut signature = [u32::MAX; LANES];
+    minima(shingles, &mut signature);
+    let band = |(index, rows): (usize, &[u32])| {
+        let rows: Vec<u64> = rows.iter().map(|&row| u64::from(row)).collect();
+        mix(fold(&rows) ^ index as u64)
+    };
+    signature[..BANDS * ROWS].chunks(ROWS).enumerate().map(band).collect()
+}
+
+/// The least value of each permutation over the shingles.
+fn minima(shingles: &[u64], signature: &mut [u32; LANES]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[allow(unsafe_code, reason = "the instructions are there: the line above says so")]
+        // SAFETY: AVX2 was detected.
+        return unsafe { minima_avx2(shingles, signature) };
+    }
+    minima_of_blocks(shingles, signature);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn minima_avx2(shingles: &[u64], signature: &mut [u32; LANES]) {
+    minima_of_blocks(shingles, signature);
+}
+
+/// A block of permutations stays in registers while all shingles go by; the compiler makes vectors of it.
+#[inline(always)]
+fn minima_of_blocks(shingles: &[u64], signature: &mut [u32; LANES]) {
+    for (block, minima) in signature.chunks_exact_mut(BLOCK).enumerate() {
+        let factors: [u32; BLOCK] = std::array::from_fn(|lane| PERMUTATIONS[block * BLOCK + lane].0);
+        let offsets: [u32; BLOCK] = std::array::from_fn(|lane| PERMUTATIONS[block * BLOCK + lane].1);
+        let mut least = [u32::MAX; BLOCK];
+        for &shingle in shingles {
+            let shingle = (shingle >> 32) as u32;
+            for lane in 0..BLOCK {
+                least[lane] = least[lane].min(shingle.wrapping_mul(factors[lane]).wrapping_add(offsets[lane]));
+            }
+        }
+        minima.copy_from_slice(&least);
+    }
 }
 
 /// The Jaccard similarity of two sets in ascending order.
@@ -63,27 +127,33 @@ pub fn jaccard(one: &[u64], two: &[u64]) -> f64 {
     if all == 0 { 1.0 } else { common as f64 / all as f64 }
 }
 
-/// Multipliers (odd) and offsets of the permutations, by SplitMix64.
-static PERMUTATIONS: [(u64, u64); BANDS * ROWS] = {
-    let mut permutations = [(0, 0); BANDS * ROWS];
+/// Multipliers (odd) and offsets of the permutations of 32-bit hashes, by SplitMix64.
+static PERMUTATIONS: [(u32, u32); LANES] = {
+    let mut permutations = [(0, 0); LANES];
     let mut i = 0;
-    while i < BANDS * ROWS {
-        permutations[i] = (mix(2 * i as u64 + 1) | 1, mix(2 * i as u64 + 2));
+    while i < LANES {
+        permutations[i] = ((mix(2 * i as u64 + 1) >> 32) as u32 | 1, (mix(2 * i as u64 + 2) >> 32) as u32);
         i += 1;
     }
     permutations
 };
 
 /// FNV-1a, then SplitMix64's finaliser.
-fn hash(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)))
+pub(crate) const fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    mix(hash)
 }
 
-fn fold(values: &[u64]) -> u64 {
+pub(crate) fn fold(values: &[u64]) -> u64 {
     values.iter().fold(values.len() as u64, |h, v| mix(h.rotate_left(5) ^ v))
 }
 
-const fn mix(value: u64) -> u64 {
+pub(crate) const fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -107,6 +177,21 @@ mod tests {
         assert_eq!(shingles("a b c d e f").len(), 2);
     }
 
+    /// With and without vector instructions.
+    #[test]
+    fn minima_are_those_of_the_permutations() {
+        let set: Vec<u64> = (0..37).map(mix).collect();
+        let mut signature = [0; LANES];
+        minima(&set, &mut signature);
+        for (minimum, (factor, offset)) in signature.iter().zip(&PERMUTATIONS) {
+            let values = set.iter().map(|s| ((s >> 32) as u32).wrapping_mul(*factor).wrapping_add(*offset));
+            assert_eq!(Some(*minimum), values.min());
+        }
+        let mut plain = [0; LANES];
+        minima_of_blocks(&set, &mut plain);
+        assert_eq!(plain, signature);
+    }
+
     proptest! {
         #[test]
         fn jaccard_is_that_of_the_sets(one in prop::collection::btree_set(0u64..40, 0..30), two in prop::collection::btree_set(0u64..40, 0..30)) {
@@ -124,7 +209,7 @@ mod tests {
             changed[cut] = "changed".to_owned();
             let (one, two) = (words.join(" "), changed.join(" "));
             prop_assert!(jaccard(&shingles(&one), &shingles(&two)) > 0.9);
-            let meet = bands(&one).into_iter().zip(bands(&two)).filter(|(a, b)| a == b).count();
+            let meet = bands(&shingles(&one)).into_iter().zip(bands(&shingles(&two))).filter(|(a, b)| a == b).count();
             prop_assert!(meet > 0);
         }
     }

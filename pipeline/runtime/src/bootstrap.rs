@@ -51,6 +51,8 @@ pub struct Context {
     pub threads: usize,
     /// `cpu` or `cuda`.
     pub device: String,
+    /// Bytes of memory that the stage should do with.
+    pub memory_limit: Option<u64>,
     /// What `--describe` says of the step.
     pub description: Step,
     inputs: Vec<ResolvedInput>,
@@ -198,6 +200,7 @@ pub fn run_stage<S: Stage>(
         model: step.model.clone(),
         threads: resources.threads.unwrap_or_else(|| threads(S::NAME)),
         device: device.map(str::to_owned).or(resources.device).unwrap_or_else(|| "cpu".to_owned()),
+        memory_limit: resources.memory_limit.map(|limit| limit.0),
         description: step.clone(),
         step: name,
         inputs,

@@ -23,7 +23,7 @@ pub mod testing;
 pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
 pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};
 pub use command_line::{PipelineOptions, run_binary};
-pub use config::{Config, Resources};
+pub use config::{ByteSize, Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
 pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256};
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};

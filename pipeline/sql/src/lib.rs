@@ -3,12 +3,15 @@
 mod detokenize;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{Manifest, Plan, Store};
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use url::Url;
 
@@ -20,10 +23,33 @@ const STORE: &str = "codepair://store";
 /// A session with `threads` partitions that reads text as plain UTF-8 arrays.
 #[must_use]
 pub fn session(threads: usize) -> SessionContext {
+    SessionContext::new_with_config(config(threads))
+}
+
+/// As [`session`], for work on narrow rows in bounded memory: sorts go on in the folder `scratch` once they fill half of
+/// `memory_limit` bytes; the other half is for what no pool counts.
+///
+/// # Errors
+/// The folder cannot be used.
+pub fn bounded_session(threads: usize, memory_limit: Option<u64>, scratch: &Path) -> Result<SessionContext> {
+    let mut config = config(threads).with_batch_size(BOUNDED_BATCH_ROWS);
+    let mut runtime = RuntimeEnvBuilder::new().with_temp_file_path(scratch);
+    if let Some(limit) = memory_limit {
+        let pool = usize::try_from(limit)? / 2;
+        runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(pool)));
+        config.options_mut().execution.sort_spill_reservation_bytes = pool / (8 * threads.max(1));
+    }
+    Ok(SessionContext::new_with_config_rt(config, runtime.build_arc()?))
+}
+
+/// Small, for rows may be a mebibyte long.
+const BOUNDED_BATCH_ROWS: usize = 4096;
+
+fn config(threads: usize) -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(true);
     config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    SessionContext::new_with_config(config)
+    config
 }
 
 /// Registers a dataset as the table `table`, in the order of the manifests and their parts.

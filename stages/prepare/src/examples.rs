@@ -1,122 +1,234 @@
 //! The one pass over the wide rows: examples, duplicates and rejected rows are written as decided.
 
+use std::collections::{HashMap, HashSet};
+
 use anyhow::{Result, ensure};
-use arrow::array::RecordBatch;
-use codepair_runtime::{Context, RowWriter, text_column};
+use arrow::array::{Array, RecordBatch};
+use codepair_runtime::{Context, Progress, RowWriter, float_column, integer_column, text_column};
 use codepair_schemas::rows::{Duplicate, Example, Rejected};
 
-use crate::candidates::{Key, normal_code, normal_text};
-use crate::verdicts::Verdict;
+use crate::candidates::{normal_code, normal_text};
+use crate::near::Near;
+use crate::verdicts::{Verdict, Verdicts};
 use crate::{Prepare, TextPart};
 
-/// The columns of the three datasets that become an example's.
-struct Columns {
-    dataset: &'static str,
+/// The columns of a dataset that become an example's.
+struct Dataset {
     name: &'static str,
-    url: Option<&'static str>,
+    source: &'static str,
     text: &'static str,
+    title: &'static str,
+    url: Option<&'static str>,
+    kind: Option<&'static str>,
+    label: Option<&'static str>,
+    parent: Option<&'static str>,
 }
 
-const DATASETS: [Columns; 3] = [
-    Columns { dataset: "functions", name: "name", url: Some("url"), text: "docstring" },
-    Columns { dataset: "problems", name: "source", url: None, text: "text" },
-    Columns { dataset: "synthetic_pairs", name: "edit", url: None, text: "text" },
+const PLAIN: Dataset = Dataset {
+    name: "",
+    source: "source",
+    text: "text",
+    title: "source",
+    url: None,
+    kind: None,
+    label: None,
+    parent: None,
+};
+
+/// In the order of the ranks of `candidates`.
+const DATASETS: [Dataset; 4] = [
+    Dataset { name: "functions", text: "docstring", title: "name", url: Some("url"), ..PLAIN },
+    Dataset { name: "problems", ..PLAIN },
+    Dataset { name: "pairs", url: Some("url"), label: Some("label"), ..PLAIN },
+    Dataset {
+        name: "synthetic_pairs",
+        source: "generator",
+        title: "edit",
+        kind: Some("kind"),
+        parent: Some("parent_id"),
+        ..PLAIN
+    },
 ];
 
-/// Writes `examples`, `duplicates` and `rejected`, and returns the examples.
-pub(crate) fn write(
-    context: &mut Context,
-    config: &Prepare,
-    keys: &[Key],
-    verdicts: &[Verdict],
-) -> Result<Vec<Example>> {
+impl Dataset {
+    fn columns(&self) -> Vec<&'static str> {
+        let optional = [self.url, self.kind, self.label, self.parent].into_iter().flatten();
+        let mut columns = vec!["id", "source", "ordinal", "code", "group", "split", self.source, self.text, self.title];
+        columns.extend(optional);
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+}
+
+/// Writes `examples`, `duplicates` and `rejected`.
+pub(crate) fn write(context: &mut Context, config: &Prepare, verdicts: &Verdicts) -> Result<()> {
     let mut pass = Pass {
-        keys,
         verdicts,
-        examples: Vec::new(),
-        rejected: Vec::new(),
+        text: config.text,
+        ids: ids(context, verdicts)?,
+        examples: context.attempt.row_writer()?,
+        rejected: context.attempt.row_writer()?,
         duplicates: context.attempt.row_writer()?,
-        position: 0,
+        reasons: HashMap::new(),
+        kept: 0,
     };
-    for columns in &DATASETS {
-        let part = if columns.dataset == "functions" { config.text } else { TextPart::Full };
-        for batch in context.read(columns.dataset, &[])? {
-            pass.batch(&batch, columns, part)?;
+    let progress = Progress::new("writing examples", "rows", verdicts.keys().positions.total);
+    let columns: Vec<Vec<&str>> = DATASETS.iter().map(Dataset::columns).collect();
+    let mut cursors: Vec<Cursor> = Vec::new();
+    for (dataset, columns) in DATASETS.iter().zip(&columns) {
+        cursors.push(Cursor { batches: Box::new(context.stream(dataset.name, columns)), batch: None, row: 0 });
+    }
+    for source in verdicts.keys().positions.sources() {
+        for (rank, (dataset, cursor)) in DATASETS.iter().zip(&mut cursors).enumerate() {
+            while let Some((batch, rows)) = cursor.rows_of(source, dataset.source)? {
+                let start = verdicts.keys().positions.start(source, rank as u8)?;
+                progress.add(rows.len() as u64);
+                pass.batch(batch, rows, start, dataset)?;
+            }
         }
     }
-    ensure!(pass.position == keys.len(), "{} rows were read and {} judged", pass.position, keys.len());
-    let Pass { examples, mut rejected, duplicates, .. } = pass;
-    rejected.sort_by(|a, b| (&a.source, a.ordinal).cmp(&(&b.source, b.ordinal)));
-    for row in &rejected {
-        context.attempt.count_rejected(&row.reason, 1);
-    }
+    drop(cursors);
+    let Pass { examples, rejected, duplicates, reasons, kept, .. } = pass;
     context.attempt.finish_rows(duplicates)?;
-    tracing::info!("{} examples, {} rows rejected", examples.len(), rejected.len());
-    context.attempt.write_rows(rejected)?;
-    context.attempt.write_rows(examples.iter().cloned())?;
-    Ok(examples)
+    context.attempt.finish_rows(rejected)?;
+    context.attempt.finish_rows(examples)?;
+    tracing::info!("{kept} examples, {} rows rejected", reasons.values().sum::<u64>());
+    reasons.into_iter().for_each(|(reason, rows)| context.attempt.count_rejected(&reason, rows));
+    Ok(())
+}
+
+/// A dataset being read in order.
+struct Cursor<'a> {
+    batches: Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>,
+    batch: Option<RecordBatch>,
+    row: usize,
+}
+
+impl Cursor<'_> {
+    /// The next rows, as long as they are of `source`.
+    fn rows_of(&mut self, source: &str, column: &str) -> Result<Option<(&RecordBatch, std::ops::Range<usize>)>> {
+        while self.batch.as_ref().is_none_or(|batch| self.row == batch.num_rows()) {
+            match self.batches.next() {
+                Some(batch) => (self.batch, self.row) = (Some(batch?), 0),
+                None => return Ok(None),
+            }
+        }
+        let Some(batch) = &self.batch else { return Ok(None) };
+        let sources = text_column(batch, column)?;
+        let start = self.row;
+        while self.row < batch.num_rows() && sources.value(self.row) == source {
+            self.row += 1;
+        }
+        Ok((self.row > start).then_some((batch, start..self.row)))
+    }
+}
+
+/// The ids of the rows that duplicates point to, by position.
+fn ids(context: &Context, verdicts: &Verdicts) -> Result<HashMap<u64, String>> {
+    let wanted: HashSet<u64> = verdicts.pointed_to().collect();
+    let mut ids = HashMap::with_capacity(wanted.len());
+    for (rank, dataset) in DATASETS.iter().enumerate() {
+        let columns = ["id", "ordinal", dataset.source];
+        for batch in context.stream(dataset.name, &columns) {
+            let batch = batch?;
+            let (rows, sources) = (text_column(&batch, "id")?, text_column(&batch, dataset.source)?);
+            for (row, ordinal) in integer_column(&batch, "ordinal")?.into_iter().enumerate() {
+                let position = verdicts.keys().positions.start(sources.value(row), rank as u8)? + ordinal;
+                if wanted.contains(&position) {
+                    ids.insert(position, rows.value(row).to_owned());
+                }
+            }
+        }
+    }
+    ensure!(ids.len() == wanted.len(), "{} rows are pointed to and {} were found", wanted.len(), ids.len());
+    Ok(ids)
 }
 
 struct Pass<'a> {
-    keys: &'a [Key],
-    verdicts: &'a [Verdict],
-    examples: Vec<Example>,
-    rejected: Vec<Rejected>,
+    verdicts: &'a Verdicts,
+    text: TextPart,
+    ids: HashMap<u64, String>,
+    examples: RowWriter<Example>,
+    rejected: RowWriter<Rejected>,
     duplicates: RowWriter<Duplicate>,
-    position: usize,
+    reasons: HashMap<String, u64>,
+    kept: u64,
 }
 
 impl Pass<'_> {
-    fn batch(&mut self, batch: &RecordBatch, columns: &Columns, part: TextPart) -> Result<()> {
+    fn batch(
+        &mut self,
+        batch: &RecordBatch,
+        rows: std::ops::Range<usize>,
+        start: u64,
+        dataset: &Dataset,
+    ) -> Result<()> {
         let column = |name| text_column(batch, name);
-        let (ids, texts, codes) = (column("id")?, column(columns.text)?, column("code")?);
-        let (names, groups, splits) = (column(columns.name)?, column("group")?, column("split")?);
-        let urls = columns.url.map(column).transpose()?;
-        for row in 0..batch.num_rows() {
-            let key = &self.keys[self.position];
-            ensure!(key.id == ids.value(row), "row {} is {} and not {}", self.position, ids.value(row), key.id);
-            match &self.verdicts[self.position] {
-                Verdict::Kept => self.examples.push(Example {
-                    id: key.id.clone(),
-                    ordinal: self.position as u64,
-                    source: key.source.clone(),
-                    dataset: key.dataset.clone(),
-                    kind: key.kind.clone(),
-                    parent_id: key.parent_id.clone(),
-                    name: names.value(row).to_owned(),
-                    url: urls.map_or(String::new(), |urls| urls.value(row).to_owned()),
-                    text: normal_text(texts.value(row), part),
-                    code: normal_code(codes.value(row)),
-                    group: groups.value(row).to_owned(),
-                    split: splits.value(row).to_owned(),
-                }),
-                Verdict::Duplicate { kind, near } => {
-                    let (kept_id, neighbour_id) = (&self.keys[near.kept].id, &self.keys[near.neighbour].id);
-                    self.duplicates.push(Duplicate {
-                        id: key.id.clone(),
-                        ordinal: self.position as u64,
-                        kind: (*kind).to_owned(),
-                        neighbour_id: neighbour_id.clone(),
-                        jaccard: near.jaccard,
-                        kept_id: kept_id.clone(),
+        let (ids, texts, codes) = (column("id")?, column(dataset.text)?, column("code")?);
+        let (titles, groups, splits) = (column(dataset.title)?, column("group")?, column("split")?);
+        let (sources, own_sources) = (column(dataset.source)?, column("source")?);
+        let optional = |name: Option<&'static str>| name.map(column).transpose();
+        let (urls, kinds, parents) = (optional(dataset.url)?, optional(dataset.kind)?, optional(dataset.parent)?);
+        let labels = dataset.label.map(|name| float_column(batch, name)).transpose()?;
+        let ordinals = integer_column(batch, "ordinal")?;
+        let part = if dataset.name == "functions" { self.text } else { TextPart::Full };
+        for row in rows {
+            let position = start + ordinals[row];
+            let parent = parents.map(|parents| parents.value(row));
+            let (id, source) = (ids.value(row), sources.value(row));
+            match self.verdicts.of(position, parent) {
+                Verdict::Kept => {
+                    self.kept += 1;
+                    let wrong = labels.is_some_and(|labels| labels.is_valid(row) && labels.value(row) == 0.0);
+                    let kind = kinds.map_or(if wrong { "negative" } else { "original" }, |kinds| kinds.value(row));
+                    self.examples.push(Example {
+                        id: id.to_owned(),
+                        ordinal: position,
+                        source: own_sources.value(row).to_owned(),
+                        dataset: dataset.name.to_owned(),
+                        kind: kind.to_owned(),
+                        parent_id: parent.map(str::to_owned),
+                        name: titles.value(row).to_owned(),
+                        url: urls.map_or(String::new(), |urls| urls.value(row).to_owned()),
+                        text: normal_text(texts.value(row), part),
+                        code: normal_code(codes.value(row)),
+                        group: groups.value(row).to_owned(),
+                        split: splits.value(row).to_owned(),
                     })?;
-                    self.reject(key, &format!("{kind}_duplicate"), format!("of {neighbour_id}; {kept_id} is kept"));
                 }
-                Verdict::Out { reason, detail } => self.reject(key, reason, detail.clone()),
+                Verdict::Duplicate(near) => self.duplicate(id, source, position, &near)?,
+                Verdict::Out { reason, detail } => self.reject(id, source, position, reason, detail)?,
             }
-            self.position += 1;
         }
         Ok(())
     }
 
-    fn reject(&mut self, key: &Key, reason: &str, detail: String) {
+    fn duplicate(&mut self, id: &str, source: &str, position: u64, near: &Near) -> Result<()> {
+        let (kept_id, neighbour_id) = (self.ids[&near.kept].clone(), self.ids[&near.neighbour].clone());
+        self.duplicates.push(Duplicate {
+            id: id.to_owned(),
+            ordinal: position,
+            kind: near.kind.to_owned(),
+            neighbour_id: neighbour_id.clone(),
+            jaccard: near.jaccard,
+            kept_id: kept_id.clone(),
+        })?;
+        let leaks = self.verdicts.is_for_evaluation(near.kept) && !self.verdicts.is_for_evaluation(position);
+        let leak = if leaks { ", a test row" } else { "" };
+        let detail = format!("of {neighbour_id}; {kept_id}{leak} is kept");
+        self.reject(id, source, position, format!("{}_duplicate", near.kind), detail)
+    }
+
+    fn reject(&mut self, id: &str, source: &str, position: u64, reason: String, detail: String) -> Result<()> {
+        *self.reasons.entry(reason.clone()).or_default() += 1;
         self.rejected.push(Rejected {
             stage: "prepare".to_owned(),
-            source: key.source.clone(),
-            ordinal: self.position as u64,
-            id: key.id.clone(),
-            reason: reason.to_owned(),
+            source: source.to_owned(),
+            ordinal: position,
+            id: id.to_owned(),
+            reason,
             detail,
-        });
+        })
     }
 }

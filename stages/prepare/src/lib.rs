@@ -1,12 +1,15 @@
-//! Prepare: functions, problems and synthetic pairs become `examples` without duplicates and leaks, and token tables.
+//! Prepare: functions, problems, pairs and synthetic pairs become `examples` without duplicates and leaks, and token tables.
 //!
-//! The wide columns (text, code) are never sorted or joined: DataFusion decides over narrow keys which rows stay, and
-//! one pass over the rows, in order, writes them.
+//! The wide columns (text, code) are never sorted or joined. DataFusion computes narrow keys of all rows in one pass and
+//! sorts them, on disk where they do not fit in memory; a walk along the sorted keys finds the duplicates; one pass over
+//! the rows, in order, writes what is decided. Memory grows by a few bytes a row and some dozens a duplicate.
 
 mod candidates;
 mod examples;
+mod filters;
 mod functions;
 mod near;
+mod scratch;
 mod tokens;
 mod verdicts;
 
@@ -17,21 +20,38 @@ use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overri
 use codepair_tokenizer::Cut;
 use serde::{Deserialize, Serialize};
 
+use crate::scratch::Scratch;
+use crate::verdicts::Verdicts;
+
 /// `[prepare]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Prepare {
     /// Jaccard similarity of 5-token shingles from which two functions count as near-duplicates.
     pub near_duplicate_threshold: f64,
+    /// Whether rows that differ in the names of variables alone are duplicates.
+    pub structural_duplicates: bool,
     /// Which part of a docstring is the text: `summary` (its first paragraph) or `full`.
     pub text: TextPart,
+    /// Keep functions without a docstring, for models of code alone.
+    pub keep_rows_without_text: bool,
+    /// Names, which become reasons, and expressions of SQL that are true for the training and validation rows to leave
+    /// out.
+    pub filters: BTreeMap<String, String>,
     /// `[prepare.tokenizers.NAME]`.
     pub tokenizers: BTreeMap<String, TokenizerConfig>,
 }
 
 impl Default for Prepare {
     fn default() -> Self {
-        Self { near_duplicate_threshold: 0.7, text: TextPart::Summary, tokenizers: BTreeMap::new() }
+        Self {
+            near_duplicate_threshold: 0.7,
+            structural_duplicates: true,
+            text: TextPart::Summary,
+            keep_rows_without_text: false,
+            filters: BTreeMap::new(),
+            tokenizers: BTreeMap::new(),
+        }
     }
 }
 
@@ -55,6 +75,17 @@ pub enum Field {
     Code,
 }
 
+impl Field {
+    /// The column's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Code => "code",
+        }
+    }
+}
+
 /// `[prepare.tokenizers.NAME]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,11 +96,13 @@ pub struct TokenizerConfig {
     pub fields: Vec<Field>,
     /// `bytes` keeps everything; `words` is for search.
     pub cut: Cut,
+    /// Rows of the training split to train it on; of more than these a sample is taken.
+    pub training_rows: u32,
 }
 
 impl Default for TokenizerConfig {
     fn default() -> Self {
-        Self { vocabulary: 8000, fields: vec![Field::Text, Field::Code], cut: Cut::Bytes }
+        Self { vocabulary: 8000, fields: vec![Field::Text, Field::Code], cut: Cut::Bytes, training_rows: 100_000 }
     }
 }
 
@@ -78,8 +111,13 @@ impl Prepare {
         if !(0.0..=1.0).contains(&self.near_duplicate_threshold) || self.near_duplicate_threshold == 0.0 {
             return Err(config_error("prepare.near_duplicate_threshold must be above 0 and at most 1"));
         }
+        if let Some(name) = self.filters.keys().find(|name| !is_name(name)) {
+            return Err(config_error(format!(
+                "prepare.filters.{name}: use letters, digits and _, for it names a reason"
+            )));
+        }
         for (name, tokenizer) in &self.tokenizers {
-            if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            if !is_name(name) {
                 return Err(config_error(format!(
                     "prepare.tokenizers.{name}: use letters, digits and _, for it names a table"
                 )));
@@ -94,6 +132,10 @@ impl Prepare {
     }
 }
 
+fn is_name(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 impl Stage for Prepare {
     const NAME: &'static str = "prepare";
     type Config = Self;
@@ -106,21 +148,23 @@ impl Stage for Prepare {
         for (name, tokenizer) in &config.tokenizers {
             changed["tokenizers"][name] = overrides(&serde_json::to_value(tokenizer)?, &default);
         }
-        let input = |dataset: &str, step: &str| Input::new(dataset, step);
+        let ingested = ["functions", "problems", "pairs", "queries"].map(|dataset| Input::new(dataset, "ingest"));
         Ok(vec![Step {
             config: serde_json::json!({ "prepare": value }),
             overrides: serde_json::json!({ "prepare": changed }),
-            inputs: vec![input("functions", "ingest"), input("problems", "ingest"), input("synthetic_pairs", "synth")],
+            inputs: ingested.into_iter().chain([Input::new("synthetic_pairs", "synth")]).collect(),
             ..Step::default()
         }])
     }
 
     fn run(context: &mut Context, config: &Self) -> Result<()> {
-        let session = candidates::session(context, config)?;
-        let keys = candidates::keys(&session)?;
-        let near = near::clusters(&session, &keys, config.near_duplicate_threshold, context.threads)?;
-        let verdicts = verdicts::decide(&keys, &near);
-        let examples = examples::write(context, config, &keys, &verdicts)?;
-        tokens::write(context, config, &examples)
+        let scratch = Scratch::new()?;
+        let session = candidates::session(context, config, &scratch)?;
+        let keys = candidates::keys(&session, config, &scratch)?;
+        let verdicts = Verdicts::new(&session, keys, config, context.threads)?;
+        drop(session);
+        examples::write(context, config, &verdicts)?;
+        drop((verdicts, scratch));
+        tokens::write(context, config)
     }
 }

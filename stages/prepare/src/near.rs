@@ -1,128 +1,199 @@
-//! Near-duplicates: candidates by bands, every pair verified, clusters by the verified edges.
+//! Structural and near-duplicates: candidates by equal structure or a common band, every pair verified, clusters by the
+//! edges.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use anyhow::Result;
-use arrow::array::{AsArray, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use codepair_dedup::jaccard;
-use codepair_runtime::column;
-use datafusion::datasource::MemTable;
+use codepair_runtime::{Progress, integer_column};
 use datafusion::prelude::SessionContext;
 use rayon::prelude::*;
 
-use crate::candidates::{Key, collect, hash_lists};
+use crate::candidates::{Keys, each_batch, equal};
+use crate::scratch::Shingles;
 
-/// In larger buckets a row is compared with the first row and its neighbours only.
+/// In larger buckets a row is compared with the first rows and the one before it only.
 const ALL_PAIRS: usize = 64;
+/// Pairs that are verified at once.
+const PAIRS: usize = 1 << 16;
 
-/// Why a row is a near-duplicate.
+/// Why a row is a duplicate.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Near {
+    /// `near` or `structural`.
+    pub(crate) kind: &'static str,
     /// Position of the row at the other end of the edge that joins it to its cluster.
-    pub(crate) neighbour: usize,
+    pub(crate) neighbour: u64,
     /// Verified similarity of the two.
     pub(crate) jaccard: f64,
     /// Position of the row that is kept.
-    pub(crate) kept: usize,
+    pub(crate) kept: u64,
 }
 
-/// Finds the near-duplicates among the original rows that are no exact duplicates.
+/// Two rows of one cluster.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Edge {
+    kind: &'static str,
+    rows: (u64, u64),
+    jaccard: f64,
+}
+
+/// Finds the structural (where `structural` says so) and near-duplicates among the rows that are no exact duplicates
+/// (which are the keys of `exact`).
+///
+/// Edges are found in the order of the bands' hashes and the rows' positions, so they are the same however the work is
+/// divided. Memory holds the edges that join two clusters, and one batch of pairs.
 pub(crate) fn clusters(
     session: &SessionContext,
-    keys: &[Key],
+    keys: &Keys,
+    exact: &HashMap<u64, u64>,
     threshold: f64,
+    structural: bool,
     threads: usize,
-) -> Result<HashMap<usize, Near>> {
-    let unique: Vec<u64> = (0..keys.len())
-        .filter(|&i| keys[i].excluded.is_none() && keys[i].kind == "original" && keys[i].exact == i)
-        .map(|i| i as u64)
-        .collect();
-    if unique.is_empty() {
-        return Ok(HashMap::new());
+) -> Result<HashMap<u64, Near>> {
+    let mut finder = Finder::new(&keys.shingles, keys.positions.total, threshold, threads)?;
+    if structural {
+        equal(session, "structure_key", |position, first| {
+            if exact.contains_key(&position) || exact.contains_key(&first) {
+                return Ok(());
+            }
+            finder.structural(first, position)
+        })?;
     }
-    register_positions(session, "unique_rows", unique)?;
-    let pairs = candidate_pairs(session)?;
-    let shingles = shingles(session, keys, &pairs)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let edges: Vec<(usize, usize, f64)> = pool.install(|| {
-        let verify = |&(a, b): &(usize, usize)| Some((a, b, jaccard(shingles.get(&a)?, shingles.get(&b)?)));
-        pairs.par_iter().filter_map(verify).filter(|(_, _, similarity)| *similarity >= threshold).collect()
-    });
-    tracing::info!("{} candidate pairs, {} near-duplicate pairs", pairs.len(), edges.len());
-    Ok(spread(keys, &edges))
+    let progress = Progress::new("comparing rows", "rows", keys.positions.total);
+    let mut unique = vec![true; keys.positions.total as usize];
+    exact.keys().for_each(|&position| unique[position as usize] = false);
+    let (mut band, mut bucket) = (0, Vec::new());
+    each_batch(session, "select band, position from bands order by band", |batch| {
+        let (bands, positions) = (integer_column(batch, "band")?, integer_column(batch, "position")?);
+        for (own, position) in bands.into_iter().zip(positions) {
+            if own != band {
+                finder.bucket(&mut bucket)?;
+                band = own;
+            }
+            if unique[position as usize] {
+                bucket.push(position);
+            }
+        }
+        progress.add(batch.num_rows() as u64 / 25);
+        Ok(())
+    })?;
+    finder.bucket(&mut bucket)?;
+    finder.verify()?;
+    tracing::info!("{} pairs compared, {} edges between duplicates", finder.compared, finder.edges.len());
+    Ok(spread(&keys.ranks, &finder.edges))
 }
 
-fn register_positions(session: &SessionContext, table: &str, positions: Vec<u64>) -> Result<()> {
-    let schema = Arc::new(Schema::new(vec![Field::new("position", DataType::UInt64, false)]));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(UInt64Array::from(positions))])?;
-    session.register_table(table, Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))?;
-    Ok(())
+/// The pairs of a bucket that are worth comparing: all, or in large ones each row with the first ones and the one before.
+fn pairs_of(bucket: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    bucket.iter().enumerate().flat_map(move |(at, &row)| {
+        let before = if at > ALL_PAIRS { Some((bucket[at - 1], row)) } else { None };
+        bucket[..at.min(ALL_PAIRS)].iter().map(move |&other| (other, row)).chain(before)
+    })
 }
 
-const BUCKETS: &str = "
-select array_agg(position order by position) as positions
-from (select k.position, unnest(k.bands) as band from keys k left semi join unique_rows u on k.position = u.position)
-group by band having count(*) > 1";
+/// Pairs to verify, and the edges found.
+struct Finder<'a> {
+    shingles: &'a Shingles,
+    threshold: f64,
+    pool: rayon::ThreadPool,
+    pairs: Vec<(u64, u64)>,
+    /// Towards the root of each row's cluster; the root stands above itself.
+    above: Vec<u64>,
+    edges: Vec<Edge>,
+    compared: u64,
+}
 
-/// Pairs that share a band, each once, in order.
-fn candidate_pairs(session: &SessionContext) -> Result<Vec<(usize, usize)>> {
-    let mut pairs = HashSet::new();
-    for batch in collect(session, BUCKETS)? {
-        let lists = column(&batch, "positions")?.as_list::<i32>();
-        for bucket in lists.iter().flatten() {
-            let bucket = bucket.as_primitive::<UInt64Type>().values();
-            if bucket.len() <= ALL_PAIRS {
-                for (i, &a) in bucket.iter().enumerate() {
-                    pairs.extend(bucket[i + 1..].iter().map(|&b| (a as usize, b as usize)));
+impl<'a> Finder<'a> {
+    fn new(shingles: &'a Shingles, rows: u64, threshold: f64, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+        let (pairs, above, edges) = (Vec::new(), (0..rows).collect(), Vec::new());
+        Ok(Self { shingles, threshold, pool, pairs, above, edges, compared: 0 })
+    }
+
+    /// Takes the rows of one band, in any order.
+    fn bucket(&mut self, rows: &mut Vec<u64>) -> Result<()> {
+        if rows.len() > 1 {
+            rows.sort_unstable();
+            for (one, two) in pairs_of(rows) {
+                if self.can_be_similar(one, two) && self.root(one) != self.root(two) {
+                    self.pairs.push((one, two));
                 }
-            } else {
-                pairs.extend(bucket.windows(2).map(|pair| (pair[0] as usize, pair[1] as usize)));
-                pairs.extend(bucket[1..].iter().map(|&b| (bucket[0] as usize, b as usize)));
             }
         }
+        rows.clear();
+        if self.pairs.len() >= PAIRS { self.verify() } else { Ok(()) }
     }
-    let mut pairs: Vec<_> = pairs.into_iter().collect();
-    pairs.sort_unstable();
-    Ok(pairs)
-}
 
-/// The shingles of the rows in any pair.
-fn shingles(session: &SessionContext, keys: &[Key], pairs: &[(usize, usize)]) -> Result<HashMap<usize, Vec<u64>>> {
-    let mut needed: Vec<u64> = pairs.iter().flat_map(|&(a, b)| [a as u64, b as u64]).collect();
-    needed.sort_unstable();
-    needed.dedup();
-    if needed.is_empty() {
-        return Ok(HashMap::new());
+    fn structural(&mut self, one: u64, two: u64) -> Result<()> {
+        let jaccard = jaccard(&self.shingles.read(one)?, &self.shingles.read(two)?);
+        self.join(Edge { kind: "structural", rows: (one, two), jaccard });
+        Ok(())
     }
-    let by_id: HashMap<&str, usize> = needed.iter().map(|&p| (keys[p as usize].id.as_str(), p as usize)).collect();
-    register_positions(session, "paired_rows", needed)?;
-    let query = "select id, shingles(code) as shingles from candidates
-        where id in (select k.id from keys k left semi join paired_rows p on k.position = p.position)";
-    let mut found = HashMap::new();
-    for batch in collect(session, query)? {
-        let ids = codepair_runtime::text_column(&batch, "id")?;
-        for (row, list) in hash_lists(&batch, "shingles")?.into_iter().enumerate() {
-            if let Some(&position) = by_id.get(ids.value(row)) {
-                found.insert(position, list);
-            }
+
+    /// Compares the pairs that are not joined yet, and joins those that are similar.
+    fn verify(&mut self) -> Result<()> {
+        let mut pairs = std::mem::take(&mut self.pairs);
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs.retain(|&(one, two)| self.root(one) != self.root(two));
+        self.compared += pairs.len() as u64;
+        let (shingles, threshold) = (self.shingles, self.threshold);
+        // Pairs of one row stand together: it is read once.
+        let groups: Vec<&[(u64, u64)]> = pairs.chunk_by(|a, b| a.0 == b.0).collect();
+        let compare = |group: &&[(u64, u64)]| -> Result<Vec<Edge>> {
+            let own = shingles.read(group[0].0)?;
+            let edges = group.iter().map(|&rows| {
+                let jaccard = jaccard(&own, &shingles.read(rows.1)?);
+                Ok(Edge { kind: "near", rows, jaccard })
+            });
+            edges.filter(|edge| edge.as_ref().map_or(true, |edge| edge.jaccard >= threshold)).collect()
+        };
+        let found: Vec<Vec<Edge>> = self.pool.install(|| groups.par_iter().map(compare).collect::<Result<_>>())?;
+        found.into_iter().flatten().for_each(|edge| self.join(edge));
+        pairs.clear();
+        self.pairs = pairs;
+        Ok(())
+    }
+
+    /// Sets of very different size have no similarity worth reading them for.
+    fn can_be_similar(&self, one: u64, two: u64) -> bool {
+        let (one, two) = (self.shingles.count(one) as f64, self.shingles.count(two) as f64);
+        one.min(two) >= self.threshold * one.max(two)
+    }
+
+    /// Keeps an edge that joins two clusters.
+    fn join(&mut self, edge: Edge) {
+        let (one, two) = (self.root(edge.rows.0), self.root(edge.rows.1));
+        if one != two {
+            self.above[one.max(two) as usize] = one.min(two);
+            self.edges.push(edge);
         }
     }
-    Ok(found)
+
+    /// Every row on the way is put closer to the root (path halving: van Leeuwen & van der Weide, 1977).
+    fn root(&mut self, mut row: u64) -> u64 {
+        while self.above[row as usize] != row {
+            let next = self.above[self.above[row as usize] as usize];
+            self.above[row as usize] = next;
+            row = next;
+        }
+        row
+    }
 }
 
-/// Clusters are the connected components of the edges. Of each the row of the most protected split is kept, the
-/// earliest one; the others point along the shortest way of edges to it. Depends on the edges alone, not on their order.
-fn spread(keys: &[Key], edges: &[(usize, usize, f64)]) -> HashMap<usize, Near> {
-    let mut neighbours: BTreeMap<usize, Vec<(usize, f64)>> = BTreeMap::new();
-    for &(a, b, similarity) in edges {
-        neighbours.entry(a).or_default().push((b, similarity));
-        neighbours.entry(b).or_default().push((a, similarity));
+/// Clusters are the connected components of the edges. Of each the row of the most protected split is kept, the earliest
+/// one; the others point along the shortest way of edges to it.
+fn spread(ranks: &[u8], edges: &[Edge]) -> HashMap<u64, Near> {
+    let mut neighbours: BTreeMap<u64, Vec<(u64, &Edge)>> = BTreeMap::new();
+    for edge in edges {
+        let (one, two) = edge.rows;
+        neighbours.entry(one).or_default().push((two, edge));
+        neighbours.entry(two).or_default().push((one, edge));
     }
     neighbours.values_mut().for_each(|list| list.sort_by_key(|(other, _)| *other));
-    let mut order: Vec<usize> = neighbours.keys().copied().collect();
-    order.sort_by_key(|&row| (keys[row].split_rank, row));
+    let mut order: Vec<u64> = neighbours.keys().copied().collect();
+    order.sort_by_key(|&row| (ranks[row as usize], row));
     let mut seen = HashSet::new();
     let mut found = HashMap::new();
     for kept in order {
@@ -131,9 +202,9 @@ fn spread(keys: &[Key], edges: &[(usize, usize, f64)]) -> HashMap<usize, Near> {
         }
         let mut open = VecDeque::from([kept]);
         while let Some(row) = open.pop_front() {
-            for &(other, jaccard) in &neighbours[&row] {
+            for &(other, edge) in &neighbours[&row] {
                 if seen.insert(other) {
-                    found.insert(other, Near { neighbour: row, jaccard, kept });
+                    found.insert(other, Near { kind: edge.kind, neighbour: row, jaccard: edge.jaccard, kept });
                     open.push_back(other);
                 }
             }
@@ -147,34 +218,43 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn keys(ranks: &[u64]) -> Vec<Key> {
-        ranks.iter().map(|&split_rank| Key { split_rank, ..Key::default() }).collect()
+    fn edge(one: u64, two: u64, jaccard: f64) -> Edge {
+        Edge { kind: "near", rows: (one, two), jaccard }
     }
 
     #[test]
     fn the_test_row_is_kept() {
-        let found = spread(&keys(&[2, 2, 0, 2]), &[(0, 1, 0.8), (1, 2, 0.9)]);
-        assert_eq!(found[&1], Near { neighbour: 2, jaccard: 0.9, kept: 2 });
-        assert_eq!(found[&0], Near { neighbour: 1, jaccard: 0.8, kept: 2 });
+        let found = spread(&[2, 2, 0, 2], &[edge(0, 1, 0.8), edge(1, 2, 0.9)]);
+        assert_eq!(found[&1], Near { kind: "near", neighbour: 2, jaccard: 0.9, kept: 2 });
+        assert_eq!(found[&0], Near { kind: "near", neighbour: 1, jaccard: 0.8, kept: 2 });
         assert!(!found.contains_key(&2) && !found.contains_key(&3));
+    }
+
+    #[test]
+    fn large_buckets_are_compared_with_their_first_rows() {
+        let bucket: Vec<u64> = (0..200).collect();
+        let pairs: Vec<(u64, u64)> = pairs_of(&bucket).collect();
+        assert_eq!(pairs.iter().filter(|pair| pair.1 == 50).count(), 50);
+        assert_eq!(pairs.iter().filter(|pair| pair.1 == 199).count(), ALL_PAIRS + 1);
+        assert!(pairs.contains(&(198, 199)));
+        assert_eq!(pairs.iter().collect::<HashSet<_>>().len(), pairs.len());
     }
 
     proptest! {
         /// Keepers and clusters do not depend on the order of the edges, and each cluster keeps exactly one row.
         #[test]
-        fn clusters_depend_on_the_edges_alone(pairs in prop::collection::vec((0usize..20, 0usize..20), 0..40), ranks in prop::collection::vec(0u64..3, 20)) {
-            let keys = keys(&ranks);
-            let edges: Vec<_> = pairs.into_iter().filter(|(a, b)| a != b).map(|(a, b)| (a.min(b), a.max(b), 0.8)).collect();
+        fn clusters_depend_on_the_edges_alone(pairs in prop::collection::vec((0u64..20, 0u64..20), 0..40), ranks in prop::collection::vec(0u8..3, 20)) {
+            let edges: Vec<_> = pairs.into_iter().filter(|(a, b)| a != b).map(|(a, b)| edge(a.min(b), a.max(b), 0.8)).collect();
             let mut unique = edges;
-            unique.sort_by_key(|e| (e.0, e.1));
+            unique.sort_by_key(|e| e.rows);
             unique.dedup();
-            let found = spread(&keys, &unique);
+            let found = spread(&ranks, &unique);
             unique.reverse();
-            prop_assert_eq!(&found, &spread(&keys, &unique));
-            for (a, b, _) in unique {
-                let root = |row: usize| found.get(&row).map_or(row, |near| near.kept);
+            prop_assert_eq!(&found, &spread(&ranks, &unique));
+            for Edge { rows: (a, b), .. } in unique {
+                let root = |row: u64| found.get(&row).map_or(row, |near| near.kept);
                 prop_assert_eq!(root(a), root(b));
-                prop_assert!(keys[root(a)].split_rank <= keys[a].split_rank);
+                prop_assert!(ranks[root(a) as usize] <= ranks[a as usize]);
                 prop_assert!(!found.contains_key(&root(a)));
             }
         }

@@ -3,88 +3,114 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use codepair_runtime::{Context, Progress};
-use codepair_schemas::rows::Example;
+use arrow::array::{Array, ArrayRef, BinaryBuilder, RecordBatch, StringArray, UInt32Array};
+use codepair_runtime::{Attempt, Context, Progress, column, ordered, text_column};
 use codepair_tokenizer::Tokenizer;
-use rayon::prelude::*;
 
+use crate::candidates::id_hash;
 use crate::{Field, Prepare, TokenizerConfig};
 
-const CHUNK_ROWS: usize = 4096;
-
 /// Trains every tokenizer and writes its `tokens_NAME`.
-pub(crate) fn write(context: &mut Context, config: &Prepare, examples: &[Example]) -> Result<()> {
+pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build()?;
     for (name, settings) in &config.tokenizers {
-        let tokenizer = pool.install(|| train(settings, examples))?;
+        let tokenizer = pool.install(|| train(settings, &context.attempt))?;
         tracing::info!("tokenizer {name}: {} tokens", tokenizer.vocabulary());
         let token_bytes = if tokenizer.vocabulary() <= 1 << 16 { 2 } else { 4 };
         let metadata = [("token_bytes", token_bytes.to_string()), ("tokenizer", name.clone())];
         let mut writer = context.attempt.writer_with(&format!("tokens_{name}"), &metadata)?;
-        let progress = Progress::new(&format!("encoding with {name}"), "rows", examples.len() as u64);
-        for chunk in examples.chunks(CHUNK_ROWS) {
-            let batch = pool.install(|| encode(chunk, settings, &tokenizer, token_bytes))?;
-            writer.write(batch)?;
-            progress.add(chunk.len() as u64);
-        }
+        let progress = Progress::new(&format!("encoding with {name}"), "rows", context.attempt.rows("examples"));
+        let attempt = &context.attempt;
+        ordered(
+            context.threads,
+            |emit| attempt.read_back("examples", &COLUMNS).try_for_each(|batch| emit(batch?)),
+            |batch| encode(&batch, settings, &tokenizer, token_bytes),
+            |batch| {
+                progress.add(batch.num_rows() as u64);
+                writer.write(batch)
+            },
+        )?;
         context.attempt.finish(writer)?;
         context.attempt.add_file("tokenizers", &format!("{name}.json"), tokenizer.to_json()?.into_bytes())?;
     }
     Ok(())
 }
 
-fn train(settings: &TokenizerConfig, examples: &[Example]) -> Result<Tokenizer> {
-    let seen = examples.iter().filter(|e| e.split == "train" && e.kind != "negative");
-    let fields = &settings.fields;
-    let texts = seen.flat_map(|example| fields.iter().map(|field| content(example, *field)));
-    Ok(Tokenizer::train(texts, settings.vocabulary, settings.cut)?)
+const COLUMNS: [&str; 8] = ["id", "ordinal", "kind", "name", "parent_id", "split", "text", "code"];
+
+/// Trains on a sample of the training rows: those whose ids have the smallest hashes, so that a row more or less changes
+/// little.
+fn train(settings: &TokenizerConfig, attempt: &Attempt) -> Result<Tokenizer> {
+    let mut rows = 0u32;
+    for_training(attempt, |_, _| {
+        rows += 1;
+        Ok(())
+    })?;
+    let share = settings.training_rows as f64 / f64::from(rows).max(1.0);
+    let limit = if share < 1.0 { (share * u64::MAX as f64) as u64 } else { u64::MAX };
+    let mut texts = Vec::new();
+    for_training(attempt, |batch, row| {
+        if id_hash(text_column(batch, "id")?.value(row)) <= limit {
+            for field in &settings.fields {
+                texts.push(text_column(batch, field.name())?.value(row).to_owned());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Tokenizer::train(texts.iter().map(String::as_str), settings.vocabulary, settings.cut)?)
 }
 
-fn content(example: &Example, field: Field) -> &str {
-    match field {
-        Field::Text => &example.text,
-        Field::Code => &example.code,
+/// Every row of the training split that is no negative.
+fn for_training(attempt: &Attempt, mut use_row: impl FnMut(&RecordBatch, usize) -> Result<()>) -> Result<()> {
+    for batch in attempt.read_back("examples", &COLUMNS) {
+        let batch = batch?;
+        let (splits, kinds) = (text_column(&batch, "split")?, text_column(&batch, "kind")?);
+        for row in 0..batch.num_rows() {
+            if splits.value(row) == "train" && kinds.value(row) != "negative" {
+                use_row(&batch, row)?;
+            }
+        }
     }
+    Ok(())
 }
 
-/// Nothing for a field the tokenizer does not read.
+/// The token columns of a batch; nothing for a field the tokenizer does not read.
 fn encode(
-    chunk: &[Example],
+    batch: &RecordBatch,
     settings: &TokenizerConfig,
     tokenizer: &Tokenizer,
     token_bytes: usize,
 ) -> Result<RecordBatch> {
-    let field = |field: Field| -> Result<(ArrayRef, ArrayRef)> {
-        if !settings.fields.contains(&field) {
-            let none = BinaryArray::from(vec![None::<&[u8]>; chunk.len()]);
-            return Ok((Arc::new(none), Arc::new(UInt32Array::from(vec![0; chunk.len()]))));
-        }
-        let encoded: Vec<Vec<u32>> =
-            chunk.par_iter().map(|example| tokenizer.encode(content(example, field))).collect::<Result<_, _>>()?;
-        let bytes = encoded
-            .iter()
-            .map(|ids| ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(token_bytes)).collect());
-        let bytes: Vec<Vec<u8>> = bytes.collect();
-        let lengths: UInt32Array = encoded.iter().map(|ids| Some(ids.len() as u32)).collect();
-        Ok((Arc::new(bytes.iter().map(|b| Some(b.as_slice())).collect::<BinaryArray>()), Arc::new(lengths)))
-    };
-    let (text, text_length) = field(Field::Text)?;
-    let (code, code_length) = field(Field::Code)?;
-    let texts = |value: fn(&Example) -> Option<&str>| -> ArrayRef {
-        Arc::new(chunk.iter().map(value).collect::<StringArray>())
-    };
-    let ordinals: UInt64Array = chunk.iter().map(|example| Some(example.ordinal)).collect();
-    Ok(RecordBatch::try_from_iter_with_nullable([
-        ("id", texts(|e| Some(&e.id)), false),
-        ("ordinal", Arc::new(ordinals) as ArrayRef, false),
-        ("kind", texts(|e| Some(&e.kind)), false),
-        ("name", texts(|e| Some(&e.name)), false),
-        ("parent_id", texts(|e| e.parent_id.as_deref()), true),
-        ("split", texts(|e| Some(&e.split)), false),
-        ("text", text, true),
-        ("text_length", text_length, false),
-        ("code", code, true),
-        ("code_length", code_length, false),
-    ])?)
+    let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
+    for name in ["id", "ordinal", "kind", "name", "parent_id", "split"] {
+        columns.push((name, Arc::clone(column(batch, name)?)));
+    }
+    for (field, length) in [(Field::Text, "text_length"), (Field::Code, "code_length")] {
+        let (tokens, lengths) = match settings.fields.contains(&field) {
+            true => encode_column(text_column(batch, field.name())?, tokenizer, token_bytes)?,
+            false => no_tokens(batch.num_rows()),
+        };
+        columns.extend([(field.name(), tokens), (length, lengths)]);
+    }
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+fn encode_column(texts: &StringArray, tokenizer: &Tokenizer, token_bytes: usize) -> Result<(ArrayRef, ArrayRef)> {
+    let mut tokens = BinaryBuilder::new();
+    let mut lengths = Vec::with_capacity(texts.len());
+    let mut bytes = Vec::new();
+    for text in texts.iter().flatten() {
+        let ids = tokenizer.encode(text)?;
+        bytes.clear();
+        bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(token_bytes)));
+        tokens.append_value(&bytes);
+        lengths.push(ids.len() as u32);
+    }
+    Ok((Arc::new(tokens.finish()), Arc::new(UInt32Array::from(lengths))))
+}
+
+fn no_tokens(rows: usize) -> (ArrayRef, ArrayRef) {
+    let mut none = BinaryBuilder::new();
+    none.append_nulls(rows);
+    (Arc::new(none.finish()), Arc::new(UInt32Array::from(vec![0; rows])))
 }

@@ -1,9 +1,13 @@
 //! What becomes of each row.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use crate::candidates::Key;
-use crate::near::Near;
+use anyhow::Result;
+use datafusion::prelude::SessionContext;
+
+use crate::Prepare;
+use crate::candidates::{EVALUATION_ONLY, Keys, equal, id_hash};
+use crate::near::{self, Near};
 
 /// What becomes of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,57 +15,75 @@ pub(crate) enum Verdict {
     /// It is an example.
     Kept,
     /// It is a duplicate.
-    Duplicate { kind: &'static str, near: Near },
+    Duplicate(Near),
     /// It is out for another reason.
     Out { reason: String, detail: String },
 }
 
-/// Decides about every row, by position. A synthetic row goes where its parent goes.
-pub(crate) fn decide(keys: &[Key], near: &HashMap<usize, Near>) -> Vec<Verdict> {
-    let mut verdicts: Vec<Verdict> = keys.iter().enumerate().map(|(at, key)| own(at, key, near)).collect();
-    let kept: HashSet<&str> =
-        keys.iter().zip(&verdicts).filter(|(_, v)| **v == Verdict::Kept).map(|(k, _)| k.id.as_str()).collect();
-    let orphans: Vec<(usize, String)> = keys
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| verdicts[*at] == Verdict::Kept)
-        .filter_map(|(at, key)| Some((at, key.parent_id.clone().filter(|parent| !kept.contains(parent.as_str()))?)))
-        .collect();
-    for (at, parent) in orphans {
-        let detail = format!("its parent {parent} is rejected or a duplicate");
-        verdicts[at] = Verdict::Out { reason: "parent_rejected".to_owned(), detail };
-    }
-    verdicts
+/// All that decides.
+pub(crate) struct Verdicts {
+    keys: Keys,
+    /// The first row of each exact duplicate.
+    exact: HashMap<u64, u64>,
+    near: HashMap<u64, Near>,
 }
 
-fn own(at: usize, key: &Key, near: &HashMap<usize, Near>) -> Verdict {
-    if let Some((reason, detail)) = &key.excluded {
-        return Verdict::Out { reason: reason.clone(), detail: detail.clone() };
+impl Verdicts {
+    /// Finds the duplicates.
+    pub(crate) fn new(session: &SessionContext, keys: Keys, config: &Prepare, threads: usize) -> Result<Self> {
+        let mut exact = HashMap::new();
+        equal(session, "exact_key", |position, first| {
+            exact.insert(position, first);
+            Ok(())
+        })?;
+        tracing::info!("{} exact duplicates", exact.len());
+        let (threshold, structural) = (config.near_duplicate_threshold, config.structural_duplicates);
+        let near = near::clusters(session, &keys, &exact, threshold, structural, threads)?;
+        Ok(Self { keys, exact, near })
     }
-    if key.exact != at {
-        let near =
-            Near { neighbour: key.exact, jaccard: 1.0, kept: near.get(&key.exact).map_or(key.exact, |n| n.kept) };
-        return Verdict::Duplicate { kind: "exact", near };
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
-    near.get(&at).map_or(Verdict::Kept, |near| Verdict::Duplicate { kind: "near", near: near.clone() })
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// The rows that duplicates point to.
+    pub(crate) fn pointed_to(&self) -> impl Iterator<Item = u64> {
+        let exact = self.exact.iter().flat_map(|(_, &first)| [first, self.kept(first)]);
+        exact.chain(self.near.values().flat_map(|near| [near.neighbour, near.kept]))
+    }
 
-    #[test]
-    fn children_follow_their_parents() {
-        let key = |id: &str, exact: usize| Key { id: id.into(), kind: "original".into(), exact, ..Key::default() };
-        let child = Key { parent_id: Some("b".into()), exact: 2, ..Key::default() };
-        let near = HashMap::from([(0, Near { neighbour: 3, jaccard: 0.8, kept: 3 })]);
-        let verdicts = decide(&[key("a", 0), key("b", 0), child, key("c", 3)], &near);
-        assert!(matches!(&verdicts[0], Verdict::Duplicate { kind: "near", .. }));
-        // An exact duplicate of a near-duplicate counts to the same kept row.
-        assert!(
-            matches!(&verdicts[1], Verdict::Duplicate { kind: "exact", near } if near.kept == 3 && near.neighbour == 0)
-        );
-        assert!(matches!(&verdicts[2], Verdict::Out { reason, .. } if reason == "parent_rejected"));
-        assert_eq!(verdicts[3], Verdict::Kept);
+    /// Decides about a row. A synthetic row goes where its parent goes.
+    pub(crate) fn of(&self, position: u64, parent_id: Option<&str>) -> Verdict {
+        let own = self.own(position);
+        let Some(parent_id) = parent_id.filter(|_| own == Verdict::Kept) else { return own };
+        let parent = self.keys.parents.get(&id_hash(parent_id));
+        if parent.is_some_and(|&parent| self.own(parent) == Verdict::Kept) {
+            return own;
+        }
+        let detail = format!("its parent {parent_id} is rejected or a duplicate");
+        Verdict::Out { reason: "parent_rejected".to_owned(), detail }
+    }
+
+    fn own(&self, position: u64) -> Verdict {
+        let out = |reason: &str, detail| Verdict::Out { reason: reason.to_owned(), detail };
+        if let Some(reason) = self.keys.reason(position) {
+            let held = self.keys.collisions.get(&position);
+            return out(reason, held.map(|id| format!("holds a test text of {id}")).unwrap_or_default());
+        }
+        if let Some(&first) = self.exact.get(&position) {
+            let kept = self.kept(first);
+            return Verdict::Duplicate(Near { kind: "exact", neighbour: first, jaccard: 1.0, kept });
+        }
+        self.near.get(&position).map_or(Verdict::Kept, |near| Verdict::Duplicate(near.clone()))
+    }
+
+    /// The row that is kept of a row's near-duplicates.
+    fn kept(&self, position: u64) -> u64 {
+        self.near.get(&position).map_or(position, |near| near.kept)
+    }
+
+    /// Whether a row is only there to be evaluated on, and so is no example although it is kept.
+    pub(crate) fn is_for_evaluation(&self, position: u64) -> bool {
+        self.keys.reason(position) == Some(EVALUATION_ONLY) || self.keys.ranks[position as usize] == 0
     }
 }

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use codepair_prepare::Prepare;
-use codepair_runtime::{Config, Manifest, Store, float_column, read_output, testing, text_column};
-use codepair_schemas::rows::{Function, Problem, Request, SyntheticPair};
+use codepair_runtime::{
+    Config, ExitStatus, Manifest, Store, exit_status, float_column, read_output, testing, text_column,
+};
+use codepair_schemas::rows::{Function, Pair, Problem, Query, Request, SyntheticPair};
 
 /// Twelve lines that differ in the lines of `changed`.
 fn program(name: &str, changed: usize) -> String {
@@ -31,6 +33,8 @@ fn function(ordinal: u64, id: &str, split: &str, docstring: &str, code: String) 
     }
 }
 
+const SIMILAR: &str = "Sort the given list of tuples by the second element of every tuple, largest first, and give back \
+                       the names that stand in the first place of each one, joined by a comma and a space, as one text.";
 const LEAK: &str = "Compute the checksum of a file in chunks of bytes.";
 
 fn inputs(store: &Store) {
@@ -43,6 +47,14 @@ fn inputs(store: &Store) {
         function(5, "leak", "train", &format!("Do this: {LEAK}"), "def leak():\n    return 3".into()),
         function(6, "far", "train", "Far from it.", program("far", 9)),
         function(7, "held", "validation", "Held back.", "def held():\n    return 4".into()),
+        function(8, "long", "train", "Too long.", "x = 1\n".repeat(21)),
+        function(9, "long test", "test", "Long too, but tested on.", "y = 1\n".repeat(22)),
+        function(10, "mail", "train", "Ask a@example.org for it.", "def mail():\n    return 6".into()),
+        function(11, "base", "train", "A base.", program("base", 12)),
+        function(12, "renamed", "train", "The same, renamed.", program("other", 12)),
+        // One word of twenty differs from the leaked problem's text below.
+        function(13, "similar", "train", &SIMILAR.replace("every", "any"), "def similar():\n    return 7".into()),
+        function(14, "searched", "corpus", "To be found.", "def searched():\n    return 8".into()),
     ];
     let problem = |ordinal: u64, id: &str, split: &str, text: &str, code: &str| Problem {
         id: id.into(),
@@ -72,7 +84,24 @@ fn inputs(store: &Store) {
         attempt.write_rows([
             problem(0, "task", "train", "Add two numbers.", "def add(a, b):\n    return a + b"),
             problem(1, "hidden", "test", LEAK, "def checksum(path):\n    pass"),
-        ])
+        ])?;
+        let labelled = |ordinal: u64, id: &str, label: f64, text: &str| Pair {
+            id: id.into(),
+            ordinal,
+            source: "q".into(),
+            text: text.into(),
+            code: "def plain():\n    return 1".into(),
+            label: Some(label),
+            language: "python".into(),
+            split: "train".into(),
+            ..Pair::default()
+        };
+        attempt.write_rows([
+            labelled(0, "fits", 1.0, "give one"),
+            labelled(1, "fits again", 1.0, "give  one"),
+            labelled(2, "fits not", 0.0, "give two"),
+        ])?;
+        attempt.write_rows([Query { id: "asked".into(), source: "q".into(), text: SIMILAR.into(), ..Query::default() }])
     })
     .unwrap();
     testing::publish(store, "synth", |attempt| {
@@ -86,6 +115,8 @@ fn inputs(store: &Store) {
     })
     .unwrap();
 }
+
+const INPUTS: [&str; 5] = ["functions", "problems", "pairs", "queries", "synthetic_pairs"];
 
 fn reasons(store: &Store, manifest: &Manifest) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -101,18 +132,29 @@ fn reasons(store: &Store, manifest: &Manifest) -> BTreeMap<String, String> {
 #[test]
 fn every_row_is_kept_or_rejected_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
-    for threads in [1, 2, 16] {
+    for (threads, memory) in [(1, "1GiB"), (2, "64MiB"), (16, "64MiB")] {
         let text = format!(
-            "name = \"t\"\n[prepare.tokenizers.code]\nvocabulary = 300\nfields = [\"code\"]\n[resources.prepare]\nthreads = {threads}\n"
+            "name = \"t\"\n[prepare.filters]\ntoo_long = \"line_count(code) > 20\"\nmail = \"has_email(text)\"\n\
+             [prepare.tokenizers.code]\nvocabulary = 300\nfields = [\"code\"]\n\
+             [resources.prepare]\nthreads = {threads}\nmemory_limit = \"{memory}\"\n"
         );
         let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();
         testing::on_each_store(&folder.path().join(threads.to_string()), |store| {
             inputs(store);
-            let manifest =
-                testing::run::<Prepare>(store, &config, None, &["functions", "problems", "synthetic_pairs"]).unwrap();
+            let manifest = testing::run::<Prepare>(store, &config, None, &INPUTS).unwrap();
             let expected = [
                 ("child", "positive"),
+                ("base", "original"),
                 ("exact", "exact_duplicate"),
+                ("fits", "original"),
+                ("fits again", "exact_duplicate"),
+                ("fits not", "negative"),
+                ("long", "too_long"),
+                ("long test", "original"),
+                ("mail", "mail"),
+                ("renamed", "structural_duplicate"),
+                ("searched", "corpus_only"),
+                ("similar", "contaminated"),
                 ("far", "original"),
                 ("held", "original"),
                 ("hidden", "evaluation_only"),
@@ -130,13 +172,30 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
             assert_eq!(reasons(store, &manifest), expected);
             let duplicates = read_output(store, &manifest, "duplicates", &[]).unwrap();
             let kept: Vec<_> = text_column(&duplicates[0], "kept_id").unwrap().iter().flatten().collect();
-            assert_eq!(kept, ["tested", "plain", "child"]);
-            let near = float_column(&duplicates[0], "jaccard").unwrap().value(0);
+            assert_eq!(kept, ["child", "fits", "tested", "plain", "base"]);
+            let near = float_column(&duplicates[0], "jaccard").unwrap().value(2);
             assert!((0.7..1.0).contains(&near), "{near}");
             let texts = read_output(store, &manifest, "examples", &["text"]).unwrap();
-            assert_eq!(text_column(&texts[0], "text").unwrap().value(0), "Train row.");
+            let texts: Vec<_> = text_column(&texts[0], "text").unwrap().iter().flatten().collect();
+            assert!(texts.contains(&"Train row.") && texts.contains(&"give one"), "{texts:?}");
             manifest
         });
+    }
+}
+
+#[test]
+fn a_filter_that_is_no_expression_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (filter, words) in
+        [("nonsense(code) > 1", "nonsense"), ("length(", "prepare.filters.short"), ("code", "non-boolean")]
+    {
+        let text = format!("name = \"t\"\n[prepare.filters]\nshort = \"{filter}\"\n");
+        let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();
+        let store = Store::memory();
+        inputs(&store);
+        let error = testing::run::<Prepare>(&store, &config, None, &INPUTS).err().unwrap();
+        assert_eq!(exit_status(&error), ExitStatus::WrongConfig, "{error:#}");
+        assert!(format!("{error:#}").contains(words), "{error:#}");
     }
 }
 
@@ -147,12 +206,13 @@ fn empty_inputs_give_empty_outputs() {
     testing::on_each_store(folder.path(), |store| {
         testing::publish(store, "ingest", |attempt| {
             attempt.write_rows::<Function>([])?;
-            attempt.write_rows::<Problem>([])
+            attempt.write_rows::<Problem>([])?;
+            attempt.write_rows::<Pair>([])?;
+            attempt.write_rows::<Query>([])
         })
         .unwrap();
         testing::publish(store, "synth", |attempt| attempt.write_rows::<SyntheticPair>([])).unwrap();
-        let manifest =
-            testing::run::<Prepare>(store, &config, None, &["functions", "problems", "synthetic_pairs"]).unwrap();
+        let manifest = testing::run::<Prepare>(store, &config, None, &INPUTS).unwrap();
         assert_eq!(manifest.rows("examples") + manifest.rows("rejected"), 0);
         manifest
     });

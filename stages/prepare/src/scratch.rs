@@ -1,0 +1,143 @@
+//! What does not fit in memory, on local disk, for the time of one run.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use codepair_runtime::block_on;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+
+/// A folder that goes when the run ends.
+pub(crate) struct Scratch {
+    folder: tempfile::TempDir,
+}
+
+impl Scratch {
+    /// In the system's folder for such things (`TMPDIR`).
+    pub(crate) fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("codepair-prepare-").tempdir();
+        let folder =
+            folder.with_context(|| format!("cannot write to {}; set TMPDIR", std::env::temp_dir().display()))?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Begins a table of narrow rows, to be sorted by SQL.
+    pub(crate) fn table(&self, name: &'static str, schema: SchemaRef) -> Result<ScratchTable> {
+        let path = self.path().join(format!("{name}.parquet"));
+        let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
+        let writer = ArrowWriter::try_new(BufWriter::new(File::create(&path)?), Arc::clone(&schema), Some(properties))?;
+        Ok(ScratchTable { name, path, writer })
+    }
+
+    /// Begins the file of shingles.
+    pub(crate) fn shingles(&self) -> Result<ShingleWriter> {
+        let path = self.path().join("shingles");
+        Ok(ShingleWriter { file: BufWriter::new(File::create(&path)?), path, places: Vec::new(), words: 0 })
+    }
+}
+
+/// A table being written.
+pub(crate) struct ScratchTable {
+    name: &'static str,
+    path: PathBuf,
+    writer: ArrowWriter<BufWriter<File>>,
+}
+
+impl ScratchTable {
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        Ok(self.writer.write(batch)?)
+    }
+
+    /// Makes it a table of the session.
+    pub(crate) fn register(self, session: &SessionContext) -> Result<()> {
+        self.writer.close()?;
+        let path = self.path.to_string_lossy();
+        block_on(session.register_parquet(self.name, path.as_ref(), ParquetReadOptions::default()))?;
+        Ok(())
+    }
+}
+
+/// Sets of shingles, written in any order, to be read by their row's position.
+pub(crate) struct ShingleWriter {
+    file: BufWriter<File>,
+    path: PathBuf,
+    places: Vec<Place>,
+    words: u64,
+}
+
+/// Where a set begins and how many shingles it has, in one word for each row.
+#[derive(Clone, Copy, Default)]
+struct Place(u64);
+
+const LENGTH_BITS: u32 = 24;
+
+impl ShingleWriter {
+    pub(crate) fn add(&mut self, position: u64, shingles: &[u64]) -> Result<()> {
+        let position = position as usize;
+        if self.places.len() <= position {
+            self.places.resize(position + 1, Place::default());
+        }
+        // Rows are at most a mebibyte long, so their shingles are fewer than 2²⁴.
+        self.places[position] = Place(self.words << LENGTH_BITS | shingles.len() as u64);
+        self.words += shingles.len() as u64;
+        for shingle in shingles {
+            self.file.write_all(&shingle.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<Shingles> {
+        self.file.flush()?;
+        Ok(Shingles { file: File::open(&self.path)?, places: self.places })
+    }
+}
+
+/// Sets of shingles on disk.
+pub(crate) struct Shingles {
+    file: File,
+    places: Vec<Place>,
+}
+
+impl Shingles {
+    /// Number of shingles of a row.
+    pub(crate) fn count(&self, position: u64) -> usize {
+        self.places.get(position as usize).map_or(0, |place| (place.0 & ((1 << LENGTH_BITS) - 1)) as usize)
+    }
+
+    /// The shingles of a row, ascending.
+    pub(crate) fn read(&self, position: u64) -> Result<Vec<u64>> {
+        let mut bytes = vec![0; self.count(position) * 8];
+        let start = self.places.get(position as usize).map_or(0, |place| place.0 >> LENGTH_BITS);
+        self.file.read_exact_at(&mut bytes, start * 8)?;
+        let words = bytes.as_chunks::<8>().0;
+        Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shingles_are_read_by_position() {
+        let scratch = Scratch::new().unwrap();
+        let mut writer = scratch.shingles().unwrap();
+        writer.add(7, &[1, 2, 3]).unwrap();
+        writer.add(2, &[9]).unwrap();
+        let shingles = writer.finish().unwrap();
+        assert_eq!((shingles.read(7).unwrap(), shingles.count(7)), (vec![1, 2, 3], 3));
+        assert_eq!(shingles.read(2).unwrap(), [9]);
+        assert!(shingles.read(5).unwrap().is_empty() && shingles.read(100).unwrap().is_empty());
+    }
+}
