@@ -18,11 +18,10 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOKEN = re.compile(r"\w+|[^\w\s]")
 ROWS = """
-select id, code from functions where id not in (
-  select id from rejected where stage = 'prepare' and reason in ('no_text', 'contaminated', 'exact_duplicate'))
-union all
-select id, code from problems where id not in (
-  select id from rejected where stage = 'prepare' and reason in ('no_text', 'contaminated', 'exact_duplicate'))"""
+select c.id, code, coalesce(reason, '') = 'evaluation_only' as evaluation
+from (select id, code from functions union all select id, code from problems) c
+left join (select id, reason from rejected where stage = 'prepare') r on c.id = r.id
+where coalesce(reason, '') not in ('no_text', 'contaminated', 'exact_duplicate')"""
 EDGES = "select id, neighbour_id, kept_id, jaccard, kind from duplicates where kind in ('near', 'structural')"
 
 
@@ -61,7 +60,9 @@ def main():
     by_id = {row["id"]: number for number, row in enumerate(rows)}
     kept = {edge["id"]: edge["kept_id"] for edge in edges}
     cluster = [kept.get(row["id"], row["id"]) for row in rows]
-    pairs = list(similar_pairs(sets, options.threshold))
+    # Two rows that are only there to be evaluated on stay both, however alike.
+    pairs = [(one, two) for one, two in similar_pairs(sets, options.threshold)
+             if not (rows[one]["evaluation"] and rows[two]["evaluation"])]
     together = sum(cluster[a] == cluster[b] for a, b in pairs)
     lowest = 1.0
     for edge in edges:
