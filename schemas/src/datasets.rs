@@ -261,7 +261,7 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "synthetic_pairs",
-        version: 1,
+        version: 2,
         doc: "Made pairs of text and code: positives that mean the same as their parent, negatives that do not.",
         sort_key: &["generator", "ordinal"],
         volatile: false,
@@ -279,6 +279,10 @@ pub const DATASETS: &[Dataset] = &[
             GROUP,
             SPLIT,
             text("request", "hash of the API request that made it").or_null(),
+            text("model", "name of the model that was asked").or_null(),
+            text("prompt", "digest of the prompt and few-shot files").or_null(),
+            text("parameters", "of sampling, as JSON").or_null(),
+            column("seed", Kind::Integer, "the seed it was made with").or_null(),
         ],
     },
     Dataset {

@@ -79,6 +79,7 @@ cells! {
     u64 => |cells| UInt64Array::from_iter_values(cells.copied()), |_cell| 0;
     i64 => |cells| Int64Array::from_iter_values(cells.copied()), |_cell| 0;
     f64 => |cells| Float64Array::from_iter_values(cells.copied()), |_cell| 0;
+    Option<i64> => |cells| cells.copied().collect::<Int64Array>(), |_cell| 0;
     Option<f64> => |cells| cells.copied().collect::<Float64Array>(), |_cell| 0;
     bool => |cells| cells.copied().map(Some).collect::<BooleanArray>(), |_cell| 0;
 }
@@ -122,7 +123,8 @@ rows! {
     SyntheticPair in "synthetic_pairs" {
         id: String, generator: String, ordinal: u64, kind: String, edit: String, parent_id: String,
         parent_dataset: String, source: String, text: String, code: String, group: String, split: String,
-        request: Option<String>,
+        request: Option<String>, model: Option<String>, prompt: Option<String>, parameters: Option<String>,
+        seed: Option<i64>,
     }
     /// A row of `requests`.
     Request in "requests" {

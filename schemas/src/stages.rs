@@ -26,7 +26,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "synth",
-        revision: 1,
+        revision: 2,
         per_model: false,
         inputs: &["functions", "problems"],
         outputs: &["synthetic_pairs", "requests", "rejected"],

@@ -24,6 +24,7 @@ macro_rules! kinds {
         /// `[synth.NAME]`; `kind` says which.
         #[derive(Clone, Debug, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
+        #[allow(clippy::large_enum_variant, reason = "there is one a table of the config")]
         pub enum Generator {
             $(#[doc = concat!("`kind = \"", stringify!($module), "\"`.")] $kind($module::$kind),)*
         }

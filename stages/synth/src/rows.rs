@@ -1,10 +1,11 @@
 //! Rows in and out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use codepair_runtime::{Attempt, Context, Digest, text_column};
 use codepair_schemas::rows::{Rejected, Request, SyntheticPair};
+use serde_json::Value;
 
 /// A row that pairs are made from: a documented function or a problem, of the training or validation split.
 #[derive(Clone, Debug, Default)]
@@ -16,16 +17,24 @@ pub(crate) struct Parent {
     pub(crate) code: String,
     pub(crate) group: String,
     pub(crate) split: String,
+    /// Repository and path, as far as they are known.
+    pub(crate) context: String,
 }
 
 /// Reads the parents, in the order of the datasets.
 pub(crate) fn read(context: &Context) -> Result<Vec<Parent>> {
     let mut parents = Vec::new();
     for (dataset, text) in [("functions", "docstring"), ("problems", "text")] {
-        for batch in context.read(dataset, &["id", "source", text, "code", "group", "split"])? {
+        let mut columns = vec!["id", "source", text, "code", "group", "split"];
+        if dataset == "functions" {
+            columns.extend(["repo", "path"]);
+        }
+        for batch in context.stream(dataset, &columns) {
+            let batch = batch?;
             let column = |name| text_column(&batch, name);
             let (ids, sources, texts, codes) = (column("id")?, column("source")?, column(text)?, column("code")?);
             let (groups, splits) = (column("group")?, column("split")?);
+            let (repos, paths) = (column("repo").ok(), column("path").ok());
             for row in 0..batch.num_rows() {
                 let seen = matches!(splits.value(row), "train" | "validation");
                 if seen && !texts.value(row).trim().is_empty() {
@@ -37,6 +46,12 @@ pub(crate) fn read(context: &Context) -> Result<Vec<Parent>> {
                         code: codes.value(row).to_owned(),
                         group: groups.value(row).to_owned(),
                         split: splits.value(row).to_owned(),
+                        context: [repos, paths]
+                            .into_iter()
+                            .flatten()
+                            .map(|c| c.value(row))
+                            .collect::<Vec<_>>()
+                            .join(" "),
                     });
                 }
             }
@@ -70,6 +85,8 @@ pub(crate) struct Made {
     pub(crate) pairs: Vec<SyntheticPair>,
     pub(crate) rejected: Vec<Rejected>,
     pub(crate) requests: Vec<Request>,
+    /// What each generator did, for the manifest.
+    pub(crate) notes: BTreeMap<String, Value>,
     /// Pairs and rejected rows of each generator: the next ordinal.
     counts: HashMap<String, u64>,
 }
@@ -80,7 +97,20 @@ pub(crate) struct Pair {
     pub(crate) edit: String,
     pub(crate) text: String,
     pub(crate) code: String,
+    pub(crate) provenance: Provenance,
+}
+
+/// Where a pair comes from; nothing where no model made it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Provenance {
+    /// Hash of the API request.
     pub(crate) request: Option<String>,
+    pub(crate) model: Option<String>,
+    /// Digest of the prompt's files.
+    pub(crate) prompt: Option<String>,
+    /// Of sampling, as JSON.
+    pub(crate) parameters: Option<String>,
+    pub(crate) seed: Option<i64>,
 }
 
 impl Made {
@@ -93,7 +123,7 @@ impl Made {
     pub(crate) fn pair(&mut self, generator: &str, parent: &Parent, pair: Pair) {
         let ordinal = self.next(generator);
         let mut digest = Digest::default();
-        let request = pair.request.as_deref().unwrap_or_default();
+        let request = pair.provenance.request.as_deref().unwrap_or_default();
         for field in [generator, &parent.id, pair.kind.name(), &pair.edit, &pair.text, &pair.code, request] {
             digest.field(field);
         }
@@ -111,7 +141,11 @@ impl Made {
             code: pair.code,
             group: parent.group.clone(),
             split: parent.split.clone(),
-            request: pair.request,
+            request: pair.provenance.request,
+            model: pair.provenance.model,
+            prompt: pair.provenance.prompt,
+            parameters: pair.provenance.parameters,
+            seed: pair.provenance.seed,
         });
     }
 
@@ -131,6 +165,9 @@ impl Made {
     pub(crate) fn write(mut self, attempt: &mut Attempt) -> Result<()> {
         self.requests.sort_by(|a, b| a.request.cmp(&b.request));
         self.requests.dedup_by(|a, b| a.request == b.request);
+        for (generator, note) in self.notes {
+            attempt.note(&generator, note);
+        }
         for row in &self.rejected {
             attempt.count_rejected(&row.reason, 1);
         }

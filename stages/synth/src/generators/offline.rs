@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
-use crate::rows::{Kind as PairKind, Made, Pair, Parent};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance};
 
 /// The nearest functions that are looked at for one that differs.
 const NEAREST: usize = 8;
@@ -84,7 +84,7 @@ impl Row {
                 made.pair(
                     name,
                     parent,
-                    Pair { kind, edit, text: parent.text.clone(), code: edited.code, request: None },
+                    Pair { kind, edit, text: parent.text.clone(), code: edited.code, provenance: offline.provenance() },
                 );
             }
         }
@@ -94,12 +94,17 @@ impl Row {
         for near in self.nearest {
             let (text, code) = (parent.text.clone(), parents[near].code.clone());
             let edit = "nearest".to_owned();
-            made.pair(name, parent, Pair { kind: PairKind::Negative, edit, text, code, request: None });
+            let provenance = offline.provenance();
+            made.pair(name, parent, Pair { kind: PairKind::Negative, edit, text, code, provenance });
         }
     }
 }
 
 impl Offline {
+    fn provenance(&self) -> Provenance {
+        Provenance { seed: i64::try_from(self.seed).ok(), ..Provenance::default() }
+    }
+
     /// Distinct edits; fewer where the code has no room for more.
     fn edits(&self, parent: &Parent, meaning: Meaning, count: u32) -> Vec<Edited> {
         let mut edits: Vec<Edited> = Vec::new();

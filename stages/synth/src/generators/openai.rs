@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use async_openai::types::chat::{
-    ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
-    ChatCompletionRequestUserMessage, CreateChatCompletionRequest, ResponseFormat, ResponseFormatJsonSchema,
-};
+use anyhow::Result;
 use codepair_code::parses;
-use codepair_runtime::{Config, Context, Progress, block_on, config_error, file_digest, input_error};
+use codepair_runtime::{Config, Context, config_error, file_digest, input_error};
 use codepair_schemas::rows::Request;
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Kind;
-use crate::openai::{Answer, Client, Ledger, Settings, request_hash};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent};
+use crate::openai::{
+    Allowed, Asker, Budget, Client, Ledger, Limits, Price, Prompt, Question, Settings, keys, parse, request_hash,
+    spent_before,
+};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance};
 
 /// What is asked for, of whom.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,7 +28,7 @@ pub struct Openai {
     /// The environment variable that holds the key; servers without keys need none.
     #[serde(skip_serializing)]
     api_key_env: String,
-    /// A file with the user's message, a Jinja template over `text` and `code`.
+    /// A file with the user's message, a Jinja template over `text`, `code` and `context` (repository and path).
     #[serde(skip_serializing)]
     prompt: String,
     /// A JSON-lines file of examples: `text`, `code` and the right `answer`.
@@ -42,19 +40,31 @@ pub struct Openai {
     answers: Field,
     /// Whether text and code still belong together.
     pairs: PairKind,
+    /// Different answers to ask for in one request.
+    phrasings: usize,
     /// Ask only for the first so many rows.
     limit: Option<usize>,
     temperature: f32,
     /// Tokens of an answer at most.
-    max_tokens: u32,
+    answer_tokens: u32,
     /// A regular expression that the answer matches, for servers that need bounded schemas.
     answer_pattern: Option<String>,
     seed: i64,
-    /// Requests under way at once.
+    /// Dollars a million tokens.
+    price: Price,
+    /// Dollars to spend on this generator's rows at most, in all runs together.
+    max_cost: Option<f64>,
+    /// Tokens to spend likewise, of requests and answers.
+    max_tokens: Option<u64>,
+    /// Requests under way at once at most; fewer where the server is overloaded.
     #[serde(skip_serializing)]
     concurrency: usize,
     #[serde(skip_serializing)]
-    timeout_seconds: u64,
+    requests_per_minute: Option<u32>,
+    #[serde(skip_serializing)]
+    tokens_per_minute: Option<u32>,
+    #[serde(skip_serializing)]
+    timeout_seconds: f64,
     /// Tries after the first for busy or broken answers.
     #[serde(skip_serializing)]
     retries: u32,
@@ -79,36 +89,27 @@ impl Default for Openai {
             system: String::new(),
             answers: Field::Text,
             pairs: PairKind::Positive,
+            phrasings: 1,
             limit: None,
             temperature: 0.7,
-            max_tokens: 512,
+            answer_tokens: 512,
             answer_pattern: None,
             seed: 0,
-            concurrency: 8,
-            timeout_seconds: 120,
-            retries: 5,
+            price: Price::default(),
+            max_cost: None,
+            max_tokens: None,
+            concurrency: 16,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            timeout_seconds: 120.0,
+            retries: 8,
         }
     }
 }
 
-#[derive(Deserialize)]
-struct FewShot {
-    text: String,
-    code: String,
-    answer: String,
-}
-
-/// The files' content, read.
-struct Prompt {
-    template: String,
-    few_shots: Vec<FewShot>,
-}
-
 impl Kind for Openai {
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>> {
-        if self.model.is_empty() || self.prompt.is_empty() {
-            return Err(config_error("model and prompt are needed: model = \"gpt-…\", prompt = \"prompts/query.txt\""));
-        }
+        self.check()?;
         let mut files = BTreeMap::new();
         for (name, path) in [("prompt", Some(&self.prompt)), ("few_shots", self.few_shots.as_ref())] {
             if let Some(path) = path {
@@ -120,28 +121,41 @@ impl Kind for Openai {
     }
 
     fn generate(&self, context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()> {
-        let prompt = self.read_prompt(&context.config)?;
+        let prompt = Prompt::read(&context.config, &self.prompt, self.few_shots.as_deref())?;
         let client = Client::new(Settings {
             base_url: self.base_url.clone(),
             api_key: std::env::var(&self.api_key_env).unwrap_or_default(),
-            timeout: Duration::from_secs(self.timeout_seconds),
-            retries: self.retries,
+            timeout: Duration::from_secs_f64(self.timeout_seconds),
         })?;
-        let mut ledger = Ledger::open(&context.store)?;
+        let endpoint = client.endpoint();
         let parents = &parents[..self.limit.unwrap_or(parents.len()).min(parents.len())];
-        let payloads = parents.iter().map(|parent| self.payload(&prompt, parent)).collect::<Result<Vec<String>>>()?;
-        let refused = self.ask_all(name, &client, &mut ledger, &payloads)?;
+        let question = self.question();
+        let payload = |parent: &Parent| prompt.payload(&question, &parent.text, &parent.code, &parent.context);
+        let payloads = parents.iter().map(payload).collect::<Result<Vec<String>>>()?;
+        let mut ledger = Ledger::open(&context.store, &keys(&endpoint, &payloads))?;
+        let spent = spent_before(&ledger, &endpoint, &payloads, self.answer_tokens);
+        let asker = Asker {
+            generator: name,
+            client,
+            limits: Limits::new(Allowed {
+                concurrency: self.concurrency,
+                requests_per_minute: self.requests_per_minute,
+                tokens_per_minute: self.tokens_per_minute,
+            }),
+            budget: Budget::new(self.price, self.max_cost, self.max_tokens, spent),
+            retries: self.retries,
+            answer_tokens: self.answer_tokens,
+        };
+        let (unanswered, summary) = asker.ask_all(&mut ledger, &payloads)?;
+        made.notes.insert(name.to_owned(), summary);
+        let provenance = self.provenance(&prompt);
         for (parent, payload) in parents.iter().zip(&payloads) {
-            let key = request_hash(&client.endpoint(), payload);
-            match ledger.find(&key) {
-                Some(answer) => {
-                    made.requests.push(Request { generator: name.to_owned(), ..answer.clone() });
-                    self.put(name, parent, answer, made);
-                }
-                None => {
-                    let words = refused.get(&key).map_or("", String::as_str);
-                    made.reject(name, parent, "request_refused", words);
-                }
+            let key = request_hash(&endpoint, payload);
+            if let Some(answer) = ledger.find(&key) {
+                made.requests.push(Request { generator: name.to_owned(), ..answer.clone() });
+                self.put(name, parent, answer, &provenance, made);
+            } else if let Some((reason, words)) = unanswered.get(&key) {
+                made.reject(name, parent, reason, words);
             }
         }
         Ok(())
@@ -149,177 +163,65 @@ impl Kind for Openai {
 }
 
 impl Openai {
-    fn read_prompt(&self, config: &Config) -> Result<Prompt> {
-        let template = std::fs::read_to_string(config.resolve(&self.prompt))?;
-        let mut few_shots = Vec::new();
-        if let Some(path) = &self.few_shots {
-            for (number, line) in std::fs::read_to_string(config.resolve(path))?.lines().enumerate() {
-                let shot = serde_json::from_str(line)
-                    .map_err(|error| config_error(format!("{path}:{}: {error}", number + 1)))?;
-                few_shots.push(shot);
-            }
+    fn check(&self) -> Result<()> {
+        if self.model.is_empty() || self.prompt.is_empty() {
+            return Err(config_error("model and prompt are needed: model = \"gpt-…\", prompt = \"prompts/query.txt\""));
         }
-        Ok(Prompt { template, few_shots })
+        if self.phrasings == 0 {
+            return Err(config_error("phrasings must be at least 1"));
+        }
+        if !(self.timeout_seconds > 0.0 && self.timeout_seconds < 1e6) {
+            return Err(config_error("timeout_seconds must be above 0"));
+        }
+        if self.max_cost.is_some() && self.price == Price::default() {
+            return Err(config_error(
+                "max_cost needs the price of a million tokens: price = { input = 0.4, output = 1.6 }",
+            ));
+        }
+        Ok(())
     }
 
-    /// The request's body; equal rows give equal bytes.
-    fn payload(&self, prompt: &Prompt, parent: &Parent) -> Result<String> {
-        let render = |text: &str, code: &str| {
-            let values = minijinja::context! { text => text, code => code };
-            minijinja::Environment::new()
-                .render_str(&prompt.template, values)
-                .map_err(|error| config_error(format!("{}: {error}", self.prompt)))
-        };
-        let user = |text: String| ChatCompletionRequestMessage::User(ChatCompletionRequestUserMessage::from(text));
-        let mut messages = Vec::new();
-        if !self.system.is_empty() {
-            messages.push(ChatCompletionRequestMessage::System(ChatCompletionRequestSystemMessage::from(
-                self.system.as_str(),
-            )));
+    fn question(&self) -> Question<'_> {
+        Question {
+            model: &self.model,
+            system: &self.system,
+            temperature: self.temperature,
+            answer_tokens: self.answer_tokens,
+            answer_pattern: self.answer_pattern.as_deref(),
+            phrasings: self.phrasings,
+            seed: self.seed,
         }
-        for shot in &prompt.few_shots {
-            messages.push(user(render(&shot.text, &shot.code)?));
-            let answer = json!({ "answer": shot.answer }).to_string();
-            messages.push(ChatCompletionRequestMessage::Assistant(ChatCompletionRequestAssistantMessage::from(
-                answer.as_str(),
-            )));
-        }
-        messages.push(user(render(&parent.text, &parent.code)?));
-        let mut answer = json!({ "type": "string" });
-        if let Some(pattern) = &self.answer_pattern {
-            answer["pattern"] = pattern.as_str().into();
-        }
-        let schema = json!({
-            "type": "object", "properties": { "answer": answer }, "required": ["answer"], "additionalProperties": false,
+    }
+
+    fn provenance(&self, prompt: &Prompt) -> Provenance {
+        let parameters = json!({
+            "temperature": self.temperature, "answer_tokens": self.answer_tokens, "phrasings": self.phrasings,
         });
-        let format =
-            ResponseFormatJsonSchema { description: None, name: "pair".to_owned(), schema, strict: Some(true) };
-        #[allow(deprecated, reason = "servers of open models take it, and it is what makes them repeat")]
-        let request = CreateChatCompletionRequest {
-            model: self.model.clone(),
-            messages,
-            temperature: Some(self.temperature),
-            max_completion_tokens: Some(self.max_tokens),
+        Provenance {
+            request: None,
+            model: Some(self.model.clone()),
+            prompt: Some(prompt.digest.clone()),
+            parameters: Some(parameters.to_string()),
             seed: Some(self.seed),
-            response_format: Some(ResponseFormat::JsonSchema { json_schema: format }),
-            ..CreateChatCompletionRequest::default()
-        };
-        Ok(serde_json::to_string(&request)?)
-    }
-
-    /// Asks what the ledger does not hold yet, each request once, and returns the refusals by request. What was answered
-    /// before an error is in the ledger.
-    fn ask_all(
-        &self,
-        name: &str,
-        client: &Client,
-        ledger: &mut Ledger,
-        payloads: &[String],
-    ) -> Result<BTreeMap<String, String>> {
-        let endpoint = client.endpoint();
-        let mut open: BTreeMap<String, &String> = BTreeMap::new();
-        for payload in payloads {
-            let key = request_hash(&endpoint, payload);
-            if ledger.find(&key).is_none() {
-                open.insert(key, payload);
-            }
         }
-        tracing::info!("{name}: {} requests, {} answered before", payloads.len(), payloads.len() - open.len());
-        let progress = Progress::new(&format!("asking {}", self.model), "requests", open.len() as u64);
-        let mut refused = BTreeMap::new();
-        let asked: Result<()> = block_on(async {
-            let mut answers = futures::stream::iter(open)
-                .map(|(key, payload)| async move { (key, payload, client.ask(payload).await) })
-                .buffer_unordered(self.concurrency.max(1));
-            while let Some((key, payload, answer)) = answers.next().await {
-                progress.add(1);
-                let response = match answer? {
-                    Answer::Answered(response) => response,
-                    Answer::Refused { status, words } => {
-                        refused.insert(key, format!("status {status}: {words}"));
-                        continue;
-                    }
-                };
-                let row = Request {
-                    request: key,
-                    generator: name.to_owned(),
-                    endpoint: endpoint.clone(),
-                    payload: payload.clone(),
-                    status: 200,
-                    response,
-                };
-                // The store's calls block; they must not do so on this thread.
-                tokio::task::block_in_place(|| std::thread::scope(|s| s.spawn(|| ledger.add(row)).join()))
-                    .map_err(|_| anyhow::anyhow!("writing the ledger panicked"))??;
-            }
-            Ok(())
-        });
-        ledger.flush()?;
-        asked.context("what was answered is kept; run it again to go on from there")?;
-        Ok(refused)
     }
 
-    fn put(&self, name: &str, parent: &Parent, answer: &Request, made: &mut Made) {
-        let text = match parse(&answer.response) {
-            Ok(text) => text,
+    fn put(&self, name: &str, parent: &Parent, answer: &Request, provenance: &Provenance, made: &mut Made) {
+        let answers = match parse(&answer.response) {
+            Ok(answers) => answers,
             Err(detail) => return made.reject(name, parent, "malformed_answer", detail),
         };
-        let (text, code) = match self.answers {
-            Field::Text => (text, parent.code.clone()),
-            Field::Code if parses(&text) => (parent.text.clone(), text),
-            Field::Code => return made.reject(name, parent, "syntax_error", "the code is no valid Python"),
-        };
-        let request = Some(answer.request.clone());
-        made.pair(name, parent, Pair { kind: self.pairs, edit: name.to_owned(), text, code, request });
-    }
-}
-
-/// The answer in a response's body.
-fn parse(response: &str) -> Result<String, String> {
-    let body: Value = serde_json::from_str(response).map_err(|e| format!("the response is no JSON: {e}"))?;
-    let content = body["choices"][0]["message"]["content"].as_str().ok_or("the response has no content")?;
-    let answer: Value = serde_json::from_str(content).map_err(|e| format!("the content is no JSON: {e}"))?;
-    let answer = answer["answer"].as_str().ok_or("the content has no answer")?.trim();
-    if answer.is_empty() { Err("the answer is empty".to_owned()) } else { Ok(answer.to_owned()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_found_and_wrong_ones_named() {
-        let body = |content: &str| json!({"choices": [{"message": {"content": content}}]}).to_string();
-        assert_eq!(parse(&body("{\"answer\": \" a b \"}")), Ok("a b".to_owned()));
-        for (response, word) in [
-            ("{", "no JSON"),
-            ("{}", "no content"),
-            (body("text").as_str(), "content is no JSON"),
-            (body("{\"x\": 1}").as_str(), "no answer"),
-            (body("{\"answer\": \" \"}").as_str(), "empty"),
-        ] {
-            assert!(parse(response).unwrap_err().contains(word), "{response}");
+        for answered in answers {
+            let (text, code) = match self.answers {
+                Field::Text => (answered, parent.code.clone()),
+                Field::Code if parses(&answered) => (parent.text.clone(), answered),
+                Field::Code => {
+                    made.reject(name, parent, "syntax_error", "the code is no valid Python");
+                    continue;
+                }
+            };
+            let provenance = Provenance { request: Some(answer.request.clone()), ..provenance.clone() };
+            made.pair(name, parent, Pair { kind: self.pairs, edit: name.to_owned(), text, code, provenance });
         }
-    }
-
-    #[test]
-    fn payloads_are_equal_for_equal_rows() {
-        let openai = Openai {
-            model: "m".into(),
-            system: "s".into(),
-            answer_pattern: Some("[a-z]+".into()),
-            ..Openai::default()
-        };
-        let shot = FewShot { text: "t0".into(), code: "c0".into(), answer: "a0".into() };
-        let prompt = Prompt { template: "Text: {{ text }} Code: {{ code }}".into(), few_shots: vec![shot] };
-        let parent = Parent { text: "t1".into(), code: "c1".into(), ..Parent::default() };
-        let payload = openai.payload(&prompt, &parent).unwrap();
-        assert_eq!(payload, openai.payload(&prompt, &parent).unwrap());
-        let value: Value = serde_json::from_str(&payload).unwrap();
-        let roles: Vec<&str> =
-            value["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
-        assert_eq!(roles, ["system", "user", "assistant", "user"]);
-        assert_eq!(value["messages"][3]["content"], "Text: t1 Code: c1");
-        assert_eq!(value["response_format"]["json_schema"]["schema"]["properties"]["answer"]["pattern"], "[a-z]+");
     }
 }

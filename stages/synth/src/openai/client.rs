@@ -1,34 +1,81 @@
-//! One request, with back-off. Bodies are taken as raw bytes: what the server said is kept before anything parses it.
+//! One request, and what came of it. Bodies are taken as raw bytes: what the server said is kept before anything parses it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::Result;
 use async_openai::config::{Config as _, OpenAIConfig};
 use reqwest::StatusCode;
 
-/// Where and how to ask.
+/// Where to ask.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) base_url: String,
     pub(crate) api_key: String,
     pub(crate) timeout: Duration,
-    pub(crate) retries: u32,
 }
 
-/// What became of a request.
+/// What came of one try.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Status 200 and the body.
+pub(crate) enum Reply {
+    /// Status 200 and a body of JSON.
     Answered(String),
     /// The server will not answer this request, in its own words.
-    Refused { status: u16, words: String },
+    Refused { status: u16, body: String },
+    /// No request would fare better: a wrong key or path, no credit left; in the server's own words.
+    Hopeless(String),
+    /// Something passing.
+    Fault(Fault),
+}
+
+/// Something that may be over at the next try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    /// What the server wants to be waited.
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) words: String,
+    pub(crate) status: Option<u16>,
+}
+
+/// The kinds that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FaultKind {
+    /// Status 429.
+    RateLimited,
+    /// Status 408, or no answer in time.
+    TimedOut,
+    /// Status 409 or 5xx.
+    ServerError,
+    /// The connection was refused or broke before an answer.
+    Unreachable,
+    /// The body ended early.
+    Cut,
+    /// Status 200 and a body that is no JSON.
+    MalformedJson,
+}
+
+impl FaultKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate limited",
+            Self::TimedOut => "timed out",
+            Self::ServerError => "server error",
+            Self::Unreachable => "unreachable",
+            Self::Cut => "cut off",
+            Self::MalformedJson => "malformed JSON",
+        }
+    }
+
+    /// Whether the server may count the request as answered.
+    pub(crate) fn may_be_paid(self) -> bool {
+        matches!(self, Self::TimedOut | Self::Cut | Self::MalformedJson)
+    }
 }
 
 /// An HTTP client for one server.
 pub(crate) struct Client {
     http: reqwest::Client,
     config: OpenAIConfig,
-    settings: Settings,
 }
 
 impl Client {
@@ -36,9 +83,8 @@ impl Client {
         // Installing twice is an error that does not matter: the provider is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(settings.timeout).build()?;
-        let config =
-            OpenAIConfig::new().with_api_base(settings.base_url.clone()).with_api_key(settings.api_key.clone());
-        Ok(Self { http, config, settings })
+        let config = OpenAIConfig::new().with_api_base(settings.base_url).with_api_key(settings.api_key);
+        Ok(Self { http, config })
     }
 
     /// The URL that requests go to.
@@ -46,70 +92,74 @@ impl Client {
         self.config.url("/chat/completions")
     }
 
-    /// Sends a payload until it is answered or refused.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or wants another key or path: no request would fare better.
-    pub(crate) async fn ask(&self, payload: &str) -> Result<Answer> {
-        let mut attempt = 0;
-        loop {
-            let failure = match self.send(payload).await {
-                Ok((StatusCode::OK, _, body)) => return Ok(Answer::Answered(body)),
-                Ok((status, retry_after, body)) => match judge(status) {
-                    Judgement::Hopeless => bail!("{} answers {status}: {}", self.endpoint(), words(&body)),
-                    Judgement::Refused => return Ok(Answer::Refused { status: status.as_u16(), words: words(&body) }),
-                    Judgement::Again if attempt == self.settings.retries => {
-                        return Ok(Answer::Refused { status: status.as_u16(), words: words(&body) });
-                    }
-                    Judgement::Again => (format!("{status}"), retry_after),
-                },
-                Err(error) if attempt == self.settings.retries => {
-                    return Err(anyhow!("{}: {error} ({} tries)", self.endpoint(), attempt + 1));
-                }
-                Err(error) => (error.to_string(), None),
-            };
-            let pause = failure.1.unwrap_or_else(|| back_off(attempt));
-            tracing::debug!("{}; again in {:.1} s", failure.0, pause.as_secs_f64());
-            tokio::time::sleep(pause).await;
-            attempt += 1;
+    /// Sends a payload once.
+    pub(crate) async fn send(&self, payload: &str) -> Reply {
+        let request = self.http.post(self.endpoint()).headers(self.config.headers());
+        let response = request.header("content-type", "application/json").body(payload.to_owned()).send().await;
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return fault_of(&error, FaultKind::Unreachable),
+        };
+        let status = response.status();
+        let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = header.and_then(|value| retry_after(value, SystemTime::now()));
+        match response.bytes().await {
+            Ok(body) => judge(status, retry_after, &body),
+            Err(error) => fault_of(&error, FaultKind::Cut),
         }
     }
-
-    async fn send(&self, payload: &str) -> reqwest::Result<(StatusCode, Option<Duration>, String)> {
-        let request = self.http.post(self.endpoint()).headers(self.config.headers());
-        let response = request.header("content-type", "application/json").body(payload.to_owned()).send().await?;
-        let status = response.status();
-        let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.bytes().await?;
-        Ok((status, after.map(Duration::from_secs), String::from_utf8_lossy(&body).into_owned()))
-    }
 }
 
-enum Judgement {
-    /// Wrong key, wrong path: stop.
-    Hopeless,
-    /// This request only.
-    Refused,
-    /// Busy or broken for the moment.
-    Again,
+fn fault_of(error: &reqwest::Error, otherwise: FaultKind) -> Reply {
+    let kind = if error.is_timeout() { FaultKind::TimedOut } else { otherwise };
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    Reply::Fault(Fault { kind, retry_after: None, words: format!("{error}{source}"), status: None })
 }
 
-fn judge(status: StatusCode) -> Judgement {
+fn judge(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Reply {
+    let text = || String::from_utf8_lossy(body).into_owned();
+    let fault = |kind| {
+        let words = format!("status {status}: {}", words(&text()));
+        Reply::Fault(Fault { kind, retry_after, words, status: Some(status.as_u16()) })
+    };
     match status.as_u16() {
-        401..=405 => Judgement::Hopeless,
-        408 | 409 | 429 | 500.. => Judgement::Again,
-        _ => Judgement::Refused,
+        200 if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() && !has_broken_text(body) => {
+            fault(FaultKind::MalformedJson)
+        }
+        200 => Reply::Answered(text()),
+        401..=405 => Reply::Hopeless(format!("{status}: {}", words(&text()))),
+        // OpenAI's word for an account without credit.
+        429 if text().contains("insufficient_quota") => Reply::Hopeless(format!("{status}: {}", words(&text()))),
+        408 => fault(FaultKind::TimedOut),
+        429 => fault(FaultKind::RateLimited),
+        409 | 500.. => fault(FaultKind::ServerError),
+        status => Reply::Refused { status, body: text() },
     }
+}
+
+/// Whether the body would be JSON if its text were UTF-8: some servers send the bytes of half a character.
+fn has_broken_text(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_err()
+        && serde_json::from_str::<serde::de::IgnoredAny>(&String::from_utf8_lossy(body)).is_ok()
+}
+
+/// A number of seconds or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(value.trim()).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// Full jitter: anywhere up to half a second, doubled each time, a minute at most.
-fn back_off(attempt: u32) -> Duration {
+pub(crate) fn back_off(attempt: u32) -> Duration {
     let limit = 0.5 * 2f64.powi(attempt.min(7) as i32);
     Duration::from_secs_f64(limit.min(60.0) * rand::random::<f64>())
 }
 
 /// The server's own message, out of an error body.
-fn words(body: &str) -> String {
+pub(crate) fn words(body: &str) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
     let message = parsed.as_ref().and_then(|v| v["error"]["message"].as_str().or(v["message"].as_str()));
     message.unwrap_or(body).chars().take(300).collect()
@@ -130,5 +180,34 @@ mod tests {
         for attempt in 0..40 {
             assert!(back_off(attempt) <= Duration::from_secs_f64((0.5 * 2f64.powi(attempt.min(20) as i32)).min(60.0)));
         }
+    }
+
+    #[test]
+    fn replies_are_told_apart() {
+        let judge = |status: u16, body: &str| judge(StatusCode::from_u16(status).unwrap(), None, body.as_bytes());
+        let kind = |reply| match reply {
+            Reply::Fault(fault) => Some(fault.kind),
+            _ => None,
+        };
+        assert_eq!(judge(200, "{\"a\": 1}"), Reply::Answered("{\"a\": 1}".to_owned()));
+        assert_eq!(kind(judge(200, "{\"a\": ")), Some(FaultKind::MalformedJson));
+        assert_eq!(kind(judge(429, "slow")), Some(FaultKind::RateLimited));
+        assert_eq!(kind(judge(408, "")), Some(FaultKind::TimedOut));
+        assert_eq!(kind(judge(503, "")), Some(FaultKind::ServerError));
+        assert_eq!(judge(400, "{}"), Reply::Refused { status: 400, body: "{}".to_owned() });
+        let quota = "{\"error\": {\"code\": \"insufficient_quota\", \"message\": \"no credit\"}}";
+        assert_eq!(judge(429, quota), Reply::Hopeless("429 Too Many Requests: no credit".to_owned()));
+        let half = [b"{\"a\": \"".as_slice(), &[0xe2, 0x82], b"\"}"].concat();
+        assert!(matches!(super::judge(StatusCode::OK, None, &half), Reply::Answered(_)));
+    }
+
+    #[test]
+    fn servers_say_when_to_come_back() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(retry_after("3", now), Some(Duration::from_secs(3)));
+        assert_eq!(retry_after("0.25", now), Some(Duration::from_millis(250)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:40 GMT", now), Some(Duration::from_secs(3)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!((retry_after("soon", now), retry_after("-1", now)), (None, None));
     }
 }

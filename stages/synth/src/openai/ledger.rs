@@ -1,117 +1,271 @@
 //! The ledger: every answer as it came, in the store, keyed by the hash of its request, shared by all pipelines. No
 //! request is paid for twice, whatever crashes or changes afterwards.
+//!
+//! An answer counts once its file is stored. A thread of its own stores whatever came while it stored the last file, so a
+//! slow store makes larger files and not a slower run. Many small files become one when a run ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
-use anyhow::Result;
-use codepair_runtime::{Attempt, Published, Store, sha256, text_column};
+use anyhow::{Result, anyhow};
+use codepair_runtime::{Attempt, Published, Store, integer_column, sha256, text_column};
 use codepair_schemas::rows::Request;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::sync::oneshot;
 
 const FOLDER: &str = "ledger";
-/// Answers that are written at once.
-const BATCH: usize = 16;
+/// So many files of a run become one.
+const SMALL_FILES: usize = 16;
+/// Rows of a file that is made of small ones, at most.
+const FILE_ROWS: usize = 4096;
+/// A row with this status says that a request was about to be sent: whoever kept no answer to it may have paid for one.
+const SENT: u32 = 0;
 
 /// The hash that keys a request.
 pub(crate) fn request_hash(endpoint: &str, payload: &str) -> String {
     sha256(format!("{endpoint}\n{payload}").as_bytes())
 }
 
-/// Answers by request, and those not yet written.
+/// What the ledger holds about the requests of a run, and where new rows go.
 pub(crate) struct Ledger {
     store: Store,
     answers: HashMap<String, Request>,
-    unwritten: Vec<String>,
+    /// Times a request was sent and nothing came of it that is known.
+    unsettled: HashMap<String, i64>,
+    rows: Option<Sender<Entry>>,
+    writer: Option<JoinHandle<Vec<String>>>,
+    earlier: Vec<String>,
 }
 
+/// A row to store, and whom to tell.
+type Entry = (Request, oneshot::Sender<Result<(), String>>);
+
 impl Ledger {
-    /// Reads the ledger of a store. A damaged file is an error: passing it over would pay again.
-    pub(crate) fn open(store: &Store) -> Result<Self> {
-        let mut answers = HashMap::new();
-        for (path, _) in store.list(FOLDER)?.into_iter().filter(|(path, _)| path.ends_with(".parquet")) {
-            for batch in ParquetRecordBatchReaderBuilder::try_new(store.get(&path)?)?.build()? {
-                read_rows(&batch?, &mut answers)?;
+    /// Reads what a store's ledger says about `wanted` requests. A damaged file is an error: passing it over would pay
+    /// again.
+    pub(crate) fn open(store: &Store, wanted: &HashSet<String>) -> Result<Self> {
+        let (rows, entries) = channel();
+        let to = store.clone();
+        let writer = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || write_all(&to, &entries))?;
+        let mut ledger = Self {
+            store: store.clone(),
+            answers: HashMap::new(),
+            unsettled: HashMap::new(),
+            rows: Some(rows),
+            writer: Some(writer),
+            earlier: Vec::new(),
+        };
+        let mut read = HashSet::new();
+        // Another run may make one file of several while we read: then these are gone, and their rows in a new one.
+        loop {
+            let fresh: Vec<String> = files(store)?.into_iter().filter(|path| !read.contains(path)).collect();
+            if fresh.is_empty() {
+                return Ok(ledger);
+            }
+            for path in fresh {
+                if let Some(bytes) = store.find(&path)? {
+                    let rows = parse(bytes)?;
+                    if rows.len() < FILE_ROWS / 4 {
+                        ledger.earlier.push(path.clone());
+                    }
+                    rows.into_iter().filter(|row| wanted.contains(&row.request)).for_each(|row| ledger.take(row));
+                }
+                read.insert(path);
             }
         }
-        Ok(Self { store: store.clone(), answers, unwritten: Vec::new() })
+    }
+
+    fn take(&mut self, row: Request) {
+        if self.answers.contains_key(&row.request) {
+            return;
+        }
+        let sent = self.unsettled.entry(row.request.clone()).or_default();
+        match row.status {
+            SENT => *sent += 1,
+            200 => drop(self.answers.insert(row.request.clone(), row)),
+            _ => *sent -= 1,
+        }
     }
 
     pub(crate) fn find(&self, request: &str) -> Option<&Request> {
         self.answers.get(request)
     }
 
-    /// Adds an answer; every few answers they are written.
-    pub(crate) fn add(&mut self, answer: Request) -> Result<()> {
-        self.unwritten.push(answer.request.clone());
-        self.answers.insert(answer.request.clone(), answer);
-        if self.unwritten.len() >= BATCH { self.flush() } else { Ok(()) }
+    /// How often a request was sent, by runs that were killed, without an answer being kept.
+    pub(crate) fn lost(&self, request: &str) -> u64 {
+        let sent = self.unsettled.get(request).copied().unwrap_or(0);
+        let answered = i64::from(self.answers.contains_key(request));
+        u64::try_from(sent - answered).unwrap_or(0)
     }
 
-    /// Writes what is not yet written.
-    pub(crate) fn flush(&mut self) -> Result<()> {
-        if self.unwritten.is_empty() {
-            return Ok(());
-        }
-        self.unwritten.sort();
-        let rows: Vec<Request> = self.unwritten.iter().filter_map(|key| self.answers.get(key)).cloned().collect();
-        let bytes = as_parquet(&rows)?;
-        self.store.put_new(&format!("{FOLDER}/{}.parquet", uuid::Uuid::now_v7()), bytes)?;
-        self.unwritten.clear();
-        Ok(())
+    /// Stores a row, and returns when it is stored.
+    pub(crate) async fn store(&self, row: Request) -> Result<()> {
+        let (told, stored) = oneshot::channel();
+        let ended = || anyhow!("the ledger cannot be written any more");
+        self.rows.as_ref().ok_or_else(ended)?.send((row, told)).map_err(|_| ended())?;
+        stored.await.map_err(|_| ended())?.map_err(|error| anyhow!("the ledger cannot be written: {error}"))
+    }
+
+    /// Stores that a request is about to be sent.
+    pub(crate) async fn store_sent(&self, request: &str, generator: &str) -> Result<()> {
+        let (request, generator) = (request.to_owned(), generator.to_owned());
+        self.store(Request { request, generator, status: SENT, ..Request::default() }).await
+    }
+
+    /// Remembers an answer that was stored.
+    pub(crate) fn remember(&mut self, answer: Request) {
+        self.answers.insert(answer.request.clone(), answer);
+    }
+
+    /// Ends the writing, and makes one file of many small ones.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        self.rows = None;
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let mut small = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        small.append(&mut self.earlier);
+        if small.len() < SMALL_FILES { Ok(()) } else { compact(&self.store, small) }
     }
 }
 
+fn files(store: &Store) -> Result<Vec<String>> {
+    let files = store.list(FOLDER)?.into_iter().map(|(path, _)| path);
+    Ok(files.filter(|path| path.ends_with(".parquet")).collect())
+}
+
+/// Stores entries until there are no more, and returns the files.
+fn write_all(store: &Store, entries: &Receiver<Entry>) -> Vec<String> {
+    let mut files = Vec::new();
+    while let Ok(first) = entries.recv() {
+        let (rows, told): (Vec<Request>, Vec<_>) = std::iter::once(first).chain(entries.try_iter()).unzip();
+        let written = write(store, rows).map_err(|error| format!("{error:#}"));
+        for told in told {
+            // Whoever asked may have given up.
+            let _ = told.send(written.as_ref().map(|_| ()).map_err(Clone::clone));
+        }
+        files.extend(written);
+    }
+    files
+}
+
+fn write(store: &Store, mut rows: Vec<Request>) -> Result<String> {
+    rows.sort_by(|a, b| a.request.cmp(&b.request));
+    let path = format!("{FOLDER}/{}.parquet", uuid::Uuid::now_v7());
+    store.put_new(&path, as_parquet(rows)?)?;
+    Ok(path)
+}
+
+/// The small files go only once what was in them is stored anew.
+fn compact(store: &Store, small: Vec<String>) -> Result<()> {
+    let (mut rows, mut gone) = (Vec::new(), Vec::new());
+    for path in small {
+        if let Some(bytes) = store.find(&path)? {
+            rows.extend(parse(bytes)?);
+            gone.push(path);
+        }
+        if rows.len() >= FILE_ROWS {
+            write(store, std::mem::take(&mut rows))?;
+            store.delete(&std::mem::take(&mut gone))?;
+        }
+    }
+    if gone.len() > 1 {
+        write(store, rows)?;
+        store.delete(&gone)?;
+    }
+    Ok(())
+}
+
 /// One Parquet file with the columns of `requests`, made as artifacts are, in memory.
-fn as_parquet(rows: &[Request]) -> Result<bytes::Bytes> {
+fn as_parquet(rows: Vec<Request>) -> Result<bytes::Bytes> {
     let memory = Store::memory();
     let mut attempt = Attempt::new(&memory, "ledger", "ledger");
-    attempt.write_rows(rows.iter().cloned())?;
+    attempt.write_rows(rows)?;
     let (Published::Ours(manifest) | Published::Theirs(manifest)) = attempt.publish(|_| {})?;
     manifest.read(&memory, &manifest.outputs[0])
 }
 
-fn read_rows(batch: &arrow::array::RecordBatch, answers: &mut HashMap<String, Request>) -> Result<()> {
-    let column = |name| text_column(batch, name);
-    let (requests, generators, endpoints) = (column("request")?, column("generator")?, column("endpoint")?);
-    let (payloads, responses) = (column("payload")?, column("response")?);
-    let statuses = codepair_runtime::integer_column(batch, "status")?;
-    for (row, status) in statuses.into_iter().enumerate() {
-        answers.insert(
-            requests.value(row).to_owned(),
-            Request {
+fn parse(bytes: bytes::Bytes) -> Result<Vec<Request>> {
+    let mut rows = Vec::new();
+    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
+        let batch = batch?;
+        let column = |name| text_column(&batch, name);
+        let (requests, generators, endpoints) = (column("request")?, column("generator")?, column("endpoint")?);
+        let (payloads, responses) = (column("payload")?, column("response")?);
+        for (row, status) in integer_column(&batch, "status")?.into_iter().enumerate() {
+            rows.push(Request {
                 request: requests.value(row).to_owned(),
                 generator: generators.value(row).to_owned(),
                 endpoint: endpoints.value(row).to_owned(),
                 payload: payloads.value(row).to_owned(),
                 status: status as u32,
                 response: responses.value(row).to_owned(),
-            },
-        );
+            });
+        }
     }
-    Ok(())
+    Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codepair_runtime::block_on;
 
-    #[test]
-    fn answers_come_back() {
-        let store = Store::memory();
-        let mut ledger = Ledger::open(&store).unwrap();
-        let answer = |n: usize| Request {
-            request: request_hash("http://x", &n.to_string()),
+    fn answer(n: usize) -> Request {
+        let request = request_hash("http://x", &n.to_string());
+        Request {
+            request,
             payload: n.to_string(),
             status: 200,
             response: format!("{{\"n\": {n}}}"),
             ..Request::default()
-        };
-        (0..BATCH + 3).for_each(|n| ledger.add(answer(n)).unwrap());
-        // What is whole is there although nobody flushed.
-        assert_eq!(Ledger::open(&store).unwrap().answers.len(), BATCH);
-        ledger.flush().unwrap();
-        let read = Ledger::open(&store).unwrap();
-        assert_eq!(read.answers.len(), BATCH + 3);
-        assert_eq!(read.find(&answer(18).request), Some(&answer(18)));
+        }
+    }
+
+    fn wanted(count: usize) -> HashSet<String> {
+        (0..count).map(|n| answer(n).request).collect()
+    }
+
+    #[test]
+    fn what_is_stored_is_there_although_nobody_closed() {
+        let store = Store::memory();
+        let ledger = Ledger::open(&store, &wanted(3)).unwrap();
+        block_on(async {
+            ledger.store(answer(0)).await.unwrap();
+            ledger.store(answer(7)).await.unwrap();
+        });
+        let read = Ledger::open(&store, &wanted(3)).unwrap();
+        assert_eq!((read.find(&answer(0).request), read.find(&answer(1).request)), (Some(&answer(0)), None));
+        assert!(read.find(&answer(7).request).is_none(), "nobody asked for it");
+    }
+
+    #[test]
+    fn many_small_files_become_one() {
+        let store = Store::memory();
+        let mut ledger = Ledger::open(&store, &wanted(0)).unwrap();
+        for n in 0..SMALL_FILES + 3 {
+            block_on(ledger.store(answer(n))).unwrap();
+        }
+        assert_eq!(files(&store).unwrap().len(), SMALL_FILES + 3);
+        ledger.close().unwrap();
+        assert_eq!(files(&store).unwrap().len(), 1);
+        assert_eq!(Ledger::open(&store, &wanted(SMALL_FILES + 3)).unwrap().answers.len(), SMALL_FILES + 3);
+    }
+
+    #[test]
+    fn requests_of_a_killed_run_are_counted() {
+        let store = Store::memory();
+        let mut ledger = Ledger::open(&store, &wanted(3)).unwrap();
+        block_on(async {
+            for n in [0, 0, 1, 2] {
+                ledger.store_sent(&answer(n).request, "g").await.unwrap();
+            }
+            ledger.store(answer(0)).await.unwrap();
+            ledger.store(Request { status: 429, ..answer(1) }).await.unwrap();
+        });
+        ledger.close().unwrap();
+        let read = Ledger::open(&store, &wanted(3)).unwrap();
+        // Two were sent for the one answer; a refusal costs nothing; of the last nothing is known.
+        assert_eq!([0, 1, 2].map(|n| read.lost(&answer(n).request)), [1, 0, 1]);
+        assert!(read.find(&answer(1).request).is_none());
     }
 }

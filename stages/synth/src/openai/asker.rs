@@ -1,0 +1,235 @@
+//! All requests of a generator: each is sent until it is answered, refused or given up, within the limits and the budget.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result, anyhow};
+use codepair_runtime::{Progress, block_on};
+use codepair_schemas::rows::Request;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::budget::{Budget, Usage};
+use super::client::{Client, Fault, FaultKind, Reply, back_off, words};
+use super::ledger::{Ledger, request_hash};
+use super::limits::Limits;
+
+/// Whom and how to ask.
+pub(crate) struct Asker<'a> {
+    pub(crate) generator: &'a str,
+    pub(crate) client: Client,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Budget,
+    /// Tries after the first.
+    pub(crate) retries: u32,
+    /// Tokens of an answer at most.
+    pub(crate) answer_tokens: u32,
+}
+
+/// Why a request has no answer: a reason to group by, and the words.
+pub(crate) type Unanswered = (&'static str, String);
+
+/// What a run asked.
+#[derive(Default)]
+pub(crate) struct Tally {
+    sent: AtomicU64,
+    answered: AtomicU64,
+    faults: Mutex<BTreeMap<FaultKind, u64>>,
+}
+
+impl Tally {
+    fn count(&self, kind: FaultKind) {
+        let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *faults.entry(kind).or_default() += 1;
+    }
+
+    fn faults(&self) -> BTreeMap<&'static str, u64> {
+        let faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        faults.iter().map(|(kind, count)| (kind.name(), *count)).collect()
+    }
+}
+
+enum Outcome {
+    Answered(Request),
+    Unanswered(Unanswered),
+}
+
+/// The keys of payloads.
+pub(crate) fn keys(endpoint: &str, payloads: &[String]) -> HashSet<String> {
+    payloads.iter().map(|payload| request_hash(endpoint, payload)).collect()
+}
+
+/// What the ledger's answers to these payloads cost, lost ones at their worst.
+pub(crate) fn spent_before(ledger: &Ledger, endpoint: &str, payloads: &[String], answer_tokens: u32) -> Usage {
+    let mut seen = HashSet::new();
+    let mut spent = Usage::default();
+    for payload in payloads {
+        let key = request_hash(endpoint, payload);
+        let worst = Usage::worst(payload, answer_tokens);
+        if seen.insert(key.clone()) {
+            (0..ledger.lost(&key)).for_each(|_| spent = spent.plus(worst));
+            let answer = ledger.find(&key).map(|answer| Usage::of_response(&answer.response).unwrap_or(worst));
+            spent = spent.plus(answer.unwrap_or_default());
+        }
+    }
+    spent
+}
+
+impl Asker<'_> {
+    /// Asks what the ledger does not hold yet, each request once, and returns those without an answer. What was answered
+    /// is in the ledger, also where this ends with an error.
+    ///
+    /// # Errors
+    /// The server cannot be reached at all, or wants another key or path: no request would fare better.
+    pub(crate) fn ask_all(
+        &self,
+        ledger: &mut Ledger,
+        payloads: &[String],
+    ) -> Result<(BTreeMap<String, Unanswered>, Value)> {
+        let endpoint = self.client.endpoint();
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<(String, &String)> = Vec::new();
+        for payload in payloads {
+            let key = request_hash(&endpoint, payload);
+            if ledger.find(&key).is_none() && seen.insert(key.clone()) {
+                open.push((key, payload));
+            }
+        }
+        let before = payloads.len() - open.len();
+        tracing::info!("{}: {} requests, {before} answered before", self.generator, payloads.len());
+        let progress = Progress::new(&format!("asking for {}", self.generator), "requests", open.len() as u64);
+        let tally = Tally::default();
+        let mut unanswered = BTreeMap::new();
+        let mut answers = Vec::new();
+        let asked: Result<()> = block_on(async {
+            let shared: &Ledger = ledger;
+            let tally = &tally;
+            let mut outcomes = futures::stream::iter(open)
+                .map(|(key, payload)| async move {
+                    let outcome = self.ask(&key, payload, shared, tally).await;
+                    (key, outcome)
+                })
+                .buffer_unordered(self.limits.most());
+            while let Some((key, outcome)) = outcomes.next().await {
+                progress.add(1);
+                match outcome? {
+                    Outcome::Answered(answer) => answers.push(answer),
+                    Outcome::Unanswered(why) => drop(unanswered.insert(key, why)),
+                }
+                if self.budget.is_limited() {
+                    progress.remark(&format!("${:.2} spent", self.budget.cost()));
+                }
+            }
+            Ok(())
+        });
+        answers.into_iter().for_each(|answer| ledger.remember(answer));
+        ledger.close()?;
+        let summary = self.summary(&tally, before, unanswered.len());
+        asked.context("what was answered is kept; run it again to go on from there")?;
+        Ok((unanswered, summary))
+    }
+
+    async fn ask(&self, key: &str, payload: &str, ledger: &Ledger, tally: &Tally) -> Result<Outcome> {
+        let worst = Usage::worst(payload, self.answer_tokens);
+        let answered_at_start = tally.answered.load(Ordering::Relaxed);
+        let mut attempt = 0;
+        loop {
+            let slot = self.limits.enter(worst.tokens() / 3).await;
+            if !self.budget.set_aside(worst) {
+                let words = "the budget is spent; raise max_cost or max_tokens and run it again to go on".to_owned();
+                return Ok(Outcome::Unanswered(("over_budget", words)));
+            }
+            if self.budget.is_limited() {
+                ledger.store_sent(key, self.generator).await?;
+            }
+            tally.sent.fetch_add(1, Ordering::Relaxed);
+            let fault = match self.client.send(payload).await {
+                Reply::Answered(response) => {
+                    let spent = Usage::of_response(&response).unwrap_or(worst);
+                    let answer = self.row(key, payload, 200, response);
+                    ledger.store(answer.clone()).await?;
+                    self.budget.settle(worst, spent);
+                    tally.answered.fetch_add(1, Ordering::Relaxed);
+                    self.limits.succeeded();
+                    return Ok(Outcome::Answered(answer));
+                }
+                Reply::Refused { status, body } => {
+                    self.budget.settle(worst, Usage::default());
+                    let refused = format!("status {status}: {}", words(&body));
+                    ledger.store(self.row(key, payload, u32::from(status), body)).await?;
+                    return Ok(Outcome::Unanswered(("request_refused", refused)));
+                }
+                Reply::Hopeless(words) => {
+                    return Err(anyhow!("{} answers {words}", self.client.endpoint()));
+                }
+                Reply::Fault(fault) => fault,
+            };
+            self.note_fault(key, &fault, worst, ledger, tally).await?;
+            drop(slot);
+            if attempt == self.retries {
+                return self.give_up(&fault, attempt, answered_at_start == tally.answered.load(Ordering::Relaxed));
+            }
+            let pause = fault.retry_after.unwrap_or_default().max(back_off(attempt));
+            tracing::debug!("{}; again in {:.1} s", fault.words, pause.as_secs_f64());
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    /// A fault that may have been paid for stays in the budget at its worst.
+    async fn note_fault(&self, key: &str, fault: &Fault, worst: Usage, ledger: &Ledger, tally: &Tally) -> Result<()> {
+        tally.count(fault.kind);
+        let paid = fault.kind.may_be_paid();
+        self.budget.settle(worst, if paid { worst } else { Usage::default() });
+        if self.budget.is_limited() && !paid {
+            let status = u32::from(fault.status.unwrap_or(599));
+            ledger.store(self.row(key, "", status, String::new())).await?;
+        }
+        let overloaded = matches!(fault.kind, FaultKind::RateLimited | FaultKind::ServerError | FaultKind::TimedOut);
+        if overloaded {
+            self.limits.overloaded(fault.retry_after);
+        }
+        Ok(())
+    }
+
+    /// After the last try: where no other request was answered meanwhile, the server is gone for all.
+    fn give_up(&self, fault: &Fault, attempt: u32, alone: bool) -> Result<Outcome> {
+        let words = format!("{} ({} tries)", fault.words, attempt + 1);
+        if fault.kind == FaultKind::Unreachable && alone {
+            return Err(anyhow!("{}: {words}", self.client.endpoint()));
+        }
+        Ok(Outcome::Unanswered(("request_failed", words)))
+    }
+
+    fn row(&self, key: &str, payload: &str, status: u32, response: String) -> Request {
+        Request {
+            request: key.to_owned(),
+            generator: self.generator.to_owned(),
+            endpoint: self.client.endpoint(),
+            payload: payload.to_owned(),
+            status,
+            response,
+        }
+    }
+
+    /// What the run did and spent, for the log and the manifest.
+    fn summary(&self, tally: &Tally, before: usize, unanswered: usize) -> Value {
+        let (sent, answered) = (tally.sent.load(Ordering::Relaxed), tally.answered.load(Ordering::Relaxed));
+        let (spent, faults) = (self.budget.spent(), tally.faults());
+        let said: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}×")).collect();
+        let said = if said.is_empty() { String::new() } else { format!("; {}", said.join(", ")) };
+        tracing::info!(
+            "{}: {answered} answered, {unanswered} not, {sent} sent{said}; {} input and {} output tokens, ${:.4}{}",
+            self.generator,
+            spent.input_tokens,
+            spent.output_tokens,
+            self.budget.cost(),
+            if self.budget.is_exhausted() { ": the budget is spent" } else { "" }
+        );
+        json!({
+            "answered_before": before, "sent": sent, "answered": answered, "unanswered": unanswered, "faults": faults,
+            "input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens, "cost_dollars": self.budget.cost(),
+        })
+    }
+}

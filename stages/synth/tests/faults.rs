@@ -1,0 +1,216 @@
+//! Two thousand requests to a server that breaks in every way: each answered or rejected with its reason, each paid once.
+#![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+mod server;
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use codepair_runtime::{Config, Manifest, Store, read_output, run_stage, testing, text_column};
+use codepair_schemas::rows::{Function, Problem};
+use codepair_synth::Synth;
+use server::{Act, INPUT_TOKENS, OUTPUT_TOKENS, Server};
+
+const REQUESTS: usize = 2000;
+const CONCURRENCY: usize = 16;
+
+/// A config and a store with rows to ask about, in a folder.
+struct Setup {
+    folder: tempfile::TempDir,
+    store: Store,
+    inputs: Vec<(String, String)>,
+}
+
+impl Setup {
+    fn new(rows: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("prompt.txt"), "Say it otherwise. {{ text }}").unwrap();
+        let store = Store::local(&folder.path().join("store")).unwrap();
+        let problem = |task: usize| Problem {
+            id: format!("p{task}"),
+            source: "p".into(),
+            ordinal: task as u64,
+            text: format!("Task {task}."),
+            code: "x = 1".into(),
+            split: "train".into(),
+            ..Problem::default()
+        };
+        testing::publish(&store, "ingest", |attempt| {
+            attempt.write_rows::<Function>([])?;
+            attempt.write_rows((0..rows).map(problem))
+        })
+        .unwrap();
+        let inputs = ["functions", "problems"].map(|name| (name.to_owned(), "test".to_owned())).into();
+        Self { folder, store, inputs }
+    }
+
+    fn config(&self, url: &str, more: &str) -> String {
+        format!(
+            "name = \"t\"\n[store]\nurl = \"file://{}/store\"\n[synth.llm]\nkind = \"openai\"\nbase_url = \"{url}\"\nmodel = \"m\"\n\
+             prompt = \"prompt.txt\"\nanswer_tokens = 20\nconcurrency = {CONCURRENCY}\ntimeout_seconds = 0.4\n{more}\n",
+            self.folder.path().display()
+        )
+    }
+
+    fn run(&self, url: &str, more: &str) -> anyhow::Result<Manifest> {
+        let config = Config::parse(&self.config(url, more), &self.folder.path().join("c.toml"), &[]).unwrap();
+        run_stage::<Synth>(&self.store, &config, None, &self.inputs, None)
+    }
+
+    /// The stage's binary, so that it can be killed.
+    fn spawn(&self, url: &str, more: &str) -> Child {
+        let path = self.folder.path().join("c.toml");
+        std::fs::write(&path, self.config(url, more)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_codepair-synth"));
+        command.arg("--config").arg(&path).stderr(Stdio::null());
+        for (dataset, fingerprint) in &self.inputs {
+            command.arg("--input").arg(format!("{dataset}={fingerprint}"));
+        }
+        command.spawn().unwrap()
+    }
+
+    fn reasons(&self, manifest: &Manifest) -> BTreeMap<String, usize> {
+        let mut reasons = BTreeMap::new();
+        for batch in read_output(&self.store, manifest, "rejected", &[]).unwrap() {
+            for reason in text_column(&batch, "reason").unwrap().iter().flatten() {
+                *reasons.entry(reason.to_owned()).or_default() += 1;
+            }
+        }
+        reasons
+    }
+}
+
+/// Every hundredth task is of each sort; most are answered at once.
+fn plan(task: usize, attempt: usize) -> Act {
+    match (task % 100, attempt) {
+        (7, _) => Act::Fail(500),
+        (9, _) => Act::Fail(400),
+        (11, _) => Act::WrongSchema,
+        (1, 0) => Act::LimitWithTime,
+        (2, 0 | 1) => Act::Limit,
+        (3, 0) => Act::Fail(503),
+        (4, 0) => Act::Hang,
+        (5, 0) => Act::Cut,
+        (6, 0) => Act::BadJson,
+        (8, 0) => Act::Drop,
+        (10, 0) => Act::Fail(408),
+        _ => Act::Answer,
+    }
+}
+
+#[test]
+fn every_request_is_answered_or_rejected_and_paid_once() {
+    let setup = Setup::new(REQUESTS);
+    let server = std::sync::Arc::new(Server::start(Duration::from_millis(2), plan));
+    let refusing = std::sync::Arc::clone(&server);
+    let breaker = std::thread::spawn(move || {
+        while refusing.served() < 500 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        refusing.refuse_for(Duration::from_millis(300));
+    });
+    let manifest = setup.run(&server.url(), "retries = 4").unwrap();
+    breaker.join().unwrap();
+    let of_each = REQUESTS / 100;
+    let expected = [("malformed_answer", of_each), ("request_failed", of_each), ("request_refused", of_each)]
+        .map(|(a, b)| (a.to_owned(), b));
+    assert_eq!(setup.reasons(&manifest), BTreeMap::from(expected));
+    assert_eq!(manifest.rows("synthetic_pairs") as usize, REQUESTS - 3 * of_each);
+    let charges = server.charges();
+    assert!(
+        charges.iter().all(|(task, charged)| *charged == usize::from(![7, 9].contains(&(task % 100)))),
+        "{charges:?}"
+    );
+    assert_eq!(charges.len(), REQUESTS);
+    let faults = &manifest.notes["llm"]["faults"];
+    for kind in ["rate limited", "timed out", "server error", "unreachable", "cut off", "malformed JSON"] {
+        assert!(faults[kind].as_u64().unwrap() >= of_each as u64, "{kind}: {faults}");
+    }
+    // A changed parser, here other rows to keep, asks nothing again.
+    let served = server.served();
+    setup.run(&server.url(), "retries = 0\npairs = \"negative\"\nlimit = 7").unwrap();
+    assert_eq!(server.served(), served);
+    // The ledger is a few files by now.
+    assert!(setup.store.list("ledger").unwrap().len() < 16);
+}
+
+#[test]
+fn kills_cost_at_most_what_was_in_flight() {
+    let setup = Setup::new(REQUESTS);
+    let server = Server::start(Duration::from_millis(10), |_, _| Act::Answer);
+    for kill_at in [300, 800, 1300] {
+        let mut child = setup.spawn(&server.url(), "");
+        let began = Instant::now();
+        while server.served() < kill_at {
+            assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(setup.spawn(&server.url(), "").wait().unwrap().success());
+    let charges = server.charges();
+    let twice: usize = charges.values().map(|charged| charged - 1).sum();
+    assert_eq!(charges.len(), REQUESTS);
+    assert!(twice <= 3 * CONCURRENCY, "{twice} requests were paid again");
+    let manifest = setup.run(&server.url(), "").unwrap();
+    assert_eq!(manifest.rows("synthetic_pairs") as usize, REQUESTS);
+}
+
+const PRICE: &str = "price = { input = 1000.0, output = 3000.0 }";
+
+fn cost(server: &Server) -> f64 {
+    let charged: usize = server.charges().values().sum();
+    charged as f64 * (INPUT_TOKENS as f64 * 1000.0 + OUTPUT_TOKENS as f64 * 3000.0) / 1e6
+}
+
+#[test]
+fn spending_never_passes_the_limit() {
+    let setup = Setup::new(200);
+    let server = Server::start(Duration::from_millis(10), plan);
+    let limited = format!("{PRICE}\nmax_cost = 10.0\nretries = 4");
+    for kill_at in [20, 50, 70] {
+        let mut child = setup.spawn(&server.url(), &limited);
+        while server.served() < kill_at && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let stopped = setup.run(&server.url(), &limited).unwrap();
+    assert!(cost(&server) > 2.0 && cost(&server) <= 10.0, "{}", cost(&server));
+    let reasons = setup.reasons(&stopped);
+    assert!(reasons["over_budget"] > 50, "{reasons:?}");
+    let noted = stopped.notes["llm"]["cost_dollars"].as_f64().unwrap();
+    assert!(noted >= cost(&server) - 1e-9 && noted <= 10.0, "{noted} {}", cost(&server));
+    // More money goes on from there.
+    let finished = setup.run(&server.url(), &format!("{PRICE}\nmax_cost = 1000.0\nretries = 4")).unwrap();
+    assert!(!setup.reasons(&finished).contains_key("over_budget"));
+    assert_eq!(finished.rows("synthetic_pairs"), 200 - 6);
+    let twice: usize = server.charges().values().map(|charged| charged.saturating_sub(1)).sum();
+    assert!(twice <= 3 * CONCURRENCY, "{twice} requests were paid again");
+}
+
+#[test]
+fn tokens_have_a_limit_too() {
+    let setup = Setup::new(60);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let manifest = setup.run(&server.url(), "max_tokens = 3000").unwrap();
+    let spent: usize = server.charges().values().sum::<usize>() * (INPUT_TOKENS + OUTPUT_TOKENS) as usize;
+    assert!(spent > 1000 && spent <= 3000, "{spent}");
+    assert!(setup.reasons(&manifest)["over_budget"] > 0);
+}
+
+#[test]
+fn what_is_hopeless_stops_in_the_servers_own_words() {
+    let setup = Setup::new(50);
+    let server =
+        Server::start(Duration::from_millis(1), |task, _| if task < 20 { Act::Answer } else { Act::Fail(401) });
+    let error = setup.run(&server.url(), "").err().unwrap();
+    let words = format!("{error:#}");
+    assert!(words.contains("401") && words.contains("the server's own words") && words.contains("is kept"), "{words}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = setup.run(&format!("http://{free}/v1"), "retries = 0").err().unwrap();
+    assert!(format!("{error:#}").contains("(1 tries)"), "{error:#}");
+}

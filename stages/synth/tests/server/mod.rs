@@ -1,0 +1,188 @@
+//! An OpenAI-compatible server that breaks in every way a real one does, and counts what it would charge for.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What the server does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Answer,
+    /// Status 429 with `Retry-After`.
+    LimitWithTime,
+    /// Status 429 without.
+    Limit,
+    Fail(u16),
+    /// No answer for longer than anybody waits.
+    Hang,
+    /// Half of the body it announced.
+    Cut,
+    /// Status 200 and half a JSON document.
+    BadJson,
+    /// Status 200 and an answer of another shape; it is charged for.
+    WrongSchema,
+    /// The connection ends before an answer.
+    Drop,
+}
+
+pub(crate) const INPUT_TOKENS: u64 = 50;
+pub(crate) const OUTPUT_TOKENS: u64 = 10;
+
+type Plan = dyn Fn(usize, usize) -> Act + Send + Sync;
+
+pub(crate) struct Server {
+    port: u16,
+    state: Arc<State>,
+}
+
+struct State {
+    plan: Box<Plan>,
+    latency: Duration,
+    /// Tries by task, and how often each was charged for.
+    tasks: Mutex<HashMap<usize, (usize, usize)>>,
+    served: AtomicUsize,
+    refusing: AtomicBool,
+    listener: Mutex<Option<TcpListener>>,
+}
+
+impl Server {
+    /// `plan` says what to do with a task (the number after "Task " in the prompt) at its n-th try, from 0.
+    pub(crate) fn start(latency: Duration, plan: impl Fn(usize, usize) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State {
+            plan: Box::new(plan),
+            latency,
+            tasks: Mutex::default(),
+            served: AtomicUsize::new(0),
+            refusing: AtomicBool::new(false),
+            listener: Mutex::new(None),
+        });
+        let server = Self { port, state };
+        server.listen(listener);
+        server
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        *self.state.listener.lock().unwrap() = Some(listener.try_clone().unwrap());
+        let state = Arc::clone(&self.state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if state.refusing.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (Ok(stream), state) = (stream, Arc::clone(&state)) else { return };
+                std::thread::spawn(move || state.serve(stream));
+            }
+        });
+    }
+
+    /// Nobody listens for a while: connections are refused.
+    pub(crate) fn refuse_for(&self, time: Duration) {
+        self.state.refusing.store(true, Ordering::SeqCst);
+        self.state.listener.lock().unwrap().take();
+        // Wakes the thread that listens, which ends and closes the port.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        std::thread::sleep(time);
+        self.state.refusing.store(false, Ordering::SeqCst);
+        self.listen(TcpListener::bind(("127.0.0.1", self.port)).unwrap());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// Requests that were answered, well or badly.
+    pub(crate) fn served(&self) -> usize {
+        self.state.served.load(Ordering::SeqCst)
+    }
+
+    /// How often each task was charged for.
+    pub(crate) fn charges(&self) -> HashMap<usize, usize> {
+        self.state.tasks.lock().unwrap().iter().map(|(task, (_, charged))| (*task, *charged)).collect()
+    }
+}
+
+impl State {
+    fn serve(&self, stream: TcpStream) {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut stream = stream;
+        while let Some(body) = read_request(&mut reader) {
+            if !self.answer(&mut stream, &body) {
+                let _ = stream.shutdown(Shutdown::Both);
+                return;
+            }
+        }
+    }
+
+    /// Answers one request; false where the connection ends with it.
+    fn answer(&self, stream: &mut TcpStream, body: &str) -> bool {
+        let last = body.rfind("Task ").map_or("", |at| &body[at + 5..]);
+        let task: usize = last.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+        let attempt = {
+            let mut tasks = self.tasks.lock().unwrap();
+            let (attempts, _) = tasks.entry(task).or_default();
+            *attempts += 1;
+            *attempts - 1
+        };
+        std::thread::sleep(self.latency);
+        let act = (self.plan)(task, attempt);
+        let content = match act {
+            Act::WrongSchema => "{\\\"wrong\\\": 1}".to_owned(),
+            _ => format!("{{\\\"answer\\\": \\\"query for task {task}\\\"}}"),
+        };
+        let good = format!(
+            "{{\"choices\": [{{\"message\": {{\"content\": \"{content}\"}}}}], \"usage\": {{\"prompt_tokens\": {INPUT_TOKENS}, \"completion_tokens\": {OUTPUT_TOKENS}}}}}"
+        );
+        let error = "{\"error\": {\"message\": \"the server's own words\"}}";
+        let sent = match act {
+            Act::Answer | Act::WrongSchema => {
+                // What is charged for is charged for before anybody can be killed over it.
+                self.tasks.lock().unwrap().entry(task).or_default().1 += 1;
+                write(stream, 200, "", &good, good.len())
+            }
+            Act::LimitWithTime => write(stream, 429, "Retry-After: 0.05\r\n", error, error.len()),
+            Act::Limit => write(stream, 429, "", error, error.len()),
+            Act::Fail(status) => write(stream, status, "", error, error.len()),
+            Act::BadJson => write(stream, 200, "", &good[..good.len() / 2], good.len() / 2),
+            Act::Cut => write(stream, 200, "", &good[..good.len() / 2], good.len()) && false,
+            Act::Hang => {
+                std::thread::sleep(Duration::from_secs(3));
+                false
+            }
+            Act::Drop => false,
+        };
+        self.served.fetch_add(1, Ordering::SeqCst);
+        sent
+    }
+}
+
+fn write(stream: &mut TcpStream, status: u16, header: &str, body: &str, announced: usize) -> bool {
+    let head = format!(
+        "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{header}Content-Length: {announced}\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).is_ok()
+}
+
+/// The body of the next request; nothing where the client is gone.
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    String::from_utf8(body).ok()
+}
