@@ -148,7 +148,10 @@ impl State {
             Act::Limit => write(stream, 429, "", error, error.len()),
             Act::Fail(status) => write(stream, status, "", error, error.len()),
             Act::BadJson => write(stream, 200, "", &good[..good.len() / 2], good.len() / 2),
-            Act::Cut => write(stream, 200, "", &good[..good.len() / 2], good.len()) && false,
+            Act::Cut => {
+                write(stream, 200, "", &good[..good.len() / 2], good.len());
+                false
+            }
             Act::Hang => {
                 std::thread::sleep(Duration::from_secs(3));
                 false
