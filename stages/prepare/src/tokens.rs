@@ -1,11 +1,13 @@
 //! Tokenizers trained on the training split, and the token tables of all examples.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use arrow::array::{Array, ArrayRef, BinaryBuilder, RecordBatch, StringArray, UInt32Array};
 use codepair_runtime::{Attempt, Context, Progress, column, ordered, text_column};
 use codepair_tokenizer::Tokenizer;
+use serde_json::json;
 
 use crate::candidates::id_hash;
 use crate::{Field, Prepare, TokenizerConfig};
@@ -14,8 +16,9 @@ use crate::{Field, Prepare, TokenizerConfig};
 pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build()?;
     for (name, settings) in &config.tokenizers {
+        let began = Instant::now();
         let tokenizer = pool.install(|| train(settings, &context.attempt))?;
-        tracing::info!("tokenizer {name}: {} tokens", tokenizer.vocabulary());
+        let training = began.elapsed().as_secs_f64();
         let token_bytes = if tokenizer.vocabulary() <= 1 << 16 { 2 } else { 4 };
         let metadata = [("token_bytes", token_bytes.to_string()), ("tokenizer", name.clone())];
         let mut writer = context.attempt.writer_with(&format!("tokens_{name}"), &metadata)?;
@@ -31,6 +34,11 @@ pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
             },
         )?;
         context.attempt.finish(writer)?;
+        let encoding = began.elapsed().as_secs_f64() - training;
+        let vocabulary = tokenizer.vocabulary();
+        tracing::info!("tokenizer {name}: {vocabulary} tokens, {training:.1} s to train, {encoding:.1} s to encode with");
+        let note = json!({ "vocabulary": vocabulary, "training_seconds": training, "encoding_seconds": encoding });
+        context.attempt.note(&format!("tokenizers.{name}"), note);
         context.attempt.add_file("tokenizers", &format!("{name}.json"), tokenizer.to_json()?.into_bytes())?;
     }
     Ok(())
