@@ -73,14 +73,20 @@ pub(crate) fn docstring_of(function: Node<'_>) -> Option<(Node<'_>, Node<'_>)> {
 }
 
 pub(crate) fn cut(source: &str, body: Node<'_>, statement: Node<'_>) -> Replacement {
-    let line_start = source[..statement.start_byte()].rfind('\n').map_or(0, |i| i + 1);
-    let line_end = source[statement.end_byte()..].find('\n').map_or(source.len(), |i| statement.end_byte() + i + 1);
-    let before = &source[line_start..statement.start_byte()];
-    let after = source[statement.end_byte()..line_end].trim();
     let mut cursor = body.walk();
     let statements = body.named_children(&mut cursor).filter(|node| node.kind() != "comment").count();
-    if statements == 1 || !before.trim().is_empty() || !(after.is_empty() || after.starts_with('#')) {
-        return Replacement::of(statement, "pass");
+    cut_statement(source, &statement.byte_range(), statements == 1)
+}
+
+/// How to cut a docstring out: with its lines, or where something else stands on them or it stands `alone` in its body, by
+/// `pass` in its place.
+pub(crate) fn cut_statement(source: &str, literal: &Range<usize>, alone: bool) -> Replacement {
+    let line_start = source[..literal.start].rfind('\n').map_or(0, |i| i + 1);
+    let line_end = source[literal.end..].find('\n').map_or(source.len(), |i| literal.end + i + 1);
+    let before = &source[line_start..literal.start];
+    let after = source[literal.end..line_end].trim();
+    if alone || !before.trim().is_empty() || !(after.is_empty() || after.starts_with('#')) {
+        return Replacement { range: literal.clone(), text: "pass".to_owned() };
     }
     Replacement { range: line_start..line_end, text: String::new() }
 }

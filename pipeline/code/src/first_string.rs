@@ -108,7 +108,7 @@ fn until(bytes: &[u8], mut at: usize, wanted: u8) -> Option<usize> {
 }
 
 /// The end of the string whose quotes begin at `at`. A backslash keeps a quote from ending it, in raw strings too.
-fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
     let quote = bytes[at];
     let triple = bytes[at..].starts_with(&[quote; 3]);
     let mut end = if triple { at + 3 } else { at + 1 };

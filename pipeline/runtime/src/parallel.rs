@@ -5,8 +5,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Result, anyhow};
 
+use crate::DEEP_STACK;
+
+/// Pieces a thread that wait for work.
+const WAITING: usize = 4;
+/// Pieces a thread, made or mapped, that the first unfinished one may hold up: a large piece between small ones.
+const AHEAD: usize = 16;
+
 /// Makes pieces on one thread, maps them on `threads` others, and hands the results on in the order of the pieces, on the
-/// calling thread. At most a few pieces a thread are in memory at once.
+/// calling thread. The others have a [`DEEP_STACK`], for parsers that recurse. At most a few dozen pieces a thread are in memory at once.
 ///
 /// # Errors
 /// The first error of any of the three, in the order of the pieces.
@@ -17,8 +24,8 @@ pub fn ordered<P: Send, R: Send>(
     mut consume: impl FnMut(R) -> Result<()>,
 ) -> Result<()> {
     let threads = threads.max(1);
-    let (work, todo) = sync_channel::<(P, SyncSender<Result<R>>)>(threads);
-    let (line, results) = sync_channel::<Receiver<Result<R>>>(2 * threads);
+    let (work, todo) = sync_channel::<(P, SyncSender<Result<R>>)>(WAITING * threads);
+    let (line, results) = sync_channel::<Receiver<Result<R>>>(AHEAD * threads);
     let todo = Mutex::new(todo);
     std::thread::scope(|scope| {
         let producer = scope.spawn(move || {
@@ -30,12 +37,12 @@ pub fn ordered<P: Send, R: Send>(
             })
         });
         for _ in 0..threads {
-            scope.spawn(|| {
+            std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, || {
                 while let Some((piece, result)) = take(&todo) {
                     // Nobody waits for it where the work ended early.
                     let _ = result.send(map(piece));
                 }
-            });
+            })?;
         }
         let mut consumed = Ok(());
         for slot in &results {
@@ -104,6 +111,6 @@ mod tests {
             Ok(())
         };
         ordered(2, produce, Ok, consume).unwrap();
-        assert!((2..=10).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+        assert!((2..=2 * (WAITING + AHEAD + 2)).contains(&most.load(Ordering::SeqCst)), "{most:?}");
     }
 }
