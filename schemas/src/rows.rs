@@ -68,7 +68,13 @@ macro_rules! cells {
 }
 
 cells! {
-    String => |cells| StringArray::from_iter_values(cells), |cell| cell.len();
+    String => |cells| {
+        let cells: Vec<&String> = cells.collect();
+        // Growing step by step would copy long texts several times.
+        let mut builder = StringBuilder::with_capacity(cells.len(), cells.iter().map(|cell| cell.len()).sum());
+        cells.into_iter().for_each(|cell| builder.append_value(cell));
+        builder.finish()
+    }, |cell| cell.len();
     Option<String> => |cells| cells.map(Option::as_deref).collect::<StringArray>(), |cell| cell.as_ref().map_or(0, String::len);
     Vec<String> => |cells| {
         let mut builder = ListBuilder::new(StringBuilder::new()).with_field(Field::new("item", DataType::Utf8, false));

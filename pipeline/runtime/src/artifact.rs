@@ -137,8 +137,19 @@ impl Attempt {
     /// # Errors
     /// The last part cannot be written.
     pub fn finish(&mut self, writer: DatasetWriter) -> Result<()> {
+        self.finish_all(vec![writer])
+    }
+
+    /// Ends several datasets at once.
+    ///
+    /// # Errors
+    /// As [`Attempt::finish`].
+    pub fn finish_all(&mut self, writers: Vec<DatasetWriter>) -> Result<()> {
+        let endings: Vec<_> = writers.into_iter().map(DatasetWriter::end).collect();
+        for ending in endings {
+            self.outputs.extend(ending.outputs()?);
+        }
         self.touched_at = jiff::Timestamp::now();
-        self.outputs.extend(writer.finish()?);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 /// Files below this are hashed each time: that is as fast as looking them up.
-const CACHED_BYTES: u64 = 4 << 20;
+const CACHED_BYTES: u64 = 256 << 10;
 
 /// Hexadecimal digits of a hash.
 #[must_use]

@@ -76,10 +76,20 @@ impl DatasetWriter {
         Err(anyhow!("writing {} ended early", self.folder))
     }
 
-    pub(crate) fn finish(self) -> Result<Vec<Output>> {
+    /// Ends the writing; the last part is stored while the caller goes on.
+    pub(crate) fn end(self) -> Ending {
         // Where the thread has ended already, joining it says why.
         let _ = self.work.send(Work::Finish);
-        join(self.thread)
+        Ending(self.thread)
+    }
+}
+
+/// A dataset whose last part is being stored.
+pub(crate) struct Ending(JoinHandle<Result<Vec<Output>>>);
+
+impl Ending {
+    pub(crate) fn outputs(self) -> Result<Vec<Output>> {
+        join(self.0)
     }
 }
 
@@ -116,7 +126,11 @@ impl<R: Row> RowWriter<R> {
         self.writer.write(batch)
     }
 
-    pub(crate) fn into_writer(mut self) -> Result<DatasetWriter> {
+    /// Writes the rows that are left; the dataset is to be finished then.
+    ///
+    /// # Errors
+    /// As [`DatasetWriter::write`].
+    pub fn into_writer(mut self) -> Result<DatasetWriter> {
         self.flush()?;
         Ok(self.writer)
     }

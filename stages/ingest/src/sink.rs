@@ -191,12 +191,14 @@ impl Sink {
     /// # Errors
     /// The last parts cannot be written.
     pub fn finish(self, attempt: &mut Attempt) -> Result<()> {
-        attempt.finish_rows(self.functions)?;
-        attempt.finish_rows(self.pairs)?;
-        attempt.finish_rows(self.problems)?;
-        attempt.finish_rows(self.queries)?;
-        attempt.finish_rows(self.judgments)?;
-        attempt.finish_rows(self.rejected)?;
+        attempt.finish_all(vec![
+            self.functions.into_writer()?,
+            self.pairs.into_writer()?,
+            self.problems.into_writer()?,
+            self.queries.into_writer()?,
+            self.judgments.into_writer()?,
+            self.rejected.into_writer()?,
+        ])?;
         self.reasons.into_iter().for_each(|(reason, count)| attempt.count_rejected(&reason, count));
         Ok(())
     }

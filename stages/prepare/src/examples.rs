@@ -90,9 +90,7 @@ pub(crate) fn write(context: &mut Context, config: &Prepare, verdicts: &Verdicts
     }
     drop(cursors);
     let Pass { examples, rejected, duplicates, reasons, kept, .. } = pass;
-    context.attempt.finish_rows(duplicates)?;
-    context.attempt.finish_rows(rejected)?;
-    context.attempt.finish_rows(examples)?;
+    context.attempt.finish_all(vec![duplicates.into_writer()?, rejected.into_writer()?, examples.into_writer()?])?;
     tracing::info!("{kept} examples, {} rows rejected", reasons.values().sum::<u64>());
     reasons.into_iter().for_each(|(reason, rows)| context.attempt.count_rejected(&reason, rows));
     Ok(())

@@ -36,7 +36,9 @@ pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
         context.attempt.finish(writer)?;
         let encoding = began.elapsed().as_secs_f64() - training;
         let vocabulary = tokenizer.vocabulary();
-        tracing::info!("tokenizer {name}: {vocabulary} tokens, {training:.1} s to train, {encoding:.1} s to encode with");
+        tracing::info!(
+            "tokenizer {name}: {vocabulary} tokens, {training:.1} s to train, {encoding:.1} s to encode with"
+        );
         let note = json!({ "vocabulary": vocabulary, "training_seconds": training, "encoding_seconds": encoding });
         context.attempt.note(&format!("tokenizers.{name}"), note);
         context.attempt.add_file("tokenizers", &format!("{name}.json"), tokenizer.to_json()?.into_bytes())?;
