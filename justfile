@@ -32,3 +32,7 @@ check:
     cargo clippy --release --locked --workspace --all-targets -- -D warnings
     cargo check --release --locked -p codepair-train --features cuda
     ./deploy/check-dependencies
+
+# Measure beside the peers and keep the table: just bench data (a corpus and the peers are fetched once; half an hour).
+bench NAME *FLAGS: build
+    ./bench/run {{ NAME }} {{ FLAGS }}

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""The data half beside its peers, in one run on the same rows and both cores; prints a table and keeps it.
+
+  data.py --corpus DIR --wheels DIR [--codepair PATH] [--python PYTHON-WITH-PEERS] [--out FILE] [--dedup-rows N] [STEP ...]
+
+Steps: convert, extract, tokenise, dedup, growth (all of them by default). `just bench data` builds the corpus (about 430,000
+functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
+within, without their imports; codepair as a whole process. Memory is the resident peak of the largest process.
+"""
+import argparse
+import gzip
+import glob
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+STEPS = ["convert", "extract", "tokenise", "dedup", "growth"]
+
+
+class Bench:
+    def __init__(self, options, work):
+        self.options, self.work, self.rows, self.notes = options, work, [], []
+
+    def run(self, command):
+        """Seconds, resident peak in MB, standard output; nothing where it fails."""
+        began = time.time()
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=errors)
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.time() - began
+            out.seek(0), errors.seek(0)
+            if status:
+                lines = errors.read().decode(errors="replace").strip().splitlines()
+                return None, None, lines[-1] if lines else f"status {status}"
+            return seconds, usage.ru_maxrss / 1024, out.read().decode()
+
+    def codepair(self, name, config):
+        """The binary of a stage, with a config of its own; its seconds, peak and manifest."""
+        path = self.work / "config.toml"
+        path.write_text(config)
+        seconds, peak, said = self.run([pathlib.Path(self.options.codepair).parent / f"codepair-{name}", "--config", path])
+        if seconds is None:
+            sys.exit(f"codepair-{name} failed: {said}")
+        newest = max(glob.glob(f"{self.work}/store/artifacts/{name}/*/manifest.json"), key=os.path.getmtime)
+        manifest = json.loads(pathlib.Path(newest).read_text())
+        return seconds, manifest["peak_memory_bytes"] / 2**20, manifest
+
+    def peer(self, name, *arguments):
+        seconds, peak, said = self.run([self.options.python, ROOT / "bench/data_peers.py", name, *arguments])
+        if seconds is None:
+            self.notes.append(f"{name} failed: {said}")
+            return None
+        return {**json.loads(said.strip().splitlines()[-1]), "peak": peak}
+
+    def config(self, more):
+        return f'name = "bench"\n[store]\nurl = "file://{self.work}/store"\n{more}'
+
+    def corpus(self, folder=None):
+        return f'[ingest.corpus]\nkind = "codesearchnet"\npath = "{folder or self.options.corpus}"\n'
+
+    def add(self, step, ours, peak, peer, version, wanted, result):
+        """One row of the table; `result` is the peer's answer or nothing."""
+        if result is None:
+            self.rows.append((step, f"{ours:.1f} s", f"{peak:.0f} MB", peer, "failed", "", "", wanted, ""))
+            return
+        ratio = result["seconds"] / ours
+        met = "met" if ratio >= wanted else "**not met**"
+        self.rows.append((step, f"{ours:.1f} s", f"{peak:.0f} MB", f"{peer} {version}", f"{result['seconds']:.1f} s",
+                          f"{result['peak']:.0f} MB", f"{ratio:.1f}×", f"{wanted}×", met))
+
+    def convert(self):
+        seconds, peak, manifest = min((self.codepair("ingest", self.config(self.corpus())) for _ in self.fresh(3)),
+                                      key=lambda ran: ran[0])
+        rows = sum(output["rows"] for output in manifest["outputs"] if output["dataset"] == "functions")
+        for name, wanted in (("duckdb", 1.5), ("pyarrow", 2)):
+            found = [self.peer(name, self.options.corpus, self.work / f"{name}.parquet") for _ in range(3)]
+            result = min((one for one in found if one), key=lambda one: one["seconds"], default=None)
+            if result and result["rows"] != rows:
+                self.notes.append(f"{name} wrote {result['rows']} rows, codepair {rows}")
+            self.add(f"JSONL.gz → Parquet, {rows} rows", seconds, peak, name, result and result["version"], wanted, result)
+
+    def fresh(self, times):
+        """So many times, with nothing in the store."""
+        for number in range(times):
+            subprocess.run(["rm", "-rf", self.work / "store"], check=True)
+            yield number
+
+    def extract(self):
+        tree = f'[ingest.tree]\nkind = "source_tree"\npath = "{self.options.wheels}"\narchives = true\nexclude = []\n'
+        seconds, peak, manifest = min((self.codepair("ingest", self.config(tree)) for _ in self.fresh(3)),
+                                      key=lambda ran: ran[0])
+        rows = sum(output["rows"] for output in manifest["outputs"])
+        result = min((self.peer("ast", self.options.wheels) for _ in range(2)), key=lambda one: one["seconds"])
+        self.add(f"source_tree, {rows} functions", seconds, peak, "ast, 2 processes,", f"Python {result['version']}", 5, result)
+        self.notes.append(f"source_tree: codepair found {rows - 1} functions (those without a body are rejected ones), "
+                          f"ast {result['rows']}")
+
+    def prepare(self, more, folder=None, limit="1GiB"):
+        config = self.config(self.corpus(folder) + "[prepare]\nkeep_rows_without_text = true\n" + more
+                             + f'[resources.prepare]\nmemory_limit = "{limit}"\n')
+        path = self.work / "config.toml"
+        path.write_text(config)
+        ran = self.run([self.options.codepair, "run", "--config", path, "--until", "prepare", "--jobs", "1"])
+        if ran[0] is None:
+            sys.exit(f"codepair run failed: {ran[2]}")
+        manifests = {}
+        for stage in ("ingest", "prepare"):
+            newest = max(glob.glob(f"{self.work}/store/artifacts/{stage}/*/manifest.json"), key=os.path.getmtime)
+            manifest = json.loads(pathlib.Path(newest).read_text())
+            began, ended = (manifest[key] for key in ("started_at", "ended_at"))
+            manifests[stage] = (seconds_between(began, ended), manifest, pathlib.Path(newest).parent)
+        return manifests
+
+    def tokenise(self):
+        for _ in self.fresh(1):
+            table = '[prepare.tokenizers.code]\nvocabulary = 16000\nfields = ["code"]\ntraining_rows = 1000000\n'
+            _, manifest, folder = self.prepare(table)["prepare"]
+        note = manifest["notes"]["tokenizers.code"]
+        ours = note["training_seconds"] + note["encoding_seconds"]
+        files = sorted(glob.glob(f"{folder}/attempt-*/examples/*.parquet"))
+        result = self.peer("tokenizers", *files, 16000)
+        self.add("BPE, 16,000 tokens, train and encode", ours, manifest["peak_memory_bytes"] / 2**20, "tokenizers",
+                 result and result["version"], 1.3, result)
+        if result:
+            query = "select sum(code_length) from read_parquet(?)"
+            script = f"import duckdb, sys; print(duckdb.connect().execute({query!r}, [sys.argv[1:]]).fetchone()[0])"
+            tokens = sorted(glob.glob(f"{folder}/attempt-*/tokens_code/*.parquet"))
+            own = int(subprocess.run([self.options.python, "-c", script, *tokens], check=True, capture_output=True).stdout)
+            self.notes.append(f"BPE: both wrote {own} tokens" if own == result["rows"]
+                              else f"**BPE: codepair wrote {own} tokens, tokenizers {result['rows']}**")
+
+    def dedup(self):
+        folder = self.subset("dedup", self.options.dedup_rows) if self.options.dedup_rows else None
+        for _ in self.fresh(1):
+            seconds, manifest, _ = self.prepare("", folder)["prepare"]
+        ingested = max(glob.glob(f"{self.work}/store/artifacts/ingest/*/attempt-*/functions"), key=os.path.getmtime)
+        rows = sum(output["rows"] for output in manifest["outputs"] if output["dataset"] in ("examples", "rejected"))
+        for name in ("datatrove", "text-dedup"):
+            result = self.peer(name, f"{ingested}/*.parquet", self.work / name)
+            self.add(f"dedup, {rows} rows (all of prepare)", seconds, manifest["peak_memory_bytes"] / 2**20, name,
+                     result and result["version"], 30, result)
+        checked = self.subset("checked", 20_000)
+        ran = self.run([sys.executable, ROOT / "bench/near_duplicates.py", "--codepair", self.options.codepair,
+                        "--config", self.checked_config(checked)])
+        self.notes.append(f"near-duplicates by brute force: {ran[2].strip()}")
+
+    def checked_config(self, folder):
+        path = self.work / "checked.toml"
+        path.write_text(self.config(self.corpus(folder) + "[prepare]\nkeep_rows_without_text = true\n"))
+        return path
+
+    def subset(self, name, rows):
+        """The first rows of each file in turn, so that every package is there."""
+        folder = self.work / f"corpus-{name}"
+        if folder.exists():
+            return folder
+        files = sorted(glob.glob(f"{self.options.corpus}/*/final/jsonl/*/*.jsonl.gz"))
+        counts = {file: sum(1 for _ in gzip.open(file)) for file in files}
+        share = min(1.0, rows / sum(counts.values()))
+        left = rows
+        for file in files:
+            target = folder / pathlib.Path(file).relative_to(self.options.corpus)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            wanted = min(left, round(counts[file] * share) if file != files[-1] else left)
+            left -= wanted
+            with gzip.open(file) as source, gzip.open(target, "wb", compresslevel=4) as out:
+                for line, _ in zip(source, range(wanted)):
+                    out.write(line)
+        return folder
+
+    def growth(self):
+        table = '[prepare.tokenizers.code]\nvocabulary = 16000\n'
+        seen = []
+        for rows in (100_000, 200_000, 400_000):
+            folder = self.subset(f"growth-{rows}", rows)
+            for _ in self.fresh(1):
+                stages = self.prepare(table, folder)
+            seconds = sum(stage[0] for stage in stages.values())
+            peaks = [stage[1]["peak_memory_bytes"] / 2**20 for stage in stages.values()]
+            seen.append((rows, seconds, peaks))
+        base = seen[0][1] / seen[0][0]
+        self.growth_rows = [(f"{rows}", f"{seconds:.1f} s", f"{1e6 * seconds / rows:.1f}", f"{(seconds / rows / base - 1) * 100:+.0f}%",
+                             f"{peaks[0]:.0f} MB", f"{peaks[1]:.0f} MB", "met" if max(peaks) <= 1536 else "**not met**")
+                            for rows, seconds, peaks in seen]
+
+    def report(self):
+        head = ("step", "codepair", "memory", "peer", "its time", "its memory", "faster", "asked for", "")
+        lines = ["# The data half beside its peers", "",
+                 f"Made by `just bench data` on {time.strftime('%Y-%m-%d')}: {cpu()}, {os.cpu_count()} cores, "
+                 f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {platform.platform()}. Best of three "
+                 "for converting and extracting, one run of the rest.", ""]
+        lines += table(head, self.rows)
+        if getattr(self, "growth_rows", None):
+            lines += ["", "Ingest and prepare with one tokenizer under `memory_limit = \"1GiB\"` (at most 1,536 MB allowed):", ""]
+            lines += table(("rows", "time", "µs a row", "against the first", "peak of ingest", "peak of prepare", "memory"),
+                           self.growth_rows)
+        lines += [""] + [f"- {note}" for note in self.notes]
+        text = "\n".join(lines) + "\n"
+        print(text)
+        if self.options.out:
+            pathlib.Path(self.options.out).write_text(text)
+
+
+def table(head, rows):
+    line = lambda cells: "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return [line(head), line("---" for _ in head)] + [line(row) for row in rows]
+
+
+def seconds_between(began, ended):
+    from datetime import datetime
+    read = lambda text: datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00")
+    return (read(ended) - read(began)).total_seconds()
+
+
+def cpu():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, type=pathlib.Path)
+    parser.add_argument("--wheels", required=True, type=pathlib.Path)
+    parser.add_argument("--codepair", default=str(ROOT / "target/release/codepair"))
+    parser.add_argument("--python", default=sys.executable, help="an interpreter that has the peers")
+    parser.add_argument("--out", help="write the table there as well")
+    parser.add_argument("--dedup-rows", type=int, default=0, help="deduplicate only so many rows (datatrove takes minutes)")
+    parser.add_argument("steps", nargs="*", choices=[[], *STEPS], default=STEPS)
+    options = parser.parse_args()
+    options.corpus, options.wheels = options.corpus.resolve(), options.wheels.resolve()
+    with tempfile.TemporaryDirectory(prefix="codepair-bench-") as work:
+        bench = Bench(options, pathlib.Path(work))
+        for step in options.steps or STEPS:
+            print(f"{step} …", file=sys.stderr)
+            getattr(bench, step)()
+        bench.report()
+
+
+if __name__ == "__main__":
+    main()
