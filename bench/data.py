@@ -233,8 +233,10 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="an interpreter that has the peers")
     parser.add_argument("--out", help="write the table there as well")
     parser.add_argument("--dedup-rows", type=int, default=0, help="deduplicate only so many rows (datatrove takes minutes)")
-    parser.add_argument("steps", nargs="*", choices=[[], *STEPS], default=STEPS)
+    parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
+    if unknown := set(options.steps) - set(STEPS):
+        parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
     options.corpus, options.wheels = options.corpus.resolve(), options.wheels.resolve()
     with tempfile.TemporaryDirectory(prefix="codepair-bench-") as work:
         bench = Bench(options, pathlib.Path(work))
