@@ -138,12 +138,13 @@ class Bench:
     def dedup(self):
         folder = self.subset("dedup", self.options.dedup_rows) if self.options.dedup_rows else None
         for _ in self.fresh(1):
-            seconds, manifest, _ = self.prepare("", folder)["prepare"]
+            _, manifest, _ = self.prepare("", folder)["prepare"]
+        seconds = manifest["notes"]["seconds_to_verdicts"]
         ingested = max(glob.glob(f"{self.work}/store/artifacts/ingest/*/attempt-*/functions"), key=os.path.getmtime)
         rows = sum(output["rows"] for output in manifest["outputs"] if output["dataset"] in ("examples", "rejected"))
         for name in ("datatrove", "text-dedup"):
             result = self.peer(name, f"{ingested}/*.parquet", self.work / name)
-            self.add(f"dedup, {rows} rows (all of prepare)", seconds, manifest["peak_memory_bytes"] / 2**20, name,
+            self.add(f"dedup and decontamination, {rows} rows, signatures to keepers", seconds, manifest["peak_memory_bytes"] / 2**20, name,
                      result and result["version"], 30, result)
         checked = self.subset("checked", 20_000)
         ran = self.run([sys.executable, ROOT / "bench/near_duplicates.py", "--codepair", self.options.codepair,

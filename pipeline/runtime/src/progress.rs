@@ -126,6 +126,14 @@ impl Progress {
         }
     }
 
+    /// Says that so much was done before.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        }
+    }
+
     /// Shows a remark beside the bar, such as the current loss.
     pub fn remark(&self, remark: &str) {
         if let Some(bar) = &self.bar {

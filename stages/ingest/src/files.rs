@@ -283,6 +283,9 @@ fn globs<S: AsRef<str>>(patterns: &[S]) -> Result<GlobSet> {
 /// # Errors
 /// Exit 3: there is nothing.
 pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives: bool) -> Result<Files> {
+    if location.starts_with("hf://") && !patterns.fits(location) {
+        return hugging_face(location, patterns);
+    }
     let path = if download::is_url(location) {
         download::fetch(location, &cache_folder().join("downloads"))?
             .ok_or_else(|| input_error(format!("{location}: the server has no such file")))?
@@ -295,7 +298,8 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives
     } else if path.is_dir() {
         in_folder(&path, &patterns, archives)?
     } else if path.is_file() {
-        vec![SourceFile::new(&path, location.rsplit('/').next().unwrap_or(location).to_owned())?]
+        let name = location.split_once("#sha256=").map_or(location, |(location, _)| location);
+        vec![SourceFile::new(&path, name.rsplit('/').next().unwrap_or(name).to_owned())?]
     } else {
         return Err(input_error(format!("{} does not exist", path.display())));
     };
@@ -303,6 +307,21 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives
         return Err(input_error(format!("{} holds no file that fits", path.display())));
     }
     Ok(Files { list, patterns, checkout })
+}
+
+/// The files of a dataset at Hugging Face that fit, downloaded.
+fn hugging_face(location: &str, patterns: Patterns) -> Result<Files> {
+    let mut list = Vec::new();
+    for name in download::list_hugging_face(location)?.into_iter().filter(|name| patterns.fits(name)) {
+        let file = format!("{}/{name}", location.trim_end_matches('/'));
+        let path = download::fetch(&file, &cache_folder().join("downloads"))?;
+        list.push(SourceFile::new(&path.ok_or_else(|| input_error(format!("{file} is gone")))?, name)?);
+    }
+    if list.is_empty() {
+        return Err(input_error(format!("{location} holds no file that fits")));
+    }
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Files { list, patterns, checkout: None })
 }
 
 fn in_folder(folder: &Path, patterns: &Patterns, archives: bool) -> Result<Vec<SourceFile>> {

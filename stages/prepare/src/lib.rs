@@ -14,6 +14,7 @@ mod tokens;
 mod verdicts;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::Result;
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
@@ -158,11 +159,13 @@ impl Stage for Prepare {
     }
 
     fn run(context: &mut Context, config: &Self) -> Result<()> {
+        let began = Instant::now();
         let scratch = Scratch::new()?;
         let session = candidates::session(context, config, &scratch)?;
         let keys = candidates::keys(&session, config, &scratch)?;
         let verdicts = Verdicts::new(&session, keys, config, context.threads)?;
         drop(session);
+        context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
         examples::write(context, config, &verdicts)?;
         drop((verdicts, scratch));
         tokens::write(context, config)

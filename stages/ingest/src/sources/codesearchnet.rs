@@ -108,7 +108,9 @@ impl Kind for Codesearchnet {
             return Err(config_error(format!("languages: {unknown:?} is none of {}", LANGUAGES.join(", "))));
         }
         let patterns = self.patterns()?;
-        if download::is_url(&self.path) && !self.path.ends_with(".zip") && !self.path.ends_with(".parquet") {
+        let file = self.path.split_once("#sha256=").map_or(self.path.as_str(), |(file, _)| file);
+        let is_tree = !file.ends_with(".zip") && !file.ends_with(".parquet") && !file.starts_with("hf://");
+        if download::is_url(file) && is_tree {
             return self.remote_tree(patterns);
         }
         files::find(config, &self.path, patterns, false)

@@ -1,62 +1,197 @@
-//! Files behind http(s), kept in a cache keyed by (URL, `ETag`, size).
+//! Files behind http(s) and `hf://`, kept in a cache keyed by (URL, `ETag`, size). A download that breaks off goes on where
+//! it broke off, also in a later run.
 
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use codepair_runtime::{Progress, block_on, input_error, sha256};
+use anyhow::{Context as _, Result, anyhow, bail};
+use codepair_runtime::{Progress, block_on, file_digest, input_error, sha256};
 use futures::StreamExt as _;
 use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
+
+/// Tries after the first, where a server is busy or a download breaks off.
+const RETRIES: u32 = 5;
+/// Nothing comes for so long: the connection is dead.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Whether a location is a URL.
 pub(crate) fn is_url(location: &str) -> bool {
-    location.starts_with("http://") || location.starts_with("https://")
+    ["http://", "https://", "hf://"].iter().any(|scheme| location.starts_with(scheme))
 }
 
-/// Downloads a file into `cache` unless it is there; nothing where the server has none.
+/// Downloads a file into `cache` unless it is there; nothing where the server has none. A location may end in
+/// `#sha256=…`, which the file then must have.
 ///
 /// # Errors
-/// Exit 3: the server cannot be reached, or the download breaks off.
-pub(crate) fn fetch(url: &str, cache: &Path) -> Result<Option<PathBuf>> {
+/// Exit 3: the server cannot be reached, the download breaks off for good, or the file is another one.
+pub(crate) fn fetch(location: &str, cache: &Path) -> Result<Option<PathBuf>> {
+    let (url, expected) = match location.split_once("#sha256=") {
+        Some((url, digest)) => (url, Some(digest.to_ascii_lowercase())),
+        None => (location, None),
+    };
+    let url = web_address(url);
+    let place = block_on(fetch_to(&url, cache)).map_err(|error| input_error(format!("{url}: {error:#}")))?;
+    if let (Some(place), Some(expected)) = (&place, expected) {
+        let digest = file_digest(place)?;
+        if digest != expected {
+            std::fs::remove_file(place)?;
+            return Err(input_error(format!("{url} has the SHA-256 {digest}, and not {expected}")));
+        }
+    }
+    Ok(place)
+}
+
+/// The files of a dataset at Hugging Face: `hf://datasets/OWNER/NAME[/FOLDER]`, by their paths in it.
+///
+/// # Errors
+/// Exit 3: it cannot be listed.
+pub(crate) fn list_hugging_face(location: &str) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Entry {
+        path: String,
+        r#type: String,
+    }
+    let (repository, folder) = split_hugging_face(location);
+    let url = format!("{}/api/{repository}/tree/main?recursive=true", hugging_face());
+    let list = || async {
+        let response = client()?.get(&url).send().await?.error_for_status()?;
+        anyhow::Ok(response.json::<Vec<Entry>>().await?)
+    };
+    let entries = block_on(list()).map_err(|error| input_error(format!("{url}: {error:#}")))?;
+    let files = entries.into_iter().filter(|entry| entry.r#type == "file").map(|entry| entry.path);
+    Ok(files.filter_map(|path| within(&path, folder).map(str::to_owned)).collect())
+}
+
+/// A path below a folder; the folder may be empty.
+fn within<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    if folder.is_empty() { Some(path) } else { path.strip_prefix(folder)?.strip_prefix('/') }
+}
+
+/// `datasets/OWNER/NAME` and what follows it.
+fn split_hugging_face(location: &str) -> (String, &str) {
+    let path = location.trim_start_matches("hf://").trim_end_matches('/');
+    let end = path.match_indices('/').nth(2).map_or(path.len(), |(at, _)| at);
+    (path[..end].to_owned(), path[end..].trim_start_matches('/'))
+}
+
+fn hugging_face() -> String {
+    std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())
+}
+
+/// Where a location is on the web.
+fn web_address(location: &str) -> String {
+    if !location.starts_with("hf://") {
+        return location.to_owned();
+    }
+    let (repository, path) = split_hugging_face(location);
+    format!("{}/{repository}/resolve/main/{path}", hugging_face())
+}
+
+fn client() -> Result<Client> {
     // Installing twice is an error that does not matter: the provider is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    block_on(fetch_to(url, cache)).map_err(|error| input_error(format!("{url}: {error:#}")))
+    let agent = concat!("codepair/", env!("CARGO_PKG_VERSION"));
+    Ok(Client::builder().user_agent(agent).connect_timeout(SILENCE).read_timeout(SILENCE).build()?)
 }
 
 async fn fetch_to(url: &str, cache: &Path) -> Result<Option<PathBuf>> {
-    let client = Client::builder().user_agent(concat!("codepair/", env!("CARGO_PKG_VERSION"))).build()?;
+    let client = client()?;
     let head = client.head(url).send().await?;
     if head.status() == StatusCode::NOT_FOUND {
         return Ok(None);
     }
     let head = head.error_for_status()?;
-    let place =
-        cache.join(sha256(format!("{url}\0{}\0{}", header(&head, "etag"), header(&head, "content-length")).as_bytes()));
+    let (etag, length) = (header(&head, "etag").to_owned(), header(&head, "content-length").to_owned());
+    let place = cache.join(sha256(format!("{url}\0{etag}\0{length}").as_bytes()));
+    std::fs::create_dir_all(cache).with_context(|| format!("cannot write the cache {}", cache.display()))?;
     if place.is_file() {
         return Ok(Some(place));
     }
-    std::fs::create_dir_all(cache).with_context(|| format!("cannot write the cache {}", cache.display()))?;
-    let response = client.get(url).send().await?.error_for_status()?;
-    let expected: Option<u64> = header(&response, "content-length").parse().ok();
-    let progress = Progress::new(&format!("downloading {url}"), "bytes", expected.unwrap_or(0));
-    let staged = place.with_extension(format!("{}.part", std::process::id()));
-    let mut file = std::fs::File::create(&staged)?;
-    let mut received = 0;
-    let mut body = response.bytes_stream();
-    while let Some(piece) = body.next().await {
-        let piece = piece?;
-        file.write_all(&piece)?;
-        received += piece.len() as u64;
-        progress.add(piece.len() as u64);
+    let staged = place.with_extension("part");
+    let mut file = OpenOptions::new().create(true).append(true).open(&staged)?;
+    // Two runs want the same file: the second waits, and finds it.
+    file.lock()?;
+    if place.is_file() {
+        return Ok(Some(place));
     }
-    if expected.is_some_and(|expected| expected != received) {
-        bail!("the download broke off after {received} bytes");
+    let expected: Option<u64> = length.parse().ok();
+    let progress = Progress::new(&format!("downloading {url}"), "bytes", expected.unwrap_or(0));
+    let mut attempt = 0;
+    while let Err(error) = receive(&client, url, &etag, &mut file, expected, &progress).await {
+        if attempt == RETRIES {
+            let received = file.metadata()?.len();
+            return Err(error.context(format!("the download broke off after {received} bytes; run it again to go on")));
+        }
+        tracing::warn!("{url}: {error:#}; going on");
+        tokio::time::sleep(Duration::from_millis(500) * 2u32.pow(attempt)).await;
+        attempt += 1;
     }
     file.sync_all()?;
     std::fs::rename(&staged, &place)?;
     Ok(Some(place))
 }
 
+/// Appends what is missing.
+async fn receive(
+    client: &Client,
+    url: &str,
+    etag: &str,
+    file: &mut File,
+    expected: Option<u64>,
+    progress: &Progress,
+) -> Result<()> {
+    let mut received = file.metadata()?.len();
+    if expected.is_some_and(|expected| received > expected) {
+        file.set_len(0)?;
+        received = 0;
+    }
+    if expected == Some(received) && received > 0 {
+        return Ok(());
+    }
+    let mut request = client.get(url);
+    if received > 0 {
+        request = request.header("range", format!("bytes={received}-"));
+        if !etag.is_empty() && !etag.starts_with("W/") {
+            request = request.header("if-range", etag);
+        }
+    }
+    let response = request.send().await?.error_for_status()?;
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        // The server sends all of it, whatever was asked for.
+        file.set_len(0)?;
+        received = 0;
+    }
+    progress.set(received);
+    let mut body = response.bytes_stream();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| anyhow!("{error}"))?;
+        file.write_all(&piece)?;
+        received += piece.len() as u64;
+        progress.add(piece.len() as u64);
+    }
+    if expected.is_some_and(|expected| expected != received) {
+        bail!("it ended after {received} bytes");
+    }
+    Ok(())
+}
+
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hugging_faces_addresses_are_read() {
+        let location = "hf://datasets/o/n/python/train.parquet";
+        assert_eq!(split_hugging_face(location), ("datasets/o/n".to_owned(), "python/train.parquet"));
+        assert_eq!(split_hugging_face("hf://datasets/o/n/"), ("datasets/o/n".to_owned(), ""));
+        assert!(web_address(location).ends_with("/datasets/o/n/resolve/main/python/train.parquet"));
+        assert_eq!((within("a/b", "a"), within("ab", "a"), within("a/b", "")), (Some("b"), None, Some("a/b")));
+    }
 }

@@ -153,7 +153,7 @@ impl State {
                 false
             }
             Act::Hang => {
-                std::thread::sleep(Duration::from_secs(3));
+                std::thread::sleep(Duration::from_secs(6));
                 false
             }
             Act::Drop => false,
