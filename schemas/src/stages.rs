@@ -19,7 +19,7 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
-        revision: 2,
+        revision: 3,
         per_model: false,
         inputs: &[],
         outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
@@ -33,7 +33,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "prepare",
-        revision: 2,
+        revision: 3,
         per_model: false,
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],

@@ -4,8 +4,10 @@ use ruff_python_ast::{ExceptHandler, Expr, Stmt, StmtFunctionDef};
 use ruff_python_parser::parse_module;
 use tree_sitter::Node;
 
+use crate::commented;
 use crate::docstring::{clean, cut, cut_statement, docstring_of};
 use crate::first_string::string_end;
+use crate::language::Language;
 use crate::syntax::{Replacement, SyntaxError, descendants_where, parse, replace};
 
 /// A function or method. Functions within functions are part of the outer one's code.
@@ -13,24 +15,33 @@ use crate::syntax::{Replacement, SyntaxError, descendants_where, parse, replace}
 pub struct Function {
     /// `Class.method`, `function`.
     pub name: String,
-    /// From `def` on, dedented, without docstring and decorators.
+    /// Dedented. Of Python from `def` on, without docstring and decorators.
     pub code: String,
-    /// The docstring's text; empty where there is none.
+    /// The docstring's text, or that of the comment above; empty where there is none.
     pub docstring: String,
     /// First line, from 1.
     pub first_line: usize,
     /// Last line.
     pub last_line: usize,
+    /// The parser could not read all of it.
+    pub has_error: bool,
 }
 
 /// Extracts the functions and methods of a module, in the order of the text.
 ///
-/// Ruff's parser reads it, several times faster than tree-sitter does; it recurses, and wants a stack of 16 MiB. What it
-/// refuses, such as Python 2, tree-sitter may still read.
+/// Python is read by Ruff's parser, several times faster than tree-sitter; it recurses, and wants a stack of 16 MiB. What
+/// it refuses, such as Python 2, and all other languages are read by tree-sitter.
 ///
 /// # Errors
-/// The module is no valid Python.
-pub fn functions(source: &str) -> Result<Vec<Function>, SyntaxError> {
+/// The module is no valid Python. Of other languages the functions that can be read are found.
+pub fn functions(language: Language, source: &str) -> Result<Vec<Function>, SyntaxError> {
+    match language {
+        Language::Python => functions_of_python(source),
+        _ => commented::functions(language, source),
+    }
+}
+
+fn functions_of_python(source: &str) -> Result<Vec<Function>, SyntaxError> {
     if is_shallow(source)
         && let Ok(module) = parse_module(source)
     {
@@ -154,6 +165,7 @@ impl<'a> Module<'a> {
             docstring: docstring.map(|(text, _)| text).unwrap_or_default(),
             first_line: first_line + 1,
             last_line: self.line_of(end) + 1,
+            has_error: false,
         });
     }
 
@@ -203,6 +215,7 @@ fn function(source: &str, node: Node<'_>) -> Option<Function> {
         docstring: docstring.map(|(_, statement)| clean(&source[statement.byte_range()])).unwrap_or_default(),
         first_line: node.start_position().row + 1,
         last_line: node.end_position().row + 1,
+        has_error: false,
     })
 }
 
@@ -212,7 +225,7 @@ fn replace_within(part: &str, start: usize, replacement: Replacement) -> String 
     replace(part, vec![Replacement { range, ..replacement }])
 }
 
-fn dedent(text: &str, indent: &str) -> String {
+pub(crate) fn dedent(text: &str, indent: &str) -> String {
     let lines: Vec<&str> = text.split('\n').map(|line| line.strip_prefix(indent).unwrap_or(line)).collect();
     lines.join("\n")
 }
@@ -237,7 +250,7 @@ mod tests {
     #[test]
     fn functions_and_methods_are_found() {
         let source = "import os\n\ndef outer(a):\n    def inner(): return 1\n    return inner\n\nclass C:\n    @property\n    def m(self):\n        \"\"\"Doc.\"\"\"\n        if self:\n            return 2\n\n    async def n(self): pass\n";
-        let found = functions(source).unwrap();
+        let found = functions_of_python(source).unwrap();
         let names: Vec<&str> = found.iter().map(|f| f.name.as_str()).collect();
         assert_eq!(names, ["outer", "C.m", "C.n"]);
         assert_eq!(found[1].code, "def m(self):\n    if self:\n        return 2");
@@ -256,14 +269,14 @@ mod tests {
             "for i in x:\n    def six():\n        b'bytes'\n        x = '''a\nb'''\n        def inner(): pass\nwith a as b:\n    def seven():\n        f'f {x}'\n",
             "while 1:\n    def eight():\n        'a' 'b'\n        return 1  \n\n\n# end\n",
         );
-        let found = functions(source).unwrap();
+        let found = functions_of_python(source).unwrap();
         assert_eq!(found, functions_by_tree_sitter(source).unwrap());
         assert_eq!(found.len(), 8);
     }
 
     #[test]
     fn python_2_is_read() {
-        let found = functions("def f(a):\n    print a\n").unwrap();
+        let found = functions_of_python("def f(a):\n    print a\n").unwrap();
         assert_eq!(found[0].code, "def f(a):\n    print a");
     }
 
@@ -275,21 +288,21 @@ mod tests {
     fn hostile_sources() {
         for part in ["-", "not ", "(", "[", "lambda: ", "1 + ", "a.", "x if y else ", "2 ** ", "await ", "f(", "{1: "] {
             for count in [190, 4_900, 9_900, 100_000] {
-                let _ = functions(&format!("x = {}1\n", part.repeat(count)));
+                let _ = functions_of_python(&format!("x = {}1\n", part.repeat(count)));
             }
         }
         let nested: String = (0..3000).map(|depth| format!("{}if 1:\n", " ".repeat(depth))).collect();
-        let _ = functions(&format!("{nested}{}pass\n", " ".repeat(3000)));
+        let _ = functions_of_python(&format!("{nested}{}pass\n", " ".repeat(3000)));
     }
 
     #[test]
     fn deeply_nested_source_does_not_overflow() {
         let deep = format!("x = {}1{}\n", "(".repeat(20_000), ")".repeat(20_000));
-        let _ = functions(&deep);
+        let _ = functions_of_python(&deep);
     }
 
     #[test]
     fn errors_name_the_line() {
-        assert_eq!(functions("x = 1\ny = = 2\n").unwrap_err().line, 2);
+        assert_eq!(functions_of_python("x = 1\ny = = 2\n").unwrap_err().line, 2);
     }
 }

@@ -1,14 +1,17 @@
-//! Python source by tree-sitter: functions, docstrings, identifiers, edits that keep or change the meaning.
+//! Source code: functions and docstrings of six languages; identifiers; edits of Python that keep or change its meaning.
 
+mod commented;
 mod docstring;
 mod edits;
 mod first_string;
 mod functions;
 mod identifiers;
+mod language;
 mod syntax;
 
 pub use docstring::{Docstring, find_docstring};
 pub use edits::{EDITS, Edit, Edited, Meaning, edit};
 pub use functions::{Function, functions};
 pub use identifiers::words;
-pub use syntax::{SyntaxError, parses};
+pub use language::Language;
+pub use syntax::SyntaxError;

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use tree_sitter::{Node, Parser, Tree};
+use tree_sitter::{Language, Node, Parser, Tree};
 
-/// Source that is no valid Python; lines count from 1.
+/// Source that is not valid; lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in line {line}")]
 pub struct SyntaxError {
@@ -15,26 +15,31 @@ pub struct SyntaxError {
 
 /// Parses Python.
 pub(crate) fn parse(source: &str) -> Result<Tree, SyntaxError> {
+    let tree = parse_as(&tree_sitter_python::LANGUAGE.into(), source)?;
+    valid(&tree)?;
+    Ok(tree)
+}
+
+/// Parses any language; what cannot be parsed are nodes of errors in the tree.
+pub(crate) fn parse_as(grammar: &Language, source: &str) -> Result<Tree, SyntaxError> {
     thread_local! {
         static PARSER: RefCell<Parser> = RefCell::new(Parser::new());
     }
     PARSER.with_borrow_mut(|parser| {
         // Setting the language again costs nothing, and the grammar is linked in, so it always fits.
-        let fits = parser.set_language(&tree_sitter_python::LANGUAGE.into()).is_ok();
+        let fits = parser.set_language(grammar).is_ok();
         let tree = if fits { parser.parse(source, None) } else { None };
-        let tree = tree.ok_or(SyntaxError { line: 1 })?;
-        if !tree.root_node().has_error() {
-            return Ok(tree);
-        }
-        let error = descendants(tree.root_node()).find(|node| node.is_error() || node.is_missing());
-        Err(SyntaxError { line: error.map_or(1, |node| node.start_position().row + 1) })
+        tree.ok_or(SyntaxError { line: 1 })
     })
 }
 
-/// Whether the source is valid Python.
-#[must_use]
-pub fn parses(source: &str) -> bool {
-    parse(source).is_ok()
+/// That a tree has no errors.
+pub(crate) fn valid(tree: &Tree) -> Result<(), SyntaxError> {
+    if !tree.root_node().has_error() {
+        return Ok(());
+    }
+    let error = descendants(tree.root_node()).find(|node| node.is_error() || node.is_missing());
+    Err(SyntaxError { line: error.map_or(1, |node| node.start_position().row + 1) })
 }
 
 /// All nodes below and with `root`, in the order of the text. No recursion: hostile input nests deeply.

@@ -30,7 +30,7 @@ fn sources_become_functions_and_problems() {
             "{\"text\": \"No.\", \"code\": \"x\", \"task_id\": 5000, \"test_list\": []}\n",
         ),
     );
-    let text = "name = \"t\"\n[ingest.tree]\nkind = \"source_tree\"\npath = \"tree\"\n[ingest.mbpp]\nkind = \"mbpp\"\npath = \"mbpp.jsonl\"\n";
+    let text = "name = \"t\"\n[ingest.tree]\nkind = \"source_tree\"\npath = \"tree\"\nminimum_lines = 2\nminimum_docstring_words = 2\n[ingest.mbpp]\nkind = \"mbpp\"\npath = \"mbpp.jsonl\"\n";
     let config = Config::parse(text, &folder.path().join("c.toml"), &[]).unwrap();
     testing::on_each_store(folder.path(), |store| {
         let manifest = run_stage::<Ingest>(store, &config, None, &[], None).unwrap();

@@ -66,7 +66,7 @@ fn parquet(columns: &[(&str, &[&str])]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-const MODULE: &str = "def f(a):\n    \"\"\"Say.\"\"\"\n    return a\n";
+const MODULE: &str = "def f(a):\n    \"\"\"Say it again.\"\"\"\n    b = a\n    return b\n";
 
 #[test]
 fn trees_are_read_out_of_archives() {
@@ -78,7 +78,7 @@ fn trees_are_read_out_of_archives() {
     write(folder.path(), "many/plain.py", MODULE);
     let one = ingest(folder.path(), "kind = \"source_tree\"\npath = \"one.zip\"\nlicence = \"MIT\"").unwrap();
     assert_eq!(column(&one, "functions", "path"), ["pkg/a.py", "pkg/b.py"]);
-    assert_eq!(column(&one, "functions", "url"), ["one.zip/pkg/a.py#L1-L3", "one.zip/pkg/b.py#L1-L3"]);
+    assert_eq!(column(&one, "functions", "url"), ["one.zip/pkg/a.py#L1-L4", "one.zip/pkg/b.py#L1-L4"]);
     assert_eq!(column(&one, "functions", "repo"), ["one", "one"]);
     assert_eq!(column(&one, "functions", "licence"), ["MIT", "MIT"]);
     let many = ingest(folder.path(), "kind = \"source_tree\"\npath = \"many\"\narchives = true").unwrap();
@@ -86,6 +86,55 @@ fn trees_are_read_out_of_archives() {
     assert_eq!(column(&many, "functions", "group"), ["alpha", "alpha", "beta", "beta", "plain.py"]);
     let without = ingest(folder.path(), "kind = \"source_tree\"\npath = \"many\"").unwrap();
     assert_eq!(column(&without, "functions", "path"), ["plain.py"]);
+}
+
+#[test]
+fn functions_are_chosen_by_the_rules_of_codesearchnet() {
+    let folder = tempfile::tempdir().unwrap();
+    let function = |name: &str, docstring: &str, lines: usize| {
+        let body = "    x = 1\n".repeat(lines - 1);
+        format!("def {name}(a):\n    \"\"\"{docstring}\n\n    More words of a second paragraph.\n    \"\"\"\n{body}\n")
+    };
+    let module = [
+        function("fine", "Say it again.", 3),
+        function("short", "Say it again.", 2),
+        function("terse", "Say it.", 3),
+        function("test_it", "Say it again.", 3),
+        function("__str__", "Say it again.", 3),
+        "def bare(a):\n    b = a\n    return b\n".to_owned(),
+        function("latest", "Say it again.", 3),
+    ];
+    write(folder.path(), "tree/a.py", module.concat());
+    let ingest =
+        |more: &str| ingest(folder.path(), &format!("kind = \"source_tree\"\npath = \"tree\"\n{more}")).unwrap();
+    let read = ingest("");
+    assert_eq!(column(&read, "functions", "name"), ["fine", "bare", "latest"]);
+    assert_eq!(column(&read, "rejected", "reason"), ["short_code", "short_docstring", "test", "boilerplate"]);
+    assert_eq!(column(&read, "rejected", "detail"), ["short", "terse", "test_it", "__str__"]);
+    let all = ingest("tests = true\nboilerplate = true\nminimum_lines = 0\nminimum_docstring_words = 0");
+    assert_eq!(column(&all, "functions", "name").len(), 7);
+}
+
+#[test]
+fn a_tree_holds_several_languages() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "tree/a.go", "package a\n\n// F adds one up.\nfunc F(a int) int {\n\ta++\n\treturn a\n}\n");
+    write(folder.path(), "tree/b.py", MODULE);
+    write(
+        folder.path(),
+        "tree/c.js",
+        "// Says it again.\nfunction g(a) {\n  const b = a;\n  return b;\n}\nfunction h( {\n",
+    );
+    write(folder.path(), "tree/d.txt", "nothing");
+    let table = "kind = \"source_tree\"\npath = \"tree\"\nlanguages = [\"go\", \"python\", \"javascript\"]";
+    let read = ingest(folder.path(), table).unwrap();
+    assert_eq!(column(&read, "functions", "language"), ["go", "python", "javascript"]);
+    assert_eq!(column(&read, "functions", "docstring"), ["F adds one up.", "Say it again.", "Says it again."]);
+    let python = ingest(folder.path(), "kind = \"source_tree\"\npath = \"tree\"").unwrap();
+    assert_eq!(column(&python, "functions", "name"), ["f"]);
+    let error =
+        ingest(folder.path(), "kind = \"source_tree\"\npath = \"tree\"\nlanguages = [\"cobol\"]").err().unwrap();
+    assert!(format!("{error:#}").contains("cobol"), "{error:#}");
 }
 
 #[test]
@@ -117,7 +166,7 @@ fn a_checkout_says_where_it_is_from() {
     git(&["commit", "--quiet", "--message", "one"]);
     let commit = git(&["rev-parse", "HEAD"]);
     let read = ingest(folder.path(), "kind = \"source_tree\"\npath = \"tree\"").unwrap();
-    let url = format!("https://example.org/owner/name/blob/{commit}/a.py#L1-L3");
+    let url = format!("https://example.org/owner/name/blob/{commit}/a.py#L1-L4");
     assert_eq!(column(&read, "functions", "url"), [url]);
     assert_eq!(column(&read, "functions", "repo"), ["owner/name"]);
 }
@@ -142,7 +191,7 @@ fn columns_are_mapped_from_parquet_csv_and_jsonl() {
     for (file, more) in [("rows.parquet", ""), ("rows.tsv", "delimiter = \"\\t\""), ("rows.jsonl", "")] {
         let kind = if file.ends_with("tsv") { "csv" } else { file.rsplit('.').next().unwrap() };
         let read = ingest(folder.path(), &format!("kind = \"{kind}\"\npath = \"{file}\"\n{columns}\n{more}")).unwrap();
-        assert_eq!(column(&read, "functions", "code"), ["def f(a):\n    return a"], "{file}");
+        assert_eq!(column(&read, "functions", "code"), ["def f(a):\n    b = a\n    return b"], "{file}");
         let row = ["docstring", "name", "split", "licence"].map(|name| column(&read, "functions", name).remove(0));
         assert_eq!(row, ["Say it.", "f", "validation", "MIT"], "{file}");
         let rejected = if kind == "csv" { vec!["rows.tsv:6"] } else { Vec::new() };
@@ -192,7 +241,7 @@ fn codesearchnet_comes_in_all_its_formats() {
     assert_eq!(column(&read, "functions", "repo"), ["a", "c", "d", "b"]);
     assert_eq!(column(&read, "functions", "split"), ["validation", "validation", "corpus", "train"]);
     let code = column(&read, "functions", "code");
-    assert!(code[..3].iter().all(|code| code == "def f(a):\n    return a"), "{code:?}");
+    assert!(code[..3].iter().all(|code| code == "def f(a):\n    b = a\n    return b"), "{code:?}");
     // Another language's code has no docstring in it, whatever it looks like.
     assert_eq!(code[3], MODULE.trim_end());
     assert_eq!(column(&read, "queries", "text"), ["say it", "a, b"]);
@@ -256,7 +305,7 @@ fn translations_are_aligned() {
 #[test]
 fn rows_too_large_to_use_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let huge = format!("def f():\n    return '{}'\n", "x".repeat(2 << 20));
+    let huge = format!("def f():\n    a = 1\n    return '{}'\n", "x".repeat(2 << 20));
     write(folder.path(), "t/a.py", format!("{huge}{MODULE}"));
     let read = ingest(folder.path(), "kind = \"source_tree\"\npath = \"t\"").unwrap();
     assert_eq!(column(&read, "functions", "name"), ["f"]);

@@ -16,14 +16,18 @@ use twox_hash::XxHash3_64;
 use crate::scratch::{Scratch, Shingles};
 use crate::{Prepare, TextPart, filters, functions};
 
-/// The text of a row: white space folded, and of docstrings the first paragraph unless all is asked for.
+/// The text of a row: white space folded, and of docstrings the first paragraph unless all is asked for. A line that begins
+/// with a tag, such as Javadoc's `@param`, ends it too.
 pub(crate) fn normal_text(text: &str, part: TextPart) -> String {
     let text = text.trim();
     let part = match part {
         TextPart::Full => text,
         TextPart::Summary => {
             let mut end = 0;
-            let paragraph = text.split_inclusive('\n').take_while(|line| !line.trim().is_empty());
+            let paragraph = text.split_inclusive('\n').take_while(|line| {
+                let line = line.trim_start();
+                !(line.is_empty() || line.starts_with('@'))
+            });
             paragraph.for_each(|line| end += line.len());
             &text[..end]
         }
@@ -421,6 +425,7 @@ mod tests {
     #[test]
     fn texts_and_codes_are_normalised() {
         assert_eq!(normal_text("\n First  line\n of it.\n\n Args: x\n", TextPart::Summary), "First line of it.");
+        assert_eq!(normal_text("Adds.\n @param a one", TextPart::Summary), "Adds.");
         assert_eq!(normal_text(" a\n\nb ", TextPart::Full), "a b");
         assert_eq!(normal_text("  ", TextPart::Summary), "");
         assert_eq!(normal_code("\r\ndef f():  \r\n    pass\n\n"), "def f():\n    pass");

@@ -3,7 +3,7 @@
 //! `code` holds the docstring: it is cut out, or a model would read its target.
 
 use anyhow::Result;
-use codepair_code::find_docstring;
+use codepair_code::{Language, find_docstring};
 use codepair_runtime::{Config, cache_folder, config_error, input_error};
 use codepair_schemas::rows::{Function, Judgment, Query};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct Codesearchnet {
     #[serde(skip_serializing)]
     path: String,
     /// Of python, java, javascript, go, php and ruby.
-    languages: Vec<String>,
+    languages: Vec<Language>,
     /// Read `<language>_dedupe_definitions_v2.pkl` as well: all definitions, documented or not, to be searched.
     definitions: bool,
     licence: String,
@@ -35,7 +35,7 @@ impl Default for Codesearchnet {
     fn default() -> Self {
         Self {
             path: String::new(),
-            languages: vec!["python".to_owned()],
+            languages: vec![Language::Python],
             definitions: false,
             licence: "of each repository".to_owned(),
             origin: "CodeSearchNet, github.com/github/CodeSearchNet".to_owned(),
@@ -43,7 +43,6 @@ impl Default for Codesearchnet {
     }
 }
 
-const LANGUAGES: [&str; 6] = ["go", "java", "javascript", "php", "python", "ruby"];
 const SPLITS: [&str; 3] = ["test", "train", "valid"];
 
 /// A row; Hugging Face has other names for the same.
@@ -104,9 +103,6 @@ impl Kind for Codesearchnet {
         if self.path.is_empty() {
             return Err(config_error("path is missing: the folder above python/final/jsonl, a zip, or a URL"));
         }
-        if let Some(unknown) = self.languages.iter().find(|language| !LANGUAGES.contains(&language.as_str())) {
-            return Err(config_error(format!("languages: {unknown:?} is none of {}", LANGUAGES.join(", "))));
-        }
         let patterns = self.patterns()?;
         let file = self.path.split_once("#sha256=").map_or(self.path.as_str(), |(file, _)| file);
         let is_tree = !file.ends_with(".zip") && !file.ends_with(".parquet") && !file.starts_with("hf://");
@@ -161,7 +157,7 @@ impl Line {
 impl Codesearchnet {
     fn patterns(&self) -> Result<Patterns> {
         let mut include = vec!["**/annotationStore.csv".to_owned(), "**/queries.csv".to_owned()];
-        for language in &self.languages {
+        for language in self.languages.iter().map(|language| language.name()) {
             include.push(format!("**/{language}/final/jsonl/{{train,valid,test}}/*.jsonl.gz"));
             include.push(format!("**/{language}/**/*.parquet"));
             if self.definitions {
@@ -175,7 +171,8 @@ impl Codesearchnet {
     fn remote_tree(&self, patterns: Patterns) -> Result<Files> {
         let base = self.path.trim_end_matches('/');
         let mut list = Vec::new();
-        for (language, split) in self.languages.iter().flat_map(|language| SPLITS.map(|split| (language, split))) {
+        for (language, split) in self.languages.iter().flat_map(|language| SPLITS.map(|split| (language.name(), split)))
+        {
             for number in 0.. {
                 let name = format!("{language}/final/jsonl/{split}/{language}_{split}_{number}.jsonl.gz");
                 match download::fetch(&format!("{base}/{name}"), &cache_folder().join("downloads"))? {
@@ -185,7 +182,7 @@ impl Codesearchnet {
             }
         }
         if list.is_empty() {
-            let language = self.languages.first().map_or("python", String::as_str);
+            let language = self.languages.first().map_or("python", |language| language.name());
             let wanted = format!("{language}/final/jsonl/train/{language}_train_0.jsonl.gz");
             return Err(input_error(format!("{base} has no {wanted}")));
         }
@@ -195,7 +192,7 @@ impl Codesearchnet {
 
     fn row(&self, place: String, line: Line) -> Found {
         let reject = |reason, detail| Found::Rejected { place: place.clone(), reason, detail };
-        if !self.languages.contains(&line.language) {
+        if self.languages.iter().all(|language| language.name() != line.language) {
             return reject("unsupported_language", line.language);
         }
         let split = match line.partition.as_str() {

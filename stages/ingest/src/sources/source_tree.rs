@@ -1,9 +1,10 @@
-//! A tree of Python source: its functions and methods, by tree-sitter.
+//! A tree of source code: its functions and methods, by the rules of CodeSearchNet (Husain et al., 2019, section 2): no
+//! tests, no constructors or methods that every class has, three lines of code and three words of documentation at least.
 
 use std::process::Command;
 
 use anyhow::Result;
-use codepair_code::functions;
+use codepair_code::{Language, functions, words};
 use codepair_runtime::{Config, config_error, input_error};
 use codepair_schemas::rows::Function;
 use serde::{Deserialize, Serialize};
@@ -25,13 +26,23 @@ pub struct SourceTree {
     python: Option<String>,
     /// Read the archives in a folder too.
     archives: bool,
-    /// Patterns of the files to read, in archives too.
+    /// The languages to read: go, java, javascript, php, python, ruby.
+    languages: Vec<Language>,
+    /// Patterns of the files to read, in archives too; all files of the languages where there are none.
     include: Vec<String>,
     /// Patterns of files to leave out.
     exclude: Vec<String>,
     /// Name of the repository, where the whole tree is one; groups are then not the top-level modules. A checkout and an
     /// archive say it themselves.
     repo: String,
+    /// Take functions whose name has the word test.
+    tests: bool,
+    /// Take constructors and methods that every class has, such as `__str__` and `toString`.
+    boilerplate: bool,
+    /// Lines of code at least, documentation not counted.
+    minimum_lines: usize,
+    /// Words in the first paragraph of the documentation at least, where there is any.
+    minimum_docstring_words: usize,
     /// Shares of validation and test.
     shares: Shares,
     /// What the licence column says.
@@ -46,17 +57,32 @@ impl Default for SourceTree {
             path: None,
             python: None,
             archives: false,
-            include: vec!["**/*.py".to_owned()],
-            exclude: ["**/test/**", "**/tests/**", "**/site-packages/**", "**/dist-packages/**"]
-                .map(str::to_owned)
-                .to_vec(),
+            languages: vec![Language::Python],
+            include: Vec::new(),
+            exclude: EXCLUDED.map(str::to_owned).to_vec(),
             repo: String::new(),
+            tests: false,
+            boilerplate: false,
+            minimum_lines: 3,
+            minimum_docstring_words: 3,
             shares: Shares::default(),
             licence: String::new(),
             origin: String::new(),
         }
     }
 }
+
+/// Tests, and code of others.
+const EXCLUDED: [&str; 8] = [
+    "**/test/**",
+    "**/tests/**",
+    "**/*_test.go",
+    "**/*.test.js",
+    "**/vendor/**",
+    "**/node_modules/**",
+    "**/site-packages/**",
+    "**/dist-packages/**",
+];
 
 /// A file, and where it is from.
 pub(crate) struct Module {
@@ -77,7 +103,13 @@ impl Kind for SourceTree {
             (None, Some(python)) => standard_library(python)?,
             _ => return Err(config_error("a source_tree needs either path or python")),
         };
-        files::find(config, &location, Patterns::new(&self.include, &self.exclude)?, self.archives)
+        if self.languages.is_empty() {
+            return Err(config_error("languages is empty; there are go, java, javascript, php, python and ruby"));
+        }
+        let extensions = self.languages.iter().flat_map(|language| language.extensions());
+        let of_languages = extensions.map(|extension| format!("**/*.{extension}")).collect();
+        let include = if self.include.is_empty() { &of_languages } else { &self.include };
+        files::find(config, &location, Patterns::new(include, &self.exclude)?, self.archives)
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -103,26 +135,34 @@ impl Kind for SourceTree {
             return reject("not_utf8", "the file is no UTF-8 text".to_owned());
         };
         let text = line_feeds(text);
-        match functions(&text) {
-            Ok(found) => Ok(found.into_iter().map(|function| self.row(&module, function)).collect()),
+        let Some(language) = self.language(&module.path) else {
+            return reject("unknown_language", format!("the file's name ends as in none of {:?}", self.languages));
+        };
+        match functions(language, &text) {
+            Ok(found) => Ok(found.into_iter().map(|function| self.row(&module, language, function)).collect()),
             Err(error) => reject("syntax_error", error.to_string()),
         }
     }
 }
 
 impl SourceTree {
-    fn row(&self, module: &Module, function: codepair_code::Function) -> Found {
+    /// By the file's name; a config with patterns of its own and one language means that one.
+    fn language(&self, path: &str) -> Option<Language> {
+        let named = Language::of_path(path).filter(|language| self.languages.contains(language));
+        named.or(if let [only] = *self.languages { Some(only) } else { None })
+    }
+
+    fn row(&self, module: &Module, language: Language, function: codepair_code::Function) -> Found {
         let url = format!("{}#L{}-L{}", module.url, function.first_line, function.last_line);
-        let body = function.code.lines().skip(1).map(str::trim).find(|line| !line.is_empty() && *line != "pass");
-        if body.is_none() && !function.code.contains(": ") {
-            return Found::Rejected { place: url, reason: "no_code", detail: format!("{} has no body", function.name) };
+        if let Some(reason) = self.rejection(language, &function) {
+            return Found::Rejected { place: url, reason, detail: function.name };
         }
         let group = group(&module.repo, &module.path);
         Found::Function(Function {
             repo: module.repo.clone(),
             path: module.path.clone(),
             name: function.name,
-            language: "python".to_owned(),
+            language: language.name().to_owned(),
             url,
             code: function.code,
             docstring: function.docstring,
@@ -130,6 +170,33 @@ impl SourceTree {
             group,
             ..Function::default()
         })
+    }
+
+    /// Why a function is none that the rules take.
+    fn rejection(&self, language: Language, function: &codepair_code::Function) -> Option<&'static str> {
+        let mut lines = function.code.lines().map(str::trim).filter(|line| !line.is_empty());
+        let is_empty = language == Language::Python
+            && !function.code.contains(": ")
+            && lines.clone().skip(1).all(|line| line == "pass");
+        let short_docstring = || {
+            let paragraph = function.docstring.lines().map(str::trim).take_while(|line| !line.is_empty());
+            paragraph.flat_map(str::split_whitespace).count() < self.minimum_docstring_words
+        };
+        if function.has_error {
+            Some("syntax_error")
+        } else if is_empty {
+            Some("no_code")
+        } else if !self.boilerplate && language.is_boilerplate(&function.name) {
+            Some("boilerplate")
+        } else if !self.tests && words(&function.name).any(|word| matches!(word.as_str(), "test" | "tests")) {
+            Some("test")
+        } else if self.minimum_lines > 0 && lines.nth(self.minimum_lines - 1).is_none() {
+            Some("short_code")
+        } else if !function.docstring.is_empty() && short_docstring() {
+            Some("short_docstring")
+        } else {
+            None
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use codepair_code::parses;
+use codepair_code::Language;
 use codepair_runtime::{Config, Context, config_error, file_digest, input_error};
 use codepair_schemas::rows::Request;
 use serde::{Deserialize, Serialize};
@@ -214,7 +214,7 @@ impl Openai {
         for answered in answers {
             let (text, code) = match self.answers {
                 Field::Text => (answered, parent.code.clone()),
-                Field::Code if parses(&answered) => (parent.text.clone(), answered),
+                Field::Code if Language::Python.check(&answered).is_ok() => (parent.text.clone(), answered),
                 Field::Code => {
                     made.reject(name, parent, "syntax_error", "the code is no valid Python");
                     continue;
