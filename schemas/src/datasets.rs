@@ -23,6 +23,8 @@ pub enum Kind {
     Integer,
     /// A 64-bit float.
     Real,
+    /// A list of 32-bit floats.
+    Vector,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Ordinal => DataType::UInt64,
             Self::Integer => DataType::Int64,
             Self::Real => DataType::Float64,
+            Self::Vector => DataType::List(Arc::new(Field::new("item", DataType::Float32, false))),
         }
     }
 }
@@ -283,6 +286,23 @@ pub const DATASETS: &[Dataset] = &[
             text("prompt", "digest of the prompt and few-shot files").or_null(),
             text("parameters", "of sampling, as JSON").or_null(),
             column("seed", Kind::Integer, "the seed it was made with").or_null(),
+        ],
+    },
+    Dataset {
+        name: "embeddings",
+        version: 1,
+        doc: "Vectors of texts and codes, from a server or from a pinned model.",
+        sort_key: &["generator", "ordinal"],
+        volatile: false,
+        columns: &[
+            text("id", "of the row that was embedded"),
+            text("generator", "name of the generator's table in the config"),
+            ORDINAL,
+            text("dataset", "functions, problems or queries"),
+            text("field", "text or code"),
+            text("model", "name of the model"),
+            column("vector", Kind::Vector, "its vector, as long as the model makes it"),
+            text("request", "hash of the API request that made it").or_null(),
         ],
     },
     Dataset {

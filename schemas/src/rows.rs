@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
-    UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, Float32Builder, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
@@ -40,7 +40,7 @@ pub trait Row: Sized {
     const DATASET: &'static str;
     /// The dataset's columns, in order.
     const COLUMNS: &'static [&'static str];
-    /// Bytes of text.
+    /// Bytes of text and vectors.
     fn text_bytes(&self) -> usize;
     /// Rows as columns.
     ///
@@ -54,7 +54,7 @@ trait Cell: Sized {
     fn array<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef
     where
         Self: 'a;
-    /// Of text.
+    /// Of text, and of vectors.
     fn bytes(&self) -> usize;
 }
 
@@ -87,6 +87,14 @@ cells! {
     f64 => |cells| Float64Array::from_iter_values(cells.copied()), |_cell| 0;
     Option<i64> => |cells| cells.copied().collect::<Int64Array>(), |_cell| 0;
     Option<f64> => |cells| cells.copied().collect::<Float64Array>(), |_cell| 0;
+    Vec<f32> => |cells| {
+        let mut builder = ListBuilder::new(Float32Builder::new()).with_field(Field::new("item", DataType::Float32, false));
+        for cell in cells {
+            builder.values().append_slice(cell);
+            builder.append(true);
+        }
+        builder.finish()
+    }, |cell| cell.len() * 4;
     bool => |cells| cells.copied().map(Some).collect::<BooleanArray>(), |_cell| 0;
 }
 
@@ -131,6 +139,11 @@ rows! {
         parent_dataset: String, source: String, text: String, code: String, group: String, split: String,
         request: Option<String>, model: Option<String>, prompt: Option<String>, parameters: Option<String>,
         seed: Option<i64>,
+    }
+    /// A row of `embeddings`.
+    Embedding in "embeddings" {
+        id: String, generator: String, ordinal: u64, dataset: String, field: String, model: String, vector: Vec<f32>,
+        request: Option<String>,
     }
     /// A row of `requests`.
     Request in "requests" {

@@ -26,10 +26,10 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "synth",
-        revision: 2,
+        revision: 3,
         per_model: false,
-        inputs: &["functions", "problems"],
-        outputs: &["synthetic_pairs", "requests", "rejected"],
+        inputs: &["functions", "problems", "queries"],
+        outputs: &["synthetic_pairs", "embeddings", "requests", "rejected"],
     },
     Stage {
         name: "prepare",

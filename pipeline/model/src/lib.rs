@@ -10,6 +10,7 @@ mod losses;
 mod lstm;
 mod models;
 mod nbow;
+mod trained;
 mod weights;
 
 pub use attention_lstm::{AttentionLstm, AttentionLstmConfig};
@@ -21,4 +22,5 @@ pub use decoding::{Decoded, beam, greedy, teacher_forced};
 pub use losses::Loss;
 pub use models::{Column, Model, ModelCard, ModelConfig, Side, Task, Vocabularies};
 pub use nbow::{Nbow, NbowConfig};
+pub use trained::Trained;
 pub use weights::{load, parameters, save};

@@ -16,6 +16,7 @@ mod parallel;
 mod parquet_io;
 mod plan;
 mod progress;
+mod spool;
 mod store;
 mod telemetry;
 pub mod testing;
@@ -35,6 +36,7 @@ pub use parquet_io::{
 };
 pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
+pub use spool::{Place, Spool};
 pub use store::{Created, DEEP_STACK, Store, block_on};
 
 /// Threads make rows that others write and free, which the system's allocator is slow at.

@@ -271,18 +271,19 @@ impl Parts {
     }
 }
 
-/// Bytes of text in each row.
+/// Bytes of text and vectors in each row.
 fn row_sizes(batch: &RecordBatch) -> Vec<usize> {
     let mut sizes = vec![0; batch.num_rows()];
     for column in batch.columns() {
-        let offsets: Option<&[i32]> = match column.data_type() {
-            DataType::Utf8 => Some(column.as_string::<i32>().value_offsets()),
-            DataType::Binary => Some(column.as_binary::<i32>().value_offsets()),
-            _ => None,
+        let (offsets, width): (&[i32], usize) = match column.data_type() {
+            DataType::Utf8 => (column.as_string::<i32>().value_offsets(), 1),
+            DataType::Binary => (column.as_binary::<i32>().value_offsets(), 1),
+            DataType::List(item) if item.data_type() == &DataType::Float32 => {
+                (column.as_list::<i32>().value_offsets(), size_of::<f32>())
+            }
+            _ => continue,
         };
-        if let Some(offsets) = offsets {
-            sizes.iter_mut().zip(offsets.windows(2)).for_each(|(size, w)| *size += (w[1] - w[0]) as usize);
-        }
+        sizes.iter_mut().zip(offsets.windows(2)).for_each(|(size, w)| *size += (w[1] - w[0]) as usize * width);
     }
     sizes
 }

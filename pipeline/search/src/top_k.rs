@@ -29,14 +29,50 @@ impl PartialOrd for Hit {
 
 /// The `k` best candidates, best first; ties in order of the candidates.
 pub fn top_k(scores: impl IntoIterator<Item = f32>, k: usize) -> Vec<Hit> {
-    let mut heap = BinaryHeap::with_capacity(k + 1);
-    for (candidate, score) in scores.into_iter().enumerate() {
-        heap.push(Hit { candidate, score });
-        if heap.len() > k {
-            heap.pop();
+    top_k_where(scores, k, |_| true)
+}
+
+/// As [`top_k`], of the candidates that are wanted.
+pub fn top_k_where(scores: impl IntoIterator<Item = f32>, k: usize, wanted: impl Fn(usize) -> bool) -> Vec<Hit> {
+    let mut best = Best::new(k);
+    best.keep(scores.into_iter().enumerate().map(|(candidate, score)| Hit { candidate, score }), wanted);
+    best.finish()
+}
+
+/// The best hits so far.
+pub(crate) struct Best {
+    heap: BinaryHeap<Hit>,
+    k: usize,
+}
+
+impl Best {
+    pub(crate) fn new(k: usize) -> Self {
+        Self { heap: BinaryHeap::with_capacity(k + 1), k }
+    }
+
+    /// Keeps the best wanted ones of these as well. They come after those before; of equal scores the earlier one stays.
+    pub(crate) fn keep(&mut self, hits: impl Iterator<Item = Hit>, wanted: impl Fn(usize) -> bool) {
+        let (heap, k) = (&mut self.heap, self.k);
+        let least = |heap: &BinaryHeap<Hit>| match heap.peek() {
+            Some(worst) if heap.len() == k => Some(worst.score),
+            _ => None,
+        };
+        let mut bound = least(heap);
+        for hit in hits {
+            if k > 0 && bound.is_none_or(|bound| hit.score > bound) && wanted(hit.candidate) {
+                // Zero has one sign, so that equal scores are equal.
+                heap.push(Hit { score: hit.score + 0.0, ..hit });
+                if heap.len() > k {
+                    heap.pop();
+                }
+                bound = least(heap);
+            }
         }
     }
-    heap.into_sorted_vec()
+
+    pub(crate) fn finish(self) -> Vec<Hit> {
+        self.heap.into_sorted_vec()
+    }
 }
 
 /// The rank of a candidate, from 1; ties count against it.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_metrics::{GENERATION, Generated, all, same, sentence_bleu};
-use codepair_model::{AttentionLstm, Decoded, Model, Pair, beam, greedy, teacher_forced};
+use codepair_model::{AttentionLstm, Decoded, Model, Pair, Trained, beam, greedy, teacher_forced};
 use codepair_runtime::{Context, Progress};
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
 use rayon::prelude::*;
 
-use crate::{Evaluate, Example, Trained};
+use crate::{Evaluate, Example};
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 32;

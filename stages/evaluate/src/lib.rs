@@ -3,18 +3,16 @@
 mod generation;
 mod search;
 mod test_split;
-mod trained;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use codepair_metrics::{GENERATION, SEARCH, all};
-use codepair_model::{Cpu, CpuDevice, Device, Task};
+use codepair_model::{Cpu, CpuDevice, Device, Task, Trained};
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
 use serde::{Deserialize, Serialize};
 
 pub use test_split::{Example, examples};
-pub use trained::Trained;
 
 /// `[evaluate]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,12 +4,13 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use codepair_code::words;
 use codepair_metrics::{SEARCH, all};
+use codepair_model::Trained;
 use codepair_runtime::{Context, Progress};
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
-use codepair_search::{Bm25, rank_of, top_k};
+use codepair_search::{Bm25, dot, rank_of, top_k};
 use rayon::prelude::*;
 
-use crate::{Evaluate, Example, Trained};
+use crate::{Evaluate, Example};
 
 /// Scores BM25.
 pub(crate) fn bm25(context: &mut Context, config: &Evaluate, name: &str, examples: &[Example]) -> Result<()> {
@@ -31,11 +32,6 @@ pub(crate) fn evaluate<B: Backend>(
     rank(context, config, &model.card.name, examples, |query| {
         candidates.iter().map(|candidate| dot(&queries[query], candidate)).collect()
     })
-}
-
-/// The dot product; of unit vectors the cosine.
-pub(crate) fn dot(one: &[f32], two: &[f32]) -> f32 {
-    one.iter().zip(two).map(|(a, b)| a * b).sum()
 }
 
 fn rank(

@@ -7,14 +7,14 @@ use codepair_runtime::{Config, Context, overrides};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::rows::{Made, Parent};
+use crate::rows::Made;
 
 /// A kind of generator.
 pub(crate) trait Kind: Serialize + Default {
     /// Digests of the files it reads, such as prompts, by name.
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>>;
-    /// Makes pairs from the parents, in their order.
-    fn generate(&self, context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()>;
+    /// Makes its pairs or vectors, in the order of the parents.
+    fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()>;
 }
 
 macro_rules! kinds {
@@ -36,19 +36,31 @@ macro_rules! kinds {
             pub(crate) fn files(&self, config: &Config) -> Result<BTreeMap<String, String>> {
                 match self { $(Self::$kind(kind) => kind.files(config)),* }
             }
-            pub(crate) fn generate(&self, context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()> {
-                match self { $(Self::$kind(kind) => kind.generate(context, name, parents, made)),* }
+            pub(crate) fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+                match self { $(Self::$kind(kind) => kind.generate(context, name, made)),* }
             }
         }
     };
 }
 
 kinds! {
+    Embed(embed),
+    Mined(mined),
     Offline(offline),
     Openai(openai),
 }
 
 impl Generator {
+    /// Whether it makes vectors, which others may read.
+    pub(crate) fn makes_vectors(&self) -> bool {
+        matches!(self, Self::Embed(_))
+    }
+
+    /// Whether it reads queries.
+    pub(crate) fn reads_queries(&self) -> bool {
+        matches!(self, Self::Embed(embed) if embed.queries)
+    }
+
     /// The resolved values that decide about the output, and those of them that differ from the defaults.
     pub(crate) fn values(&self) -> Result<(Value, Value)> {
         let value = serde_json::to_value(self)?;

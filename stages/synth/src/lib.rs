@@ -1,6 +1,9 @@
-//! Synth: functions and problems become positive and negative pairs. Test rows are never read.
+//! Synth: functions and problems become positive and negative pairs, and vectors. Test rows are never read.
 
+mod consistency;
+mod corpus;
 mod generators;
+mod mining;
 mod openai;
 mod rows;
 
@@ -33,24 +36,30 @@ impl Stage for Synth {
                 sources.insert(format!("{name}.{file}"), digest);
             }
         }
+        let mut inputs = vec![Input::new("functions", "ingest"), Input::new("problems", "ingest")];
+        if generators.values().any(Generator::reads_queries) {
+            inputs.push(Input::new("queries", "ingest"));
+        }
         Ok(vec![Step {
             config: serde_json::json!({ "synth": resolved }),
             overrides: serde_json::json!({ "synth": overrides }),
             sources,
-            inputs: vec![Input::new("functions", "ingest"), Input::new("problems", "ingest")],
+            inputs,
             ..Step::default()
         }])
     }
 
     fn run(context: &mut Context, generators: &Generators) -> Result<()> {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build_global();
-        let parents = rows::read(context)?;
-        tracing::info!("{} rows to make pairs from", parents.len());
-        let mut made = rows::Made::default();
-        for (name, generator) in generators {
-            let before = made.pairs.len();
-            generator.generate(context, name, &parents, &mut made).with_context(|| format!("[synth.{name}]"))?;
-            tracing::info!("{name}: {} pairs", made.pairs.len() - before);
+        let mut made = rows::Made::new(&context.attempt)?;
+        for vectors in [true, false] {
+            for (name, generator) in generators.iter().filter(|(_, generator)| generator.makes_vectors() == vectors) {
+                generator.generate(context, name, &mut made).with_context(|| format!("[synth.{name}]"))?;
+                tracing::info!("{name}: {} rows", made.count(name));
+            }
+            if vectors {
+                made.finish_embeddings(&mut context.attempt)?;
+            }
         }
         made.write(&mut context.attempt)
     }

@@ -3,13 +3,16 @@
 mod asker;
 mod budget;
 mod client;
+mod jobs;
 mod ledger;
 mod limits;
 mod prompt;
+mod server;
 
-pub(crate) use asker::{Asker, keys, spent_before};
-pub(crate) use budget::{Budget, Price};
-pub(crate) use client::{Client, Settings};
-pub(crate) use ledger::{Ledger, request_hash};
-pub(crate) use limits::{Allowed, Limits};
+pub(crate) use asker::ask;
+pub(crate) use budget::Price;
+pub(crate) use jobs::Jobs;
+pub(crate) use ledger::Ledger;
+pub(crate) use limits::Allowed;
 pub(crate) use prompt::{Prompt, Question, parse};
+pub(crate) use server::{OPENAI, Server, asking};

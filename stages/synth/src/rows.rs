@@ -3,61 +3,128 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
-use codepair_runtime::{Attempt, Context, Digest, text_column};
-use codepair_schemas::rows::{Rejected, Request, SyntheticPair};
+use arrow::array::{RecordBatch, StringArray};
+use codepair_runtime::{Attempt, Context, Digest, RowWriter, text_column};
+use codepair_schemas::rows::{Embedding, Rejected, Request, SyntheticPair};
 use serde_json::Value;
 
-/// A row that pairs are made from: a documented function or a problem, of the training or validation split.
+use crate::openai::Ledger;
+
+/// A row that pairs are made from, of the training or validation split. Test rows are never read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parent {
     pub(crate) id: String,
     pub(crate) dataset: &'static str,
     pub(crate) source: String,
+    /// Empty where nobody documented it.
     pub(crate) text: String,
+    /// Empty of queries.
     pub(crate) code: String,
+    pub(crate) language: String,
     pub(crate) group: String,
     pub(crate) split: String,
-    /// Repository and path, as far as they are known.
+    /// Repository and path of a function; what a query says the user was in.
     pub(crate) context: String,
 }
 
-/// Reads the parents, in the order of the datasets.
-pub(crate) fn read(context: &Context) -> Result<Vec<Parent>> {
-    let mut parents = Vec::new();
-    for (dataset, text) in [("functions", "docstring"), ("problems", "text")] {
-        let mut columns = vec!["id", "source", text, "code", "group", "split"];
-        if dataset == "functions" {
-            columns.extend(["repo", "path"]);
-        }
-        for batch in context.stream(dataset, &columns) {
-            let batch = batch?;
-            let column = |name| text_column(&batch, name);
-            let (ids, sources, texts, codes) = (column("id")?, column("source")?, column(text)?, column("code")?);
-            let (groups, splits) = (column("group")?, column("split")?);
-            let (repos, paths) = (column("repo").ok(), column("path").ok());
-            for row in 0..batch.num_rows() {
-                let seen = matches!(splits.value(row), "train" | "validation");
-                if seen && !texts.value(row).trim().is_empty() {
-                    parents.push(Parent {
-                        id: ids.value(row).to_owned(),
-                        dataset,
-                        source: sources.value(row).to_owned(),
-                        text: texts.value(row).to_owned(),
-                        code: codes.value(row).to_owned(),
-                        group: groups.value(row).to_owned(),
-                        split: splits.value(row).to_owned(),
-                        context: [repos, paths]
-                            .into_iter()
-                            .flatten()
-                            .map(|c| c.value(row))
-                            .collect::<Vec<_>>()
-                            .join(" "),
-                    });
-                }
-            }
+impl Parent {
+    pub(crate) fn has_text(&self) -> bool {
+        !self.text.trim().is_empty()
+    }
+}
+
+/// A dataset that parents come from: its columns for text, code and language, and those that say where it stands.
+struct Origin {
+    dataset: &'static str,
+    columns: &'static [&'static str],
+    text: &'static str,
+    code: Option<&'static str>,
+    context: &'static [&'static str],
+}
+
+const FUNCTIONS: Origin = Origin {
+    dataset: "functions",
+    columns: &["id", "source", "docstring", "code", "language", "group", "split", "repo", "path"],
+    text: "docstring",
+    code: Some("code"),
+    context: &["repo", "path"],
+};
+
+const PROBLEMS: Origin = Origin {
+    dataset: "problems",
+    columns: &["id", "source", "text", "code", "group", "split"],
+    text: "text",
+    code: Some("code"),
+    context: &[],
+};
+
+const QUERIES: Origin = Origin {
+    dataset: "queries",
+    columns: &["id", "source", "text", "context", "split"],
+    text: "text",
+    code: None,
+    context: &["context"],
+};
+
+/// Functions and problems, documented or not, in the order of the datasets.
+pub(crate) fn parents(context: &Context) -> impl Iterator<Item = Result<Parent>> {
+    of(context, &FUNCTIONS).chain(of(context, &PROBLEMS))
+}
+
+/// Those with a text.
+pub(crate) fn documented(context: &Context) -> impl Iterator<Item = Result<Parent>> {
+    parents(context).filter(|parent| parent.as_ref().map_or(true, Parent::has_text))
+}
+
+/// Queries.
+pub(crate) fn queries(context: &Context) -> impl Iterator<Item = Result<Parent>> {
+    of(context, &QUERIES)
+}
+
+fn of<'a>(context: &'a Context, origin: &'static Origin) -> impl Iterator<Item = Result<Parent>> + 'a {
+    let batches = context.stream(origin.dataset, origin.columns);
+    batches.flat_map(move |batch| match batch.and_then(|batch| read(origin, &batch)) {
+        Ok(parents) => parents.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    })
+}
+
+fn read(origin: &'static Origin, batch: &RecordBatch) -> Result<Vec<Parent>> {
+    let find = |name: &str| origin.columns.contains(&name).then(|| text_column(batch, name)).transpose();
+    let value = |column: Option<&StringArray>, row| column.map_or(String::new(), |column| column.value(row).to_owned());
+    let (id, source, text) = (find("id")?, find("source")?, find(origin.text)?);
+    let code = origin.code.map(|name| text_column(batch, name)).transpose()?;
+    let (language, group, split) = (find("language")?, find("group")?, text_column(batch, "split")?);
+    let context = origin.context.iter().map(|name| text_column(batch, name)).collect::<Result<Vec<_>>>()?;
+    let seen = (0..batch.num_rows()).filter(|row| matches!(split.value(*row), "train" | "validation"));
+    let parent = |row| Parent {
+        id: value(id, row),
+        dataset: origin.dataset,
+        source: value(source, row),
+        text: value(text, row),
+        code: value(code, row),
+        language: language.map_or("python", |column| column.value(row)).to_owned(),
+        group: value(group, row),
+        split: split.value(row).to_owned(),
+        context: context.iter().map(|column| column.value(row)).collect::<Vec<_>>().join(" "),
+    };
+    Ok(seen.map(parent).collect())
+}
+
+/// Calls with so many rows at a time.
+pub(crate) fn chunked(
+    rows: impl Iterator<Item = Result<Parent>>,
+    size: usize,
+    mut work: impl FnMut(Vec<Parent>) -> Result<()>,
+) -> Result<()> {
+    let mut chunk = Vec::with_capacity(size);
+    for row in rows {
+        chunk.push(row?);
+        if chunk.len() == size {
+            work(std::mem::replace(&mut chunk, Vec::with_capacity(size)))?;
         }
     }
-    Ok(parents)
+    if chunk.is_empty() { Ok(()) } else { work(chunk) }
 }
 
 /// What a pair says of its parent's text.
@@ -79,15 +146,17 @@ impl Kind {
     }
 }
 
-/// All that the generators made.
-#[derive(Default)]
+/// All that the generators made; pairs and vectors are written as they come.
 pub(crate) struct Made {
-    pub(crate) pairs: Vec<SyntheticPair>,
-    pub(crate) rejected: Vec<Rejected>,
-    pub(crate) requests: Vec<Request>,
+    pairs: RowWriter<SyntheticPair>,
+    embeddings: RowWriter<Embedding>,
+    rejected: Vec<Rejected>,
+    /// The requests that were used, and the ledger that holds them.
+    requests: Vec<(String, usize)>,
+    ledgers: Vec<(String, Ledger)>,
     /// What each generator did, for the manifest.
     pub(crate) notes: BTreeMap<String, Value>,
-    /// Pairs and rejected rows of each generator: the next ordinal.
+    /// Pairs, vectors and rejected rows of each generator: the next ordinal.
     counts: HashMap<String, u64>,
 }
 
@@ -108,19 +177,36 @@ pub(crate) struct Provenance {
     pub(crate) model: Option<String>,
     /// Digest of the prompt's files.
     pub(crate) prompt: Option<String>,
-    /// Of sampling, as JSON.
+    /// Of sampling or mining, as JSON.
     pub(crate) parameters: Option<String>,
     pub(crate) seed: Option<i64>,
 }
 
 impl Made {
+    pub(crate) fn new(attempt: &Attempt) -> Result<Self> {
+        Ok(Self {
+            pairs: attempt.row_writer()?,
+            embeddings: attempt.row_writer()?,
+            rejected: Vec::new(),
+            requests: Vec::new(),
+            ledgers: Vec::new(),
+            notes: BTreeMap::new(),
+            counts: HashMap::new(),
+        })
+    }
+
     fn next(&mut self, generator: &str) -> u64 {
         let count = self.counts.entry(generator.to_owned()).or_default();
         *count += 1;
         *count - 1
     }
 
-    pub(crate) fn pair(&mut self, generator: &str, parent: &Parent, pair: Pair) {
+    /// Pairs, vectors and rejected rows of a generator so far.
+    pub(crate) fn count(&self, generator: &str) -> u64 {
+        self.counts.get(generator).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn pair(&mut self, generator: &str, parent: &Parent, pair: Pair) -> Result<()> {
         let ordinal = self.next(generator);
         let mut digest = Digest::default();
         let request = pair.provenance.request.as_deref().unwrap_or_default();
@@ -146,33 +232,61 @@ impl Made {
             prompt: pair.provenance.prompt,
             parameters: pair.provenance.parameters,
             seed: pair.provenance.seed,
-        });
+        })
     }
 
-    /// A pair that could not be made.
-    pub(crate) fn reject(&mut self, generator: &str, parent: &Parent, reason: &str, detail: impl Into<String>) {
+    /// A vector of a parent's `field`; the generator and its place are filled in.
+    pub(crate) fn embedding(&mut self, generator: &str, embedding: Embedding) -> Result<()> {
+        let ordinal = self.next(generator);
+        self.embeddings.push(Embedding { generator: generator.to_owned(), ordinal, ..embedding })
+    }
+
+    /// A pair or vector that could not be made.
+    pub(crate) fn reject(&mut self, generator: &str, id: &str, reason: &str, detail: impl Into<String>) {
         let ordinal = self.next(generator);
         self.rejected.push(Rejected {
             stage: "synth".to_owned(),
             source: generator.to_owned(),
             ordinal,
-            id: parent.id.clone(),
+            id: id.to_owned(),
             reason: reason.to_owned(),
             detail: detail.into(),
         });
     }
 
+    /// Keeps the requests that a generator used of a ledger.
+    pub(crate) fn snapshot(&mut self, generator: &str, ledger: Ledger, used: impl IntoIterator<Item = String>) {
+        let place = self.ledgers.len();
+        self.requests.extend(used.into_iter().map(|request| (request, place)));
+        self.ledgers.push((generator.to_owned(), ledger));
+    }
+
+    /// Ends the vectors, so that they can be read back.
+    pub(crate) fn finish_embeddings(&mut self, attempt: &mut Attempt) -> Result<()> {
+        let next = attempt.row_writer()?;
+        attempt.finish_rows(std::mem::replace(&mut self.embeddings, next))
+    }
+
     pub(crate) fn write(mut self, attempt: &mut Attempt) -> Result<()> {
-        self.requests.sort_by(|a, b| a.request.cmp(&b.request));
-        self.requests.dedup_by(|a, b| a.request == b.request);
         for (generator, note) in self.notes {
             attempt.note(&generator, note);
         }
         for row in &self.rejected {
             attempt.count_rejected(&row.reason, 1);
         }
-        attempt.write_rows(self.pairs)?;
-        attempt.write_rows(self.requests)?;
+        attempt.finish_rows(self.pairs)?;
+        self.requests.sort();
+        self.requests.dedup_by(|a, b| a.0 == b.0);
+        let mut requests = attempt.row_writer()?;
+        for (request, place) in self.requests {
+            let (generator, ledger) = &self.ledgers[place];
+            if let Some(row) = ledger.find(&request)? {
+                requests.push(Request { generator: generator.clone(), ..row })?;
+            }
+        }
+        attempt.finish_rows(requests)?;
+        // Generators of vectors run first, and may stand behind others in the order of names.
+        self.rejected.sort_by(|a, b| a.source.cmp(&b.source).then(a.ordinal.cmp(&b.ordinal)));
         attempt.write_rows(self.rejected)
     }
 }

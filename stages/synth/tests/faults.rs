@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use codepair_runtime::{Config, Manifest, Store, read_output, run_stage, testing, text_column};
+use codepair_runtime::{
+    Config, ExitStatus, Manifest, Store, exit_status, read_output, run_stage, testing, text_column,
+};
 use codepair_schemas::rows::{Function, Problem};
 use codepair_synth::Synth;
 use server::{Act, INPUT_TOKENS, OUTPUT_TOKENS, Server};
@@ -32,7 +34,7 @@ impl Setup {
             source: "p".into(),
             ordinal: task as u64,
             text: format!("Task {task}."),
-            code: "x = 1".into(),
+            code: if task % 2 == 0 { format!("task = {task}") } else { "x = y".into() },
             split: "train".into(),
             ..Problem::default()
         };
@@ -200,6 +202,25 @@ fn tokens_have_a_limit_too() {
     let spent: usize = server.charges().values().sum::<usize>() * (INPUT_TOKENS + OUTPUT_TOKENS) as usize;
     assert!(spent > 1000 && spent <= 3000, "{spent}");
     assert!(setup.reasons(&manifest)["over_budget"] > 0);
+}
+
+#[test]
+fn pairs_whose_code_is_not_found_first_are_rejected() {
+    let setup = Setup::new(40);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let consistent = "consistency = { by = \"bm25\" }";
+    let manifest = setup.run(&server.url(), consistent).unwrap();
+    // The answers are "query for task N", and only the codes of even tasks have the number.
+    assert_eq!(manifest.rows("synthetic_pairs"), 20);
+    assert_eq!(setup.reasons(&manifest)["inconsistent"], 20);
+    let served = server.served();
+    let lenient = setup.run(&server.url(), "consistency = { by = \"bm25\", rank = 20 }").unwrap();
+    assert_eq!(setup.reasons(&lenient)["inconsistent"], 20, "twenty codes have the word task");
+    let all = setup.run(&server.url(), "consistency = { by = \"bm25\", rank = 21 }").unwrap();
+    assert_eq!(all.rows("synthetic_pairs"), 40);
+    assert_eq!(server.served(), served, "a changed filter asks nothing again");
+    let wrong = setup.run(&server.url(), "consistency = { by = \"nobody\" }").err().unwrap();
+    assert_eq!(exit_status(&wrong), ExitStatus::WrongConfig);
 }
 
 #[test]

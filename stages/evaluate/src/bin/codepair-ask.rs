@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use codepair_evaluate::{Example, Trained, examples};
-use codepair_model::{Cpu, CpuDevice, Model, Task, beam};
+use codepair_evaluate::{Example, examples};
+use codepair_model::{Cpu, CpuDevice, Model, Task, Trained, beam};
 use codepair_runtime::{
     ExitStatus, Manifest, PipelineOptions, Plan, Store, config_error, input_error, read_output, run_binary,
 };

@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use codepair_code::{Edited, Meaning, edit, words};
+use codepair_code::{Edited, Meaning, edit};
 use codepair_runtime::{Config, Context, Progress, sha256};
-use codepair_search::{Bm25, top_k};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance};
+use crate::corpus::Bm25Miner;
+use crate::mining::{Chosen, Rules};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
 
 /// The nearest functions that are looked at for one that differs.
 const NEAREST: usize = 8;
+/// Rows that are edited before their pairs are written.
+const CHUNK: usize = 2048;
 
 /// How many pairs of each sort are made from a row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,24 +44,25 @@ impl Kind for Offline {
         Ok(BTreeMap::new())
     }
 
-    fn generate(&self, _context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()> {
-        let progress = Progress::new("editing", "rows", parents.len() as u64);
-        let index = (self.nearest > 0).then(|| Bm25::new(parents.iter().map(|p| words(&p.code))));
-        let found: Vec<Row> = parents
-            .par_iter()
-            .map(|parent| {
-                progress.add(1);
-                Row {
+    fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        let nearest = (self.nearest > 0).then(|| Bm25Miner::new(context, self.rules())).transpose()?;
+        let rows = ["functions", "problems"].iter().flat_map(|d| context.inputs(d).map(|m| m.rows(d))).sum();
+        let progress = Progress::new("editing", "rows", rows);
+        chunked(documented(context), CHUNK, |parents| {
+            let found: Vec<Row> = parents
+                .par_iter()
+                .map(|parent| Row {
                     positives: self.edits(parent, Meaning::Kept, self.positives),
                     negatives: self.edits(parent, Meaning::Changed, self.negatives),
-                    nearest: index.as_ref().map_or(Vec::new(), |index| self.nearest(index, parent, parents)),
-                }
-            })
-            .collect();
-        for (parent, row) in parents.iter().zip(found) {
-            row.put(self, name, parent, parents, made);
-        }
-        Ok(())
+                    nearest: nearest.as_ref().map_or(Vec::new(), |miner| miner.mine(&parent.text, &parent.id)),
+                })
+                .collect();
+            progress.add(parents.len() as u64);
+            for (parent, row) in parents.iter().zip(found) {
+                row.put(self, name, parent, nearest.as_ref(), made)?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -66,18 +70,25 @@ impl Kind for Offline {
 struct Row {
     positives: Vec<Edited>,
     negatives: Vec<Edited>,
-    nearest: Vec<usize>,
+    nearest: Vec<Chosen>,
 }
 
 impl Row {
-    fn put(self, offline: &Offline, name: &str, parent: &Parent, parents: &[Parent], made: &mut Made) {
+    fn put(
+        self,
+        offline: &Offline,
+        name: &str,
+        parent: &Parent,
+        nearest: Option<&Bm25Miner>,
+        made: &mut Made,
+    ) -> Result<()> {
         let sets = [
             (PairKind::Positive, self.positives, offline.positives, "no_positive_edit"),
             (PairKind::Negative, self.negatives, offline.negatives, "no_negative_edit"),
         ];
         for (kind, edits, wanted, reason) in sets {
             if wanted > 0 && edits.is_empty() {
-                made.reject(name, parent, reason, "no edit of this kind fits the code");
+                made.reject(name, &parent.id, reason, "no edit of this kind fits the code");
             }
             for edited in edits {
                 let edit = edited.edit.to_owned();
@@ -85,18 +96,20 @@ impl Row {
                     name,
                     parent,
                     Pair { kind, edit, text: parent.text.clone(), code: edited.code, provenance: offline.provenance() },
-                );
+                )?;
             }
         }
         if offline.nearest > 0 && self.nearest.is_empty() {
-            made.reject(name, parent, "no_nearest", "no other code shares a word with the text");
+            made.reject(name, &parent.id, "no_nearest", "no other code shares a word with the text");
         }
         for near in self.nearest {
-            let (text, code) = (parent.text.clone(), parents[near].code.clone());
+            let Some(miner) = nearest else { break };
+            let (text, code) = (parent.text.clone(), miner.corpus.code(near.hit.candidate)?);
             let edit = "nearest".to_owned();
             let provenance = offline.provenance();
-            made.pair(name, parent, Pair { kind: PairKind::Negative, edit, text, code, provenance });
+            made.pair(name, parent, Pair { kind: PairKind::Negative, edit, text, code, provenance })?;
         }
+        Ok(())
     }
 }
 
@@ -120,11 +133,10 @@ impl Offline {
         edits
     }
 
-    /// The best other rows by BM25; rows with the same text or code are no negatives.
-    fn nearest(&self, index: &Bm25, parent: &Parent, parents: &[Parent]) -> Vec<usize> {
-        let hits = top_k(index.scores(words(&parent.text)), NEAREST + self.nearest as usize);
-        let differs = |other: &Parent| other.text != parent.text && other.code != parent.code;
-        let others = hits.into_iter().filter(|hit| hit.score > 0.0 && differs(&parents[hit.candidate]));
-        others.take(self.nearest as usize).map(|hit| hit.candidate).collect()
+    /// The best other rows by BM25 that share a word with the text.
+    fn rules(&self) -> Rules {
+        let negatives = self.nearest as usize;
+        let min_score = Some(f32::MIN_POSITIVE);
+        Rules { negatives, range_max: NEAREST + negatives, min_score, ..Rules::default() }
     }
 }

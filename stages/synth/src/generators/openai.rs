@@ -1,7 +1,6 @@
 //! Pairs from any OpenAI-compatible server: a prompt and few-shot examples from files, one structured answer a row.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Result;
 use codepair_code::Language;
@@ -11,63 +10,42 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Kind;
-use crate::openai::{
-    Allowed, Asker, Budget, Client, Ledger, Limits, Price, Prompt, Question, Settings, keys, parse, request_hash,
-    spent_before,
-};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance};
+use crate::consistency::{Checker, Consistency, Draft as Checked};
+use crate::openai::{Jobs, Prompt, Question, ask, asking, parse};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
 
-/// What is asked for, of whom.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Openai {
-    /// The server's base URL, up to `/v1`.
-    base_url: String,
-    /// The model's name there.
-    model: String,
-    /// The environment variable that holds the key; servers without keys need none.
-    #[serde(skip_serializing)]
-    api_key_env: String,
-    /// A file with the user's message, a Jinja template over `text`, `code` and `context` (repository and path).
-    #[serde(skip_serializing)]
-    prompt: String,
-    /// A JSON-lines file of examples: `text`, `code` and the right `answer`.
-    #[serde(skip_serializing)]
-    few_shots: Option<String>,
-    /// The system message.
-    system: String,
-    /// Which field the answer replaces: `text` or `code`.
-    answers: Field,
-    /// Whether text and code still belong together.
-    pairs: PairKind,
-    /// Different answers to ask for in one request.
-    phrasings: usize,
-    /// Ask only for the first so many rows.
-    limit: Option<usize>,
-    temperature: f32,
-    /// Tokens of an answer at most.
-    answer_tokens: u32,
-    /// A regular expression that the answer matches, for servers that need bounded schemas.
-    answer_pattern: Option<String>,
-    seed: i64,
-    /// Dollars a million tokens.
-    price: Price,
-    /// Dollars to spend on this generator's rows at most, in all runs together.
-    max_cost: Option<f64>,
-    /// Tokens to spend likewise, of requests and answers.
-    max_tokens: Option<u64>,
-    /// Requests under way at once at most; fewer where the server is overloaded.
-    #[serde(skip_serializing)]
-    concurrency: usize,
-    #[serde(skip_serializing)]
-    requests_per_minute: Option<u32>,
-    #[serde(skip_serializing)]
-    tokens_per_minute: Option<u32>,
-    #[serde(skip_serializing)]
-    timeout_seconds: f64,
-    /// Tries after the first for busy or broken answers.
-    #[serde(skip_serializing)]
-    retries: u32,
+/// Rows whose pairs are checked and written at once.
+const CHUNK: usize = 4096;
+
+asking! {
+    /// What is asked for, of whom.
+    pub struct Openai {
+        /// A file with the user's message, a Jinja template over `text`, `code` and `context` (repository and path).
+        #[serde(skip_serializing)]
+        prompt: String = String::new(),
+        /// A JSON-lines file of examples: `text`, `code` and the right `answer`.
+        #[serde(skip_serializing)]
+        few_shots: Option<String> = None,
+        /// The system message.
+        system: String = String::new(),
+        /// Which field the answer replaces: `text` or `code`.
+        answers: Field = Field::Text,
+        /// Whether text and code still belong together.
+        pairs: PairKind = PairKind::Positive,
+        /// Different answers to ask for in one request.
+        phrasings: usize = 1,
+        /// Ask only for the first so many rows.
+        limit: Option<usize> = None,
+        temperature: f32 = 0.7,
+        /// Tokens of an answer at most.
+        answer_tokens: u32 = 512,
+        /// A regular expression that the answer matches, for servers that need bounded schemas.
+        answer_pattern: Option<String> = None,
+        seed: i64 = 0,
+        /// Keep only pairs whose code ranks first for its text: `{ by = "bm25" }`, or `{ by = "NAME@FINGERPRINT" }` of a
+        /// search model; `rank` and `min_score` say how well.
+        consistency: Option<Consistency> = None,
+    }
 }
 
 /// A field of a pair.
@@ -76,35 +54,6 @@ pub struct Openai {
 enum Field {
     Text,
     Code,
-}
-
-impl Default for Openai {
-    fn default() -> Self {
-        Self {
-            base_url: "https://api.openai.com/v1".to_owned(),
-            model: String::new(),
-            api_key_env: "OPENAI_API_KEY".to_owned(),
-            prompt: String::new(),
-            few_shots: None,
-            system: String::new(),
-            answers: Field::Text,
-            pairs: PairKind::Positive,
-            phrasings: 1,
-            limit: None,
-            temperature: 0.7,
-            answer_tokens: 512,
-            answer_pattern: None,
-            seed: 0,
-            price: Price::default(),
-            max_cost: None,
-            max_tokens: None,
-            concurrency: 16,
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            timeout_seconds: 120.0,
-            retries: 8,
-        }
-    }
 }
 
 impl Kind for Openai {
@@ -120,65 +69,61 @@ impl Kind for Openai {
         Ok(files)
     }
 
-    fn generate(&self, context: &Context, name: &str, parents: &[Parent], made: &mut Made) -> Result<()> {
+    fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let prompt = Prompt::read(&context.config, &self.prompt, self.few_shots.as_deref())?;
-        let client = Client::new(Settings {
-            base_url: self.base_url.clone(),
-            api_key: std::env::var(&self.api_key_env).unwrap_or_default(),
-            timeout: Duration::from_secs_f64(self.timeout_seconds),
-        })?;
-        let endpoint = client.endpoint();
-        let parents = &parents[..self.limit.unwrap_or(parents.len()).min(parents.len())];
+        let server = self.server();
+        let client = server.client("/chat/completions")?;
+        let mut jobs = Jobs::new(client.endpoint())?;
         let question = self.question();
-        let payload = |parent: &Parent| prompt.payload(&question, &parent.text, &parent.code, &parent.context);
-        let payloads = parents.iter().map(payload).collect::<Result<Vec<String>>>()?;
-        let mut ledger = Ledger::open(&context.store, &keys(&endpoint, &payloads))?;
-        let spent = spent_before(&ledger, &endpoint, &payloads, self.answer_tokens);
-        let asker = Asker {
-            generator: name,
-            client,
-            limits: Limits::new(Allowed {
-                concurrency: self.concurrency,
-                requests_per_minute: self.requests_per_minute,
-                tokens_per_minute: self.tokens_per_minute,
-            }),
-            budget: Budget::new(self.price, self.max_cost, self.max_tokens, spent),
-            retries: self.retries,
-            answer_tokens: self.answer_tokens,
-        };
-        let (unanswered, summary) = asker.ask_all(&mut ledger, &payloads)?;
-        made.notes.insert(name.to_owned(), summary);
-        let provenance = self.provenance(&prompt);
-        for (parent, payload) in parents.iter().zip(&payloads) {
-            let key = request_hash(&endpoint, payload);
-            if let Some(answer) = ledger.find(&key) {
-                made.requests.push(Request { generator: name.to_owned(), ..answer.clone() });
-                self.put(name, parent, answer, &provenance, made);
-            } else if let Some((reason, words)) = unanswered.get(&key) {
-                made.reject(name, parent, reason, words);
-            }
+        for parent in self.parents(context) {
+            let parent = parent?;
+            jobs.add(&prompt.payload(&question, &parent.text, &parent.code, &parent.context)?)?;
         }
+        let answers = ask(&context.store, name, &server, client, &jobs, self.answer_tokens)?;
+        made.notes.insert(name.to_owned(), answers.summary.clone());
+        let provenance = self.provenance(&prompt);
+        let checker = self.consistency.as_ref().map(|wanted| Checker::new(context, wanted)).transpose()?;
+        let mut answered = jobs.list().iter();
+        chunked(self.parents(context), CHUNK, |parents| {
+            let mut drafts = Vec::new();
+            for (parent, job) in parents.iter().zip(answered.by_ref()) {
+                if let Some(answer) = answers.ledger.find(&job.key)? {
+                    self.read(parent, &answer, &provenance, &mut drafts);
+                } else if let Some((reason, words)) = answers.unanswered.get(&job.key) {
+                    drafts.push((parent, Err((*reason, words.clone()))));
+                }
+            }
+            if let Some(checker) = &checker {
+                check(checker, &mut drafts)?;
+            }
+            drafts.into_iter().try_for_each(|(parent, draft)| match draft {
+                Ok(pair) => made.pair(name, parent, Pair { edit: name.to_owned(), ..pair }),
+                Err((reason, detail)) => {
+                    made.reject(name, &parent.id, reason, detail);
+                    Ok(())
+                }
+            })
+        })?;
+        made.snapshot(name, answers.ledger, jobs.keys());
         Ok(())
     }
 }
 
 impl Openai {
     fn check(&self) -> Result<()> {
-        if self.model.is_empty() || self.prompt.is_empty() {
-            return Err(config_error("model and prompt are needed: model = \"gpt-…\", prompt = \"prompts/query.txt\""));
+        if self.prompt.is_empty() {
+            return Err(config_error("prompt is needed, a file: prompt = \"prompts/query_for_code.txt\""));
         }
         if self.phrasings == 0 {
             return Err(config_error("phrasings must be at least 1"));
         }
-        if !(self.timeout_seconds > 0.0 && self.timeout_seconds < 1e6) {
-            return Err(config_error("timeout_seconds must be above 0"));
-        }
-        if self.max_cost.is_some() && self.price == Price::default() {
-            return Err(config_error(
-                "max_cost needs the price of a million tokens: price = { input = 0.4, output = 1.6 }",
-            ));
-        }
-        Ok(())
+        self.consistency.as_ref().map_or(Ok(()), Consistency::check)?;
+        self.server().check()
+    }
+
+    /// The rows to ask for.
+    fn parents(&self, context: &Context) -> impl Iterator<Item = Result<Parent>> {
+        documented(context).take(self.limit.unwrap_or(usize::MAX))
     }
 
     fn question(&self) -> Question<'_> {
@@ -206,22 +151,47 @@ impl Openai {
         }
     }
 
-    fn put(&self, name: &str, parent: &Parent, answer: &Request, provenance: &Provenance, made: &mut Made) {
+    /// Reads the pairs out of an answer.
+    fn read<'p>(&self, parent: &'p Parent, answer: &Request, provenance: &Provenance, drafts: &mut Vec<Draft<'p>>) {
         let answers = match parse(&answer.response) {
             Ok(answers) => answers,
-            Err(detail) => return made.reject(name, parent, "malformed_answer", detail),
+            Err(detail) => return drafts.push((parent, Err(("malformed_answer", detail)))),
         };
         for answered in answers {
             let (text, code) = match self.answers {
                 Field::Text => (answered, parent.code.clone()),
-                Field::Code if Language::Python.check(&answered).is_ok() => (parent.text.clone(), answered),
                 Field::Code => {
-                    made.reject(name, parent, "syntax_error", "the code is no valid Python");
-                    continue;
+                    // Only the languages whose grammar is here can be checked.
+                    if let Some(error) = Language::named(&parent.language).and_then(|l| l.check(&answered).err()) {
+                        let words = format!("the {} has a {error}", parent.language);
+                        drafts.push((parent, Err(("syntax_error", words))));
+                        continue;
+                    }
+                    (parent.text.clone(), answered)
                 }
             };
             let provenance = Provenance { request: Some(answer.request.clone()), ..provenance.clone() };
-            made.pair(name, parent, Pair { kind: self.pairs, edit: name.to_owned(), text, code, provenance });
+            drafts.push((parent, Ok(Pair { kind: self.pairs, edit: String::new(), text, code, provenance })));
         }
     }
+}
+
+/// A pair or why there is none, of a row.
+type Draft<'p> = (&'p Parent, Result<Pair, (&'static str, String)>);
+
+/// Rejects the positive pairs that are inconsistent; negatives are meant to be.
+fn check(checker: &Checker, drafts: &mut [Draft]) -> Result<()> {
+    let positive = |pair: &Pair| pair.kind == PairKind::Positive;
+    let pairs: Vec<Checked> = drafts
+        .iter()
+        .filter_map(|(parent, draft)| Some((parent, draft.as_ref().ok().filter(|pair| positive(pair))?)))
+        .map(|(parent, pair)| Checked { text: &pair.text, code: &pair.code, parent_text: &parent.text })
+        .collect();
+    let mut verdicts = checker.check(&pairs)?.into_iter();
+    for (_, draft) in drafts.iter_mut().filter(|(_, draft)| draft.as_ref().is_ok_and(positive)) {
+        if let Some(Some(words)) = verdicts.next() {
+            *draft = Err(("inconsistent", words));
+        }
+    }
+    Ok(())
 }

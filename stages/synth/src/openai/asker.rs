@@ -1,30 +1,69 @@
 //! All requests of a generator: each is sent until it is answered, refused or given up, within the limits and the budget.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, anyhow};
-use codepair_runtime::{Progress, block_on};
+use codepair_runtime::{Progress, Store, block_on};
 use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::budget::{Budget, Usage};
 use super::client::{Client, Fault, FaultKind, Reply, back_off, words};
-use super::ledger::{Ledger, request_hash};
+use super::jobs::{Job, Jobs};
+use super::ledger::Ledger;
 use super::limits::Limits;
+use super::server::Server;
+
+/// What became of all requests.
+pub(crate) struct Answers {
+    /// Holds the answers.
+    pub(crate) ledger: Ledger,
+    /// Why others have none, by key.
+    pub(crate) unanswered: BTreeMap<String, Unanswered>,
+    /// What was done and spent, for the manifest.
+    pub(crate) summary: Value,
+}
+
+/// Has all requests answered that the ledger of the store does not hold yet, each once. What was answered is in the ledger,
+/// also where this ends with an error. `answer_tokens` is the most that an answer has.
+///
+/// # Errors
+/// The server cannot be reached at all, or wants another key or path: no request would fare better.
+pub(crate) fn ask(
+    store: &Store,
+    generator: &str,
+    server: &Server,
+    client: Client,
+    jobs: &Jobs,
+    answer_tokens: u32,
+) -> Result<Answers> {
+    let mut ledger = Ledger::open(store, &jobs.keys())?;
+    let spent = spent_before(&ledger, jobs, answer_tokens)?;
+    let asker = Asker {
+        generator,
+        client,
+        limits: server.limits(),
+        budget: server.budget(spent),
+        retries: server.retries,
+        answer_tokens,
+    };
+    let (unanswered, summary) = asker.ask_all(&mut ledger, jobs)?;
+    Ok(Answers { ledger, unanswered, summary })
+}
 
 /// Whom and how to ask.
-pub(crate) struct Asker<'a> {
-    pub(crate) generator: &'a str,
-    pub(crate) client: Client,
-    pub(crate) limits: Limits,
-    pub(crate) budget: Budget,
+struct Asker<'a> {
+    generator: &'a str,
+    client: Client,
+    limits: Limits,
+    budget: Budget,
     /// Tries after the first.
-    pub(crate) retries: u32,
+    retries: u32,
     /// Tokens of an answer at most.
-    pub(crate) answer_tokens: u32,
+    answer_tokens: u32,
 }
 
 /// Why a request has no answer: a reason to group by, and the words.
@@ -32,7 +71,7 @@ pub(crate) type Unanswered = (&'static str, String);
 
 /// What a run asked.
 #[derive(Default)]
-pub(crate) struct Tally {
+struct Tally {
     sent: AtomicU64,
     answered: AtomicU64,
     faults: Mutex<BTreeMap<FaultKind, u64>>,
@@ -51,71 +90,54 @@ impl Tally {
 }
 
 enum Outcome {
-    Answered(Request),
+    Answered,
     Unanswered(Unanswered),
 }
 
-/// The keys of payloads.
-pub(crate) fn keys(endpoint: &str, payloads: &[String]) -> HashSet<String> {
-    payloads.iter().map(|payload| request_hash(endpoint, payload)).collect()
-}
-
-/// What the ledger's answers to these payloads cost, lost ones at their worst.
-pub(crate) fn spent_before(ledger: &Ledger, endpoint: &str, payloads: &[String], answer_tokens: u32) -> Usage {
+/// What the ledger's answers to these requests cost, lost ones at their worst.
+fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
     let mut seen = HashSet::new();
     let mut spent = Usage::default();
-    for payload in payloads {
-        let key = request_hash(endpoint, payload);
-        let worst = Usage::worst(payload, answer_tokens);
-        if seen.insert(key.clone()) {
-            (0..ledger.lost(&key)).for_each(|_| spent = spent.plus(worst));
-            let answer = ledger.find(&key).map(|answer| Usage::of_response(&answer.response).unwrap_or(worst));
-            spent = spent.plus(answer.unwrap_or_default());
+    for job in jobs.list() {
+        let (has, lost) = (ledger.has(&job.key), ledger.lost(&job.key));
+        if !seen.insert(&job.key) || (!has && lost == 0) {
+            continue;
         }
+        let worst = Usage::worst(&jobs.payload(job)?, answer_tokens);
+        (0..lost).for_each(|_| spent = spent.plus(worst));
+        let answer = ledger.find(&job.key)?;
+        let answer = answer.map(|answer| Usage::of_response(&answer.response).unwrap_or(worst));
+        spent = spent.plus(answer.unwrap_or_default());
     }
-    spent
+    Ok(spent)
 }
 
 impl Asker<'_> {
-    /// Asks what the ledger does not hold yet, each request once, and returns those without an answer. What was answered
-    /// is in the ledger, also where this ends with an error.
-    ///
-    /// # Errors
-    /// The server cannot be reached at all, or wants another key or path: no request would fare better.
-    pub(crate) fn ask_all(
-        &self,
-        ledger: &mut Ledger,
-        payloads: &[String],
-    ) -> Result<(BTreeMap<String, Unanswered>, Value)> {
-        let endpoint = self.client.endpoint();
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<(String, &String)> = Vec::new();
-        for payload in payloads {
-            let key = request_hash(&endpoint, payload);
-            if ledger.find(&key).is_none() && seen.insert(key.clone()) {
-                open.push((key, payload));
-            }
-        }
-        let before = payloads.len() - open.len();
-        tracing::info!("{}: {} requests, {before} answered before", self.generator, payloads.len());
+    fn ask_all(&self, ledger: &mut Ledger, jobs: &Jobs) -> Result<(BTreeMap<String, Unanswered>, Value)> {
+        let mut seen = HashSet::new();
+        let open: Vec<&Job> =
+            jobs.list().iter().filter(|job| !ledger.has(&job.key) && seen.insert(job.key.as_str())).collect();
+        let before = jobs.list().len() - open.len();
+        tracing::info!("{}: {} requests, {before} answered before", self.generator, jobs.list().len());
         let progress = Progress::new(&format!("asking for {}", self.generator), "requests", open.len() as u64);
         let tally = Tally::default();
         let mut unanswered = BTreeMap::new();
-        let mut answers = Vec::new();
         let asked: Result<()> = block_on(async {
-            let shared: &Ledger = ledger;
-            let tally = &tally;
+            let (shared, tally): (&Ledger, _) = (ledger, &tally);
             let mut outcomes = futures::stream::iter(open)
-                .map(|(key, payload)| async move {
-                    let outcome = self.ask(&key, payload, shared, tally).await;
-                    (key, outcome)
+                .map(|job| async move {
+                    let outcome = match jobs.payload(job) {
+                        Ok(payload) => self.ask(&job.key, &payload, shared, tally).await,
+                        Err(error) => Err(error),
+                    };
+                    (&job.key, outcome)
                 })
                 .buffer_unordered(self.limits.most());
             while let Some((key, outcome)) = outcomes.next().await {
                 progress.add(1);
                 match outcome? {
-                    Outcome::Answered(answer) => answers.push(answer),
-                    Outcome::Unanswered(why) => drop(unanswered.insert(key, why)),
+                    Outcome::Answered => {}
+                    Outcome::Unanswered(why) => drop(unanswered.insert(key.clone(), why)),
                 }
                 if self.budget.is_limited() {
                     progress.remark(&format!("${:.2} spent", self.budget.cost()));
@@ -123,7 +145,6 @@ impl Asker<'_> {
             }
             Ok(())
         });
-        answers.into_iter().for_each(|answer| ledger.remember(answer));
         ledger.close()?;
         let summary = self.summary(&tally, before, unanswered.len());
         asked.context("what was answered is kept; run it again to go on from there")?;
@@ -149,10 +170,11 @@ impl Asker<'_> {
                     let spent = Usage::of_response(&response).unwrap_or(worst);
                     let answer = self.row(key, payload, 200, response);
                     ledger.store(answer.clone()).await?;
+                    ledger.remember(&answer)?;
                     self.budget.settle(worst, spent);
                     tally.answered.fetch_add(1, Ordering::Relaxed);
                     self.limits.succeeded();
-                    return Ok(Outcome::Answered(answer));
+                    return Ok(Outcome::Answered);
                 }
                 Reply::Refused { status, body } => {
                     self.budget.settle(worst, Usage::default());

@@ -10,6 +10,8 @@ use reqwest::StatusCode;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) base_url: String,
+    /// Such as `/chat/completions`.
+    pub(crate) path: &'static str,
     pub(crate) api_key: String,
     pub(crate) timeout: Duration,
 }
@@ -76,6 +78,7 @@ impl FaultKind {
 pub(crate) struct Client {
     http: reqwest::Client,
     config: OpenAIConfig,
+    path: &'static str,
 }
 
 impl Client {
@@ -84,12 +87,12 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(settings.timeout).build()?;
         let config = OpenAIConfig::new().with_api_base(settings.base_url).with_api_key(settings.api_key);
-        Ok(Self { http, config })
+        Ok(Self { http, config, path: settings.path })
     }
 
     /// The URL that requests go to.
     pub(crate) fn endpoint(&self) -> String {
-        self.config.url("/chat/completions")
+        self.config.url(self.path)
     }
 
     /// Sends a payload once.

@@ -5,11 +5,12 @@
 //! slow store makes larger files and not a slower run. Many small files become one when a run ends.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow};
-use codepair_runtime::{Attempt, Published, Store, integer_column, sha256, text_column};
+use codepair_runtime::{Attempt, Place, Published, Spool, Store, integer_column, sha256, text_column};
 use codepair_schemas::rows::Request;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ const FOLDER: &str = "ledger";
 const SMALL_FILES: usize = 16;
 /// Rows of a file that is made of small ones, at most.
 const FILE_ROWS: usize = 4096;
+/// Bytes of text of such a file, about; vectors are large.
+const FILE_BYTES: usize = 64 << 20;
 /// A row with this status says that a request was about to be sent: whoever kept no answer to it may have paid for one.
 const SENT: u32 = 0;
 
@@ -30,12 +33,18 @@ pub(crate) fn request_hash(endpoint: &str, payload: &str) -> String {
 /// What the ledger holds about the requests of a run, and where new rows go.
 pub(crate) struct Ledger {
     store: Store,
-    answers: HashMap<String, Request>,
+    answers: Mutex<Answers>,
     /// Times a request was sent and nothing came of it that is known.
     unsettled: HashMap<String, i64>,
     rows: Option<Sender<Entry>>,
     writer: Option<JoinHandle<Vec<String>>>,
     earlier: Vec<String>,
+}
+
+/// Answers by request: on disk, for those of a large run do not fit in memory.
+struct Answers {
+    rows: Spool,
+    places: HashMap<String, Place>,
 }
 
 /// A row to store, and whom to tell.
@@ -50,7 +59,7 @@ impl Ledger {
         let writer = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || write_all(&to, &entries))?;
         let mut ledger = Self {
             store: store.clone(),
-            answers: HashMap::new(),
+            answers: Mutex::new(Answers { rows: Spool::new()?, places: HashMap::new() }),
             unsettled: HashMap::new(),
             rows: Some(rows),
             writer: Some(writer),
@@ -66,37 +75,54 @@ impl Ledger {
             for path in fresh {
                 if let Some(bytes) = store.find(&path)? {
                     let rows = parse(bytes)?;
-                    if rows.len() < FILE_ROWS / 4 {
+                    if rows.len() < FILE_ROWS / 4 && text_bytes(&rows) < FILE_BYTES / 4 {
                         ledger.earlier.push(path.clone());
                     }
-                    rows.into_iter().filter(|row| wanted.contains(&row.request)).for_each(|row| ledger.take(row));
+                    rows.into_iter()
+                        .filter(|row| wanted.contains(&row.request))
+                        .try_for_each(|row| ledger.take(row))?;
                 }
                 read.insert(path);
             }
         }
     }
 
-    fn take(&mut self, row: Request) {
-        if self.answers.contains_key(&row.request) {
-            return;
+    fn take(&mut self, row: Request) -> Result<()> {
+        if self.has(&row.request) {
+            return Ok(());
         }
         let sent = self.unsettled.entry(row.request.clone()).or_default();
         match row.status {
             SENT => *sent += 1,
-            200 => drop(self.answers.insert(row.request.clone(), row)),
+            200 => self.remember(&row)?,
             _ => *sent -= 1,
         }
+        Ok(())
     }
 
-    pub(crate) fn find(&self, request: &str) -> Option<&Request> {
-        self.answers.get(request)
+    fn with<T>(&self, work: impl FnOnce(&mut Answers) -> T) -> T {
+        // Nothing panics while it holds the lock.
+        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        work(&mut answers)
+    }
+
+    /// Whether a request was answered.
+    pub(crate) fn has(&self, request: &str) -> bool {
+        self.with(|answers| answers.places.contains_key(request))
+    }
+
+    /// The answer to a request.
+    pub(crate) fn find(&self, request: &str) -> Result<Option<Request>> {
+        self.with(|answers| {
+            let Some(place) = answers.places.get(request) else { return Ok(None) };
+            Ok(Some(serde_json::from_slice(&answers.rows.get(*place)?)?))
+        })
     }
 
     /// How often a request was sent, by runs that were killed, without an answer being kept.
     pub(crate) fn lost(&self, request: &str) -> u64 {
         let sent = self.unsettled.get(request).copied().unwrap_or(0);
-        let answered = i64::from(self.answers.contains_key(request));
-        u64::try_from(sent - answered).unwrap_or(0)
+        u64::try_from(sent - i64::from(self.has(request))).unwrap_or(0)
     }
 
     /// Stores a row, and returns when it is stored.
@@ -114,8 +140,13 @@ impl Ledger {
     }
 
     /// Remembers an answer that was stored.
-    pub(crate) fn remember(&mut self, answer: Request) {
-        self.answers.insert(answer.request.clone(), answer);
+    pub(crate) fn remember(&self, answer: &Request) -> Result<()> {
+        let row = serde_json::to_vec(answer)?;
+        self.with(|answers| {
+            let place = answers.rows.put(&row)?;
+            answers.places.insert(answer.request.clone(), place);
+            Ok(())
+        })
     }
 
     /// Ends the writing, and makes one file of many small ones.
@@ -163,7 +194,7 @@ fn compact(store: &Store, small: Vec<String>) -> Result<()> {
             rows.extend(parse(bytes)?);
             gone.push(path);
         }
-        if rows.len() >= FILE_ROWS {
+        if rows.len() >= FILE_ROWS || text_bytes(&rows) >= FILE_BYTES {
             write(store, std::mem::take(&mut rows))?;
             store.delete(&std::mem::take(&mut gone))?;
         }
@@ -173,6 +204,10 @@ fn compact(store: &Store, small: Vec<String>) -> Result<()> {
         store.delete(&gone)?;
     }
     Ok(())
+}
+
+fn text_bytes(rows: &[Request]) -> usize {
+    rows.iter().map(|row| row.payload.len() + row.response.len()).sum()
 }
 
 /// One Parquet file with the columns of `requests`, made as artifacts are, in memory.
@@ -234,8 +269,9 @@ mod tests {
             ledger.store(answer(7)).await.unwrap();
         });
         let read = Ledger::open(&store, &wanted(3)).unwrap();
-        assert_eq!((read.find(&answer(0).request), read.find(&answer(1).request)), (Some(&answer(0)), None));
-        assert!(read.find(&answer(7).request).is_none(), "nobody asked for it");
+        assert_eq!(read.find(&answer(0).request).unwrap(), Some(answer(0)));
+        assert!(!read.has(&answer(1).request));
+        assert!(!read.has(&answer(7).request), "nobody asked for it");
     }
 
     #[test]
@@ -248,7 +284,7 @@ mod tests {
         assert_eq!(files(&store).unwrap().len(), SMALL_FILES + 3);
         ledger.close().unwrap();
         assert_eq!(files(&store).unwrap().len(), 1);
-        assert_eq!(Ledger::open(&store, &wanted(SMALL_FILES + 3)).unwrap().answers.len(), SMALL_FILES + 3);
+        assert_eq!(Ledger::open(&store, &wanted(SMALL_FILES + 3)).unwrap().with(|a| a.places.len()), SMALL_FILES + 3);
     }
 
     #[test]
@@ -266,6 +302,6 @@ mod tests {
         let read = Ledger::open(&store, &wanted(3)).unwrap();
         // Two were sent for the one answer; a refusal costs nothing; of the last nothing is known.
         assert_eq!([0, 1, 2].map(|n| read.lost(&answer(n).request)), [1, 0, 1]);
-        assert!(read.find(&answer(1).request).is_none());
+        assert!(!read.has(&answer(1).request));
     }
 }

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::backend::Backend;
-use codepair_model::{Batch, Model, ModelCard, Nbow, Pair, Side, load};
-use codepair_runtime::{Manifest, Store};
+use codepair_runtime::{Manifest, Store, config_error, input_error};
 use codepair_tokenizer::Tokenizer;
 use rayon::prelude::*;
+
+use crate::{Batch, Model, ModelCard, Nbow, Pair, Side, load};
 
 /// Rows encoded at once.
 const BATCH_ROWS: usize = 256;
@@ -35,6 +36,21 @@ impl<B: Backend> Trained<B> {
         let source = Tokenizer::from_json(&read("source_tokenizer.json")?)?;
         let target = Tokenizer::from_json(&read("target_tokenizer.json")?)?;
         Ok(Self { card, model, source, target })
+    }
+
+    /// Loads the model that `NAME@FINGERPRINT` names: stages before its training may use it, and nothing can move under them.
+    ///
+    /// # Errors
+    /// Exit 2: the name has another form. Exit 3: no such model is in the store.
+    pub fn pinned(store: &Store, name: &str, device: &B::Device) -> Result<Self> {
+        let (step, fingerprint) = name.split_once('@').ok_or_else(|| {
+            config_error(format!("{name:?} is no pinned model: write NAME@FINGERPRINT, as codepair status says them"))
+        })?;
+        let manifest = Manifest::find(store, &format!("train:{step}"), fingerprint)?;
+        let manifest = manifest.ok_or_else(|| {
+            input_error(format!("there is no model {name} in {}; codepair status says the fingerprints", store.url()))
+        })?;
+        Self::load(store, &manifest, device)
     }
 
     /// Tokens of what the model reads, cut as in training.

@@ -1,0 +1,130 @@
+//! All functions and problems that synth may see, to look for negatives in: the codes on disk, a few numbers a row in memory.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use codepair_code::words;
+use codepair_runtime::{Context, Place, Progress, Spool, sha256};
+use codepair_search::{Bm25, top_k_where};
+
+use crate::mining::{Chosen, Rules};
+use crate::rows::{Parent, chunked, parents};
+
+/// Rows that are cut into words at once.
+const CHUNK: usize = 8192;
+
+/// The corpus, by position.
+pub(crate) struct Corpus {
+    codes: Spool,
+    places: Vec<Place>,
+    ids: Vec<u64>,
+    /// The first row with the same code; only such rows are found.
+    first: Vec<u32>,
+    /// First rows of the codes that belong to a text.
+    of_text: HashMap<u64, Vec<u32>>,
+}
+
+/// 64 bits of a SHA-256.
+pub(crate) fn key(text: &str) -> u64 {
+    u64::from_str_radix(&sha256(text.as_bytes())[..16], 16).unwrap_or_default()
+}
+
+impl Corpus {
+    /// Reads all rows; `also` sees them a chunk at a time.
+    pub(crate) fn read(context: &Context, mut also: impl FnMut(&[Parent])) -> Result<Self> {
+        let rows = ["functions", "problems"].iter().flat_map(|d| context.inputs(d).map(|m| m.rows(d))).sum();
+        let progress = Progress::new("reading the corpus", "rows", rows);
+        let mut corpus = Self {
+            codes: Spool::new()?,
+            places: Vec::new(),
+            ids: Vec::new(),
+            first: Vec::new(),
+            of_text: HashMap::new(),
+        };
+        let mut seen: HashMap<u64, u32> = HashMap::new();
+        chunked(parents(context), CHUNK, |chunk| {
+            for parent in &chunk {
+                let position = corpus.places.len() as u32;
+                let first = *seen.entry(key(&parent.code)).or_insert(position);
+                corpus.first.push(first);
+                corpus.ids.push(key(&parent.id));
+                // A code that was there before is read from where it was.
+                let place =
+                    if first == position { corpus.codes.put(parent.code.as_bytes())? } else { Place::default() };
+                corpus.places.push(place);
+                if parent.has_text() {
+                    let own = corpus.of_text.entry(key(&parent.text)).or_default();
+                    if !own.contains(&first) {
+                        own.push(first);
+                    }
+                }
+            }
+            also(&chunk);
+            progress.add(chunk.len() as u64);
+            Ok(())
+        })?;
+        Ok(corpus)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether a row can be found: the first of those with its code.
+    pub(crate) fn is_first(&self, position: usize) -> bool {
+        self.first[position] as usize == position
+    }
+
+    /// The rows that belong to a text, so that none of them is a negative for it.
+    pub(crate) fn positives(&self, text: &str) -> &[u32] {
+        self.of_text.get(&key(text)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the row at a position has this id.
+    pub(crate) fn is(&self, position: usize, id: u64) -> bool {
+        self.ids.get(position) == Some(&id)
+    }
+
+    /// The code of a row that can be found.
+    pub(crate) fn code(&self, position: usize) -> Result<String> {
+        self.codes.text(self.places[position])
+    }
+}
+
+/// Looks for negatives by BM25, between the words of texts and those of codes.
+pub(crate) struct Bm25Miner {
+    pub(crate) corpus: Corpus,
+    index: Bm25,
+    rules: Rules,
+}
+
+impl Bm25Miner {
+    pub(crate) fn new(context: &Context, rules: Rules) -> Result<Self> {
+        let mut index = Bm25::default();
+        let corpus = Corpus::read(context, |chunk| index.extend(chunk, |parent| words(&parent.code)))?;
+        Ok(Self { corpus, index, rules })
+    }
+
+    /// Negatives for a text; `id` decides, with the seed, what is drawn.
+    pub(crate) fn mine(&self, text: &str, id: &str) -> Vec<Chosen> {
+        let scores = self.index.scores(words(text));
+        let positives = self.corpus.positives(text);
+        let positive = positives.iter().map(|position| scores[*position as usize]).reduce(f32::min);
+        let depth = self.rules.range_max + positives.len();
+        let hits = top_k_where(scores, depth, |position| self.corpus.is_first(position));
+        self.rules.choose(&hits, positives, positive, id)
+    }
+
+    /// The score that a code, of the corpus or not, has for a query.
+    pub(crate) fn score(&self, query: &str, code: &str) -> f32 {
+        self.index.score_of(words(query), words(code))
+    }
+
+    /// Codes of the corpus, other than those that belong to `text`, that score better than `score` for `query`.
+    pub(crate) fn better(&self, query: &str, score: f32, text: &str) -> usize {
+        let positives = self.corpus.positives(text);
+        let scores = self.index.scores(words(query)).into_iter().enumerate();
+        let better = scores.filter(|(_, other)| *other > score);
+        better.filter(|(at, _)| self.corpus.is_first(*at) && !positives.contains(&(*at as u32))).count()
+    }
+}

@@ -1,0 +1,263 @@
+//! Vectors of texts and codes, from any server with `/v1/embeddings` or from a model that codepair trained.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use async_openai::types::embeddings::{CreateEmbeddingRequest, EmbeddingInput, EncodingFormat};
+use base64::Engine as _;
+use codepair_model::{Cpu, CpuDevice, Trained};
+use codepair_runtime::{Config, Context, Progress, config_error};
+use codepair_schemas::rows::Embedding;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Kind;
+use crate::openai::{Jobs, OPENAI, ask, asking};
+use crate::rows::{Made, Parent, chunked, parents, queries};
+
+/// Rows that a pinned model encodes at once.
+const CHUNK: usize = 2048;
+
+asking! {
+    /// What is embedded, by whom. `model = "NAME@FINGERPRINT"` is a model that codepair trained, and needs no server.
+    pub struct Embed {
+        /// Of `text` and `code`.
+        fields: Vec<Field> = vec![Field::Text, Field::Code],
+        /// Embed queries as well, of the training and validation splits.
+        pub(crate) queries: bool = false,
+        /// Put what is known of a query's document or project before its text.
+        with_context: bool = false,
+        /// Embed only the first so many rows.
+        limit: Option<usize> = None,
+        /// Texts of one request.
+        batch: usize = 64,
+        /// Floats of a vector, where the model can make shorter ones.
+        dimensions: Option<u32> = None,
+        /// Make all vectors one long.
+        normalise: bool = true,
+    }
+}
+
+/// A field of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Field {
+    Text,
+    Code,
+}
+
+impl Field {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Code => "code",
+        }
+    }
+}
+
+/// One text to embed.
+struct Item {
+    id: String,
+    dataset: &'static str,
+    field: Field,
+    text: String,
+}
+
+impl Kind for Embed {
+    fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
+        if self.batch == 0 || self.fields.is_empty() {
+            return Err(config_error("batch must be at least 1, and fields name text, code or both"));
+        }
+        self.server().check()?;
+        Ok(BTreeMap::new())
+    }
+
+    fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        if self.is_pinned() { self.by_model(context, name, made) } else { self.by_server(context, name, made) }
+    }
+}
+
+impl Embed {
+    fn is_pinned(&self) -> bool {
+        let print = self.model.split_once('@').map_or("", |(_, print)| print);
+        self.base_url == OPENAI && print.len() == 32 && print.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
+    fn rows(&self, context: &Context) -> impl Iterator<Item = Result<Parent>> {
+        let asked = self.queries.then(|| queries(context)).into_iter().flatten();
+        parents(context).chain(asked).take(self.limit.unwrap_or(usize::MAX))
+    }
+
+    /// What there is to embed of a row.
+    fn items(&self, parent: &Parent) -> Vec<Item> {
+        let item = |field: &Field| {
+            let text = match field {
+                Field::Code => parent.code.clone(),
+                Field::Text if self.with_context && parent.dataset == "queries" && !parent.context.is_empty() => {
+                    format!("{}\n{}", parent.context, parent.text)
+                }
+                Field::Text => parent.text.clone(),
+            };
+            Item { id: parent.id.clone(), dataset: parent.dataset, field: *field, text }
+        };
+        self.fields.iter().map(item).filter(|item| !item.text.trim().is_empty()).collect()
+    }
+
+    fn put(&self, name: &str, item: Item, mut vector: Vec<f32>, request: Option<&str>, made: &mut Made) -> Result<()> {
+        if self.normalise {
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            if length > 0.0 {
+                vector.iter_mut().for_each(|x| *x /= length);
+            }
+        }
+        made.embedding(
+            name,
+            Embedding {
+                id: item.id,
+                dataset: item.dataset.to_owned(),
+                field: item.field.name().to_owned(),
+                model: self.model.clone(),
+                vector,
+                request: request.map(str::to_owned),
+                ..Embedding::default()
+            },
+        )
+    }
+
+    fn by_model(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        let device = CpuDevice::default();
+        let model = Trained::<Cpu>::pinned(&context.store, &self.model, &device)?;
+        let progress = Progress::new(&format!("embedding for {name}"), "rows", 0);
+        chunked(self.rows(context), CHUNK, |rows| {
+            let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
+            let of =
+                |field| items.iter().filter(move |i| i.field == field).map(|i| i.text.as_str()).collect::<Vec<_>>();
+            let mut texts = model.query_vectors(&of(Field::Text), &device)?.into_iter();
+            let mut codes = model.candidate_vectors(&of(Field::Code), &device)?.into_iter();
+            progress.add(rows.len() as u64);
+            for item in items {
+                let vector = if item.field == Field::Text { texts.next() } else { codes.next() };
+                self.put(name, item, vector.unwrap_or_default(), None, made)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn by_server(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        let server = self.server();
+        let client = server.client("/embeddings")?;
+        let mut jobs = Jobs::new(client.endpoint())?;
+        self.batches(context, |items| jobs.add(&self.payload(&items)?))?;
+        let answers = ask(&context.store, name, &server, client, &jobs, 0)?;
+        made.notes.insert(name.to_owned(), answers.summary.clone());
+        let mut answered = jobs.list().iter();
+        self.batches(context, |items| {
+            let Some(job) = answered.next() else { return Ok(()) };
+            let found = answers.ledger.find(&job.key)?.map(|answer| parse(&answer.response, items.len()));
+            let (reason, words) = match found {
+                Some(Ok(vectors)) => {
+                    let vectors = items.into_iter().zip(vectors);
+                    return vectors.into_iter().try_for_each(|(i, v)| self.put(name, i, v, Some(&job.key), made));
+                }
+                Some(Err(words)) => ("malformed_answer", words),
+                None => answers.unanswered.get(&job.key).cloned().unwrap_or_default(),
+            };
+            items.iter().for_each(|item| made.reject(name, &item.id, reason, words.clone()));
+            Ok(())
+        })?;
+        made.snapshot(name, answers.ledger, jobs.keys());
+        Ok(())
+    }
+
+    /// Calls with the texts of one request after another.
+    fn batches(&self, context: &Context, mut work: impl FnMut(Vec<Item>) -> Result<()>) -> Result<()> {
+        let mut batch = Vec::new();
+        for parent in self.rows(context) {
+            for item in self.items(&parent?) {
+                batch.push(item);
+                if batch.len() == self.batch {
+                    work(std::mem::take(&mut batch))?;
+                }
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { work(batch) }
+    }
+
+    fn payload(&self, items: &[Item]) -> Result<String> {
+        Ok(serde_json::to_string(&CreateEmbeddingRequest {
+            model: self.model.clone(),
+            input: EmbeddingInput::StringArray(items.iter().map(|item| item.text.clone()).collect()),
+            // A third of the bytes, and exact; servers that do not know it answer with numbers.
+            encoding_format: Some(EncodingFormat::Base64),
+            user: None,
+            dimensions: self.dimensions,
+        })?)
+    }
+}
+
+/// The vectors in a response's body, as numbers or as base64 of little-endian floats, in the order of the inputs.
+///
+/// # Errors
+/// What about it is wrong.
+fn parse(response: &str, count: usize) -> Result<Vec<Vec<f32>>, String> {
+    let body: Value = serde_json::from_str(response).map_err(|e| format!("the response is no JSON: {e}"))?;
+    let data = body["data"].as_array().ok_or("the response has no data")?;
+    let mut vectors: Vec<Vec<f32>> = vec![Vec::new(); count];
+    for (at, entry) in data.iter().enumerate() {
+        let index = entry["index"].as_u64().map_or(at, |index| index as usize);
+        let place = vectors.get_mut(index).ok_or_else(|| format!("index {index} of {count} inputs"))?;
+        *place = vector(&entry["embedding"]).map_err(|error| error.to_string())?;
+    }
+    let width = vectors.first().map_or(0, Vec::len);
+    if width == 0 || vectors.iter().any(|vector| vector.len() != width) {
+        return Err(format!("{} vectors for {count} inputs, or of different lengths", data.len()));
+    }
+    Ok(vectors)
+}
+
+fn vector(value: &Value) -> Result<Vec<f32>> {
+    let vector: Vec<f32> = match value {
+        Value::String(text) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(text)?;
+            let (floats, rest) = bytes.as_chunks::<4>();
+            ensure!(rest.is_empty(), "an embedding of {} bytes is no list of floats", bytes.len());
+            floats.iter().map(|float| f32::from_le_bytes(*float)).collect()
+        }
+        other => serde_json::from_value(other.clone())?,
+    };
+    ensure!(vector.iter().all(|x| x.is_finite()), "an embedding has numbers that are none");
+    Ok(vector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_come_as_numbers_and_as_base64() {
+        // 1.0 and -2.0, little-endian.
+        let body = r#"{"data": [{"index": 1, "embedding": [0.5, 4]}, {"index": 0, "embedding": "AACAPwAAAMA="}]}"#;
+        assert_eq!(parse(body, 2).unwrap(), [[1.0, -2.0], [0.5, 4.0]]);
+        for (body, count, word) in [
+            (body, 3, "2 vectors for 3 inputs"),
+            (body, 1, "index 1 of 1"),
+            ("{}", 1, "no data"),
+            (r#"{"data": [{"embedding": "AACA"}]}"#, 1, "3 bytes"),
+            (r#"{"data": [{"embedding": "!"}]}"#, 1, "Invalid"),
+            (r#"{"data": [{"embedding": []}]}"#, 1, "1 vectors"),
+        ] {
+            let error = parse(body, count).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn pinned_models_are_told_from_servers() {
+        let named = |model: &str, base_url: &str| {
+            Embed { model: model.to_owned(), base_url: base_url.to_owned(), ..Embed::default() }.is_pinned()
+        };
+        assert!(named("nbow@0123456789abcdef0123456789abcdef", OPENAI));
+        assert!(!named("@cf/baai/bge-base-en", OPENAI));
+        assert!(!named("nbow@0123456789abcdef0123456789abcdef", "http://127.0.0.1/v1"));
+    }
+}

@@ -1,0 +1,265 @@
+//! Hard negatives out of the corpus: the codes nearest to a text that are not its own, by BM25 or by vectors.
+
+use std::collections::{BTreeMap, HashMap};
+use std::iter::Peekable;
+
+use anyhow::{Result, ensure};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Float32Type;
+use codepair_runtime::{Config, Context, Progress, column, text_column};
+use codepair_search::{Nearest, dot};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Kind;
+use crate::corpus::{Bm25Miner, Corpus, key};
+use crate::mining::{Chosen, Rules, Sample};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
+
+/// Queries whose negatives are looked for in one pass over the vectors of the corpus.
+const QUERIES: usize = 1 << 15;
+/// Queries that are scored by BM25 before their pairs are written.
+const CHUNK: usize = 1024;
+/// Vectors of the corpus that are in memory at once.
+const BLOCK: usize = 4096;
+
+/// How negatives are mined.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mined {
+    /// `bm25`, or the name of a generator of kind `embed` that makes vectors of texts and codes.
+    by: String,
+    /// Negatives of a text.
+    negatives: usize,
+    /// The first so many candidates are left out.
+    range_min: usize,
+    /// Candidates that are looked at; without it ten times the negatives.
+    range_max: Option<usize>,
+    /// Only candidates that score at most so much.
+    max_score: Option<f32>,
+    /// Only candidates that score at least so much.
+    min_score: Option<f32>,
+    /// Only candidates that score so much less than the text's own code.
+    absolute_margin: Option<f32>,
+    /// The same as a share of the own code's score: 0.05 leaves out what scores above 95% of it, which is often right too.
+    relative_margin: Option<f32>,
+    /// Of those that are left `top`, the nearest, or `random`.
+    sample: Sample,
+    seed: u64,
+    /// Mine only for the first so many rows.
+    limit: Option<usize>,
+}
+
+impl Default for Mined {
+    fn default() -> Self {
+        Self {
+            by: "bm25".to_owned(),
+            negatives: 3,
+            range_min: 0,
+            range_max: None,
+            max_score: None,
+            min_score: None,
+            absolute_margin: None,
+            relative_margin: Some(0.05),
+            sample: Sample::Top,
+            seed: 0,
+            limit: None,
+        }
+    }
+}
+
+impl Kind for Mined {
+    fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
+        self.rules().check()?;
+        Ok(BTreeMap::new())
+    }
+
+    fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        match self.by.as_str() {
+            "bm25" => self.by_words(context, name, made),
+            _ => self.by_vectors(context, name, made),
+        }
+    }
+}
+
+impl Mined {
+    fn rules(&self) -> Rules {
+        Rules {
+            negatives: self.negatives,
+            range_min: self.range_min,
+            range_max: self.range_max.unwrap_or(self.range_min + 10 * self.negatives),
+            max_score: self.max_score,
+            min_score: self.min_score,
+            absolute_margin: self.absolute_margin,
+            relative_margin: self.relative_margin,
+            sample: self.sample,
+            seed: self.seed,
+        }
+    }
+
+    fn queries(&self, context: &Context) -> impl Iterator<Item = Result<Parent>> {
+        // The code of a query is in the corpus; here only its text counts.
+        let parents = documented(context).take(self.limit.unwrap_or(usize::MAX));
+        parents.map(|parent| parent.map(|parent| Parent { code: String::new(), ..parent }))
+    }
+
+    fn by_words(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        let min_score = Some(self.min_score.unwrap_or(f32::MIN_POSITIVE));
+        let miner = Bm25Miner::new(context, Rules { min_score, ..self.rules() })?;
+        let progress =
+            Progress::new(&format!("mining {name}"), "texts", self.limit.unwrap_or(miner.corpus.len()) as u64);
+        chunked(self.queries(context), CHUNK, |parents| {
+            let chosen: Vec<Vec<Chosen>> = parents.par_iter().map(|p| miner.mine(&p.text, &p.id)).collect();
+            progress.add(parents.len() as u64);
+            parents.iter().zip(chosen).try_for_each(|(p, chosen)| self.put(name, p, &chosen, &miner.corpus, made))
+        })
+    }
+
+    fn by_vectors(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        let corpus = Corpus::read(context, |_| {})?;
+        let mut texts = vectors(context, &self.by, "text").peekable();
+        ensure!(
+            texts.peek().is_some(),
+            codepair_runtime::config_error(format!(
+                "by = {:?}: no generator of that name and kind \"embed\" made vectors of texts",
+                self.by
+            ))
+        );
+        let rules = self.rules();
+        let progress = Progress::new(&format!("mining {name}"), "codes", corpus.len() as u64);
+        chunked(self.queries(context), QUERIES, |parents| {
+            let mut queries = Vec::new();
+            let mut with_vector = Vec::new();
+            for parent in parents {
+                match next_of(&mut texts, key(&parent.id))? {
+                    Some(vector) => {
+                        queries.extend(vector);
+                        with_vector.push(parent);
+                    }
+                    None => {
+                        made.reject(name, &parent.id, "no_vector", format!("{} has no vector of its text", self.by));
+                    }
+                }
+            }
+            if with_vector.is_empty() {
+                return Ok(());
+            }
+            let found = self.search(context, &corpus, &with_vector, &queries, &rules, &progress)?;
+            with_vector
+                .iter()
+                .zip(found)
+                .try_for_each(|(parent, chosen)| self.put(name, parent, &chosen, &corpus, made))
+        })
+    }
+
+    /// The negatives of each query: one pass over the vectors of the corpus.
+    fn search(
+        &self,
+        context: &Context,
+        corpus: &Corpus,
+        parents: &[Parent],
+        queries: &[f32],
+        rules: &Rules,
+        progress: &Progress,
+    ) -> Result<Vec<Vec<Chosen>>> {
+        let width = queries.len() / parents.len();
+        let mut owners: HashMap<u32, Vec<usize>> = HashMap::new();
+        let mut most = 0;
+        for (query, parent) in parents.iter().enumerate() {
+            let positives = corpus.positives(&parent.text);
+            most = most.max(positives.len());
+            positives.iter().for_each(|position| owners.entry(*position).or_default().push(query));
+        }
+        let mut positive: Vec<Option<f32>> = vec![None; parents.len()];
+        let mut nearest = Nearest::new(queries, width, rules.range_max + most);
+        let mut codes = vectors(context, &self.by, "code").peekable();
+        let mut block: Vec<f32> = Vec::with_capacity(BLOCK * width);
+        for start in (0..corpus.len()).step_by(BLOCK) {
+            let end = corpus.len().min(start + BLOCK);
+            // Rows without a vector are nowhere near anything.
+            let mut there = vec![false; end - start];
+            block.clear();
+            for position in start..end {
+                match codes
+                    .next_if(|next| next.as_ref().map_or(true, |(id, _)| corpus.is(position, *id)))
+                    .transpose()?
+                {
+                    Some((_, vector)) => {
+                        ensure!(
+                            vector.len() == width,
+                            "{}: vectors of {width} and of {} floats",
+                            self.by,
+                            vector.len()
+                        );
+                        there[position - start] = true;
+                        block.extend(vector);
+                    }
+                    None => block.resize(block.len() + width, 0.0),
+                }
+                for &query in owners.get(&(position as u32)).into_iter().flatten() {
+                    let score = dot(&queries[query * width..][..width], &block[(position - start) * width..]);
+                    positive[query] = Some(positive[query].map_or(score, |other| other.min(score)));
+                }
+            }
+            nearest.search(&block, |position| corpus.is_first(position) && there[position - start]);
+            progress.add((end - start) as u64);
+        }
+        let found = nearest.finish().into_iter().zip(parents).zip(positive);
+        Ok(found.map(|((hits, p), own)| rules.choose(&hits, corpus.positives(&p.text), own, &p.id)).collect())
+    }
+
+    fn put(&self, name: &str, parent: &Parent, chosen: &[Chosen], corpus: &Corpus, made: &mut Made) -> Result<()> {
+        if chosen.is_empty() {
+            made.reject(name, &parent.id, "no_negative", "no candidate within the range fits the rules");
+        }
+        for chosen in chosen {
+            let parameters = json!({ "by": self.by, "rank": chosen.rank, "score": chosen.hit.score }).to_string();
+            let provenance = Provenance {
+                parameters: Some(parameters),
+                seed: i64::try_from(self.seed).ok(),
+                ..Provenance::default()
+            };
+            let (text, code) = (parent.text.clone(), corpus.code(chosen.hit.candidate)?);
+            made.pair(
+                name,
+                parent,
+                Pair { kind: PairKind::Negative, edit: "mined".to_owned(), text, code, provenance },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Keys of ids, and vectors of a field, in the order of the rows.
+fn vectors<'a>(
+    context: &'a Context,
+    by: &'a str,
+    field: &'a str,
+) -> impl Iterator<Item = Result<(u64, Vec<f32>)>> + 'a {
+    let batches = context.attempt.read_back("embeddings", &["id", "generator", "dataset", "field", "vector"]);
+    batches.flat_map(move |batch| {
+        let read = || -> Result<Vec<(u64, Vec<f32>)>> {
+            let batch = batch?;
+            let column_of = |name| text_column(&batch, name);
+            let (ids, generators) = (column_of("id")?, column_of("generator")?);
+            let (datasets, fields) = (column_of("dataset")?, column_of("field")?);
+            let vectors = column(&batch, "vector")?.as_list::<i32>();
+            let wanted = (0..vectors.len()).filter(|row| {
+                generators.value(*row) == by && fields.value(*row) == field && datasets.value(*row) != "queries"
+            });
+            let vector = |row| vectors.value(row).as_primitive::<Float32Type>().values().to_vec();
+            Ok(wanted.map(|row| (key(ids.value(row)), vector(row))).collect())
+        };
+        match read() {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        }
+    })
+}
+
+/// The next vector where it is that of `id`.
+fn next_of(vectors: &mut Peekable<impl Iterator<Item = Result<(u64, Vec<f32>)>>>, id: u64) -> Result<Option<Vec<f32>>> {
+    let next = vectors.next_if(|next| next.as_ref().map_or(true, |(other, _)| *other == id)).transpose()?;
+    Ok(next.map(|(_, vector)| vector))
+}

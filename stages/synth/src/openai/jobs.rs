@@ -1,0 +1,46 @@
+//! The requests that a generator wants answered: their bodies on disk, their keys in memory.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use codepair_runtime::{Place, Spool};
+
+use super::ledger::request_hash;
+
+/// Requests to one endpoint, in order.
+pub(crate) struct Jobs {
+    endpoint: String,
+    payloads: Spool,
+    list: Vec<Job>,
+}
+
+/// A request: its key, and where its body is.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) key: String,
+    place: Place,
+}
+
+impl Jobs {
+    pub(crate) fn new(endpoint: String) -> Result<Self> {
+        Ok(Self { endpoint, payloads: Spool::new()?, list: Vec::new() })
+    }
+
+    pub(crate) fn add(&mut self, payload: &str) -> Result<()> {
+        let place = self.payloads.put(payload.as_bytes())?;
+        self.list.push(Job { key: request_hash(&self.endpoint, payload), place });
+        Ok(())
+    }
+
+    pub(crate) fn list(&self) -> &[Job] {
+        &self.list
+    }
+
+    pub(crate) fn keys(&self) -> HashSet<String> {
+        self.list.iter().map(|job| job.key.clone()).collect()
+    }
+
+    pub(crate) fn payload(&self, job: &Job) -> Result<String> {
+        self.payloads.text(job.place)
+    }
+}
