@@ -6,6 +6,9 @@
   data_peers.py tokenizers PARQUET... VOCABULARY   train on the training split, encode all rows
   data_peers.py datatrove PARQUET WORK             MinHash, from signatures to the rows that stay
   data_peers.py text-dedup PARQUET WORK
+  data_peers.py mining-input FUNCTIONS VECTORS PAIRS WORK
+  data_peers.py mine WORK                          hard negatives from the same vectors
+  data_peers.py same-pairs WORK                    how many of them are those that codepair mined
 """
 import glob
 import json
@@ -160,7 +163,94 @@ def dedup_text_dedup(parquet, work):
     return time.time() - began, 0, importlib.metadata.version("text-dedup")
 
 
-PEERS = {"duckdb": convert_duckdb, "pyarrow": convert_pyarrow, "ast": extract_ast, "tokenizers": train_and_encode,
+def mining_input(functions, vectors, pairs, work):
+    """What codepair mined with, as sentence-transformers wants it. Queries are those whose text is that of one function alone:
+    for others the two count ranks differently."""
+    import hashlib
+    import duckdb
+    import numpy
+    began, connection = time.time(), duckdb.connect()
+    mined = connection.execute(f"""select parent_id, text, list(code order by ordinal) from '{pairs}'
+        group by all order by min(ordinal)""").fetchall()
+    rows = connection.execute(f"""select id, docstring, code from '{functions}'
+        where split in ('train', 'validation') order by ordinal""").fetchall()
+    texts, code_of, corpus = {}, {}, {}
+    for id, docstring, code in rows:
+        texts[docstring] = texts.get(docstring, 0) + 1
+        code_of[id] = code
+        corpus.setdefault(code, id)
+    mined = [(id, text, codes) for id, text, codes in mined if texts[text] == 1]
+    query_of = {id: at for at, (id, _, _) in enumerate(mined)}
+    code_at = {id: at for at, id in enumerate(corpus.values())}
+    width = len(connection.execute(f"select vector from '{vectors}' limit 1").fetchone()[0])
+    arrays = {"text": numpy.zeros((len(mined), width), dtype=numpy.float32),
+              "code": numpy.zeros((len(corpus), width), dtype=numpy.float32)}
+    cursor = connection.execute(f"select id, field, vector from '{vectors}'")
+    while part := cursor.fetchmany(20_000):
+        for id, field, vector in part:
+            place = (query_of if field == "text" else code_at).get(id)
+            if place is not None:
+                arrays[field][place] = vector
+    os.makedirs(work, exist_ok=True)
+    queries, codes = [text for _, text, _ in mined], list(corpus)
+    for kind, all_texts, array in (("query", queries, arrays["text"]), ("corpus", codes, arrays["code"])):
+        digest = hashlib.sha256(repr(("given", None, None, all_texts)).encode(), usedforsecurity=False).hexdigest()
+        numpy.save(f"{work}/{kind}_embeddings_{digest}.npy", array)
+    with open(f"{work}/input.json", "w") as out:
+        json.dump({"queries": queries, "positives": [code_of[id] for id, _, _ in mined], "codes": codes,
+                   "mined": [codes for _, _, codes in mined], "width": width}, out)
+    return time.time() - began, len(queries), ""
+
+
+def mine(work):
+    """The vectors come out of the library's own cache of embeddings, so that mining alone is timed; with FAISS, whose exact
+    index is what the library offers against its own growth."""
+    import sentence_transformers
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+    with open(f"{work}/input.json") as file:
+        given = json.load(file)
+
+    class Given:
+        """A model that was asked before: all it says is in the cache."""
+        device = "cpu"
+        model_card_data = type("Card", (), {"base_model": "given"})
+        similarity = staticmethod(sentence_transformers.util.dot_score)
+        similarity_pairwise = staticmethod(sentence_transformers.util.pairwise_dot_score)
+
+        def get_embedding_dimension(self):
+            return given["width"]
+
+    dataset = Dataset.from_dict({"query": given["queries"], "positive": given["positives"]})
+    del given["positives"], given["mined"]
+    began = time.time()
+    found = mine_hard_negatives(dataset, Given(), corpus=given["codes"], num_negatives=3, range_max=40, use_faiss=True,
+                                output_format="n-tuple", cache_folder=work, verbose=False)
+    seconds = time.time() - began
+    with open(f"{work}/found.json", "w") as out:
+        json.dump({row["query"]: [row[f"negative_{at}"] for at in (1, 2, 3)] for row in found}, out)
+    return seconds, len(given["queries"]), sentence_transformers.__version__
+
+
+def same_pairs(work):
+    """How many pairs are the same, and how far the scores of those lie apart that are not."""
+    import numpy
+    began = time.time()
+    with open(f"{work}/input.json") as file, open(f"{work}/found.json") as other:
+        given, theirs = json.load(file), json.load(other)
+    arrays = {kind: numpy.load(glob.glob(f"{work}/{kind}_embeddings_*.npy")[0]) for kind in ("query", "corpus")}
+    place, same, apart = {code: at for at, code in enumerate(given["codes"])}, 0, 0.0
+    for at, (query, ours) in enumerate(zip(given["queries"], given["mined"])):
+        found = theirs.get(query, [])
+        same += len(set(found) & set(ours))
+        scores = [sorted(arrays["query"][at] @ arrays["corpus"][place[code]] for code in codes) for codes in (ours, found)]
+        apart = max([apart] + [abs(float(one - two)) for one, two in zip(*scores)])
+    counts = {"queries": len(given["queries"]), "codes": len(given["codes"]), "same": same, "apart": apart,
+              "ours": sum(map(len, given["mined"])), "theirs": sum(map(len, theirs.values()))}
+    return time.time() - began, counts, ""
+
+
+PEERS = {"mining-input": mining_input, "mine": mine, "same-pairs": same_pairs, "duckdb": convert_duckdb, "pyarrow": convert_pyarrow, "ast": extract_ast, "tokenizers": train_and_encode,
          "datatrove": dedup_datatrove, "text-dedup": dedup_text_dedup}
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ pub struct Nearest<'a> {
 }
 
 impl<'a> Nearest<'a> {
-    /// Looks for the `k` best of each query. `queries` holds one vector of `width` floats after another.
+    /// Looks for so many of the best as `k` says of each query. `queries` holds one vector of `width` floats after another.
     ///
     /// # Panics
     /// `queries` is no multiple of `width`.
     #[must_use]
-    pub fn new(queries: &'a [f32], width: usize, k: usize) -> Self {
+    pub fn new(queries: &'a [f32], width: usize, k: impl Fn(usize) -> usize) -> Self {
         assert!(width > 0 && queries.len().is_multiple_of(width), "{} floats of width {width}", queries.len());
-        let best = (0..queries.len() / width).map(|_| Best::new(k)).collect();
+        let best = (0..queries.len() / width).map(|query| Best::new(k(query))).collect();
         Self { queries, width, best, seen: 0 }
     }
 
@@ -114,7 +114,7 @@ mod tests {
             let queries: Vec<f32> = (0..queries * width).map(number).collect();
             let corpus: Vec<f32> = (0..corpus * width).map(|i| number(i + 7919)).collect();
             let wanted = |position: usize| !position.is_multiple_of(3);
-            let mut nearest = Nearest::new(&queries, width, k);
+            let mut nearest = Nearest::new(&queries, width, |_| k);
             corpus.chunks(cut * width).for_each(|block| nearest.search(block, wanted));
             for (query, hits) in queries.chunks(width).zip(nearest.finish()) {
                 let all: Vec<f32> = corpus.chunks(width).map(|row| dot(query, row) + 0.0).collect();

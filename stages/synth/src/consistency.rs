@@ -140,14 +140,13 @@ impl Vectors {
         let width = queries.first().map_or(1, Vec::len);
         let flat: Vec<f32> = queries.iter().flatten().copied().collect();
         let positives: Vec<&[u32]> = drafts.iter().map(|draft| self.corpus.positives(draft.parent_text)).collect();
-        let most = positives.iter().map(|positives| positives.len()).max().unwrap_or(0);
-        let mut nearest = Nearest::new(&flat, width, rank + most);
+        let mut nearest = Nearest::new(&flat, width, |draft| rank + positives[draft].len());
         for place in &self.blocks {
             let bytes = self.spool.get(*place)?;
             let block: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|float| f32::from_le_bytes(*float)).collect();
             nearest.search(&block, |position| self.corpus.is_first(position));
         }
-        let found = nearest.finish().into_iter().zip(queries.iter().zip(&own)).zip(positives);
+        let found = nearest.finish().into_iter().zip(queries.iter().zip(&own)).zip(&positives);
         Ok(found
             .map(|((hits, (query, code)), positives)| {
                 let score = dot(query, code);

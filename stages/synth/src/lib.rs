@@ -8,6 +8,7 @@ mod openai;
 mod rows;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{Config, Context, Input, Stage, Step};
@@ -54,7 +55,9 @@ impl Stage for Synth {
         let mut made = rows::Made::new(&context.attempt)?;
         for vectors in [true, false] {
             for (name, generator) in generators.iter().filter(|(_, generator)| generator.makes_vectors() == vectors) {
+                let began = Instant::now();
                 generator.generate(context, name, &mut made).with_context(|| format!("[synth.{name}]"))?;
+                made.note(name, "seconds", began.elapsed().as_secs_f64());
                 tracing::info!("{name}: {} rows", made.count(name));
             }
             if vectors {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use arrow::array::{RecordBatch, StringArray};
 use codepair_runtime::{Attempt, Context, Digest, RowWriter, text_column};
 use codepair_schemas::rows::{Embedding, Rejected, Request, SyntheticPair};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::openai::Ledger;
 
@@ -155,7 +155,7 @@ pub(crate) struct Made {
     requests: Vec<(String, usize)>,
     ledgers: Vec<(String, Ledger)>,
     /// What each generator did, for the manifest.
-    pub(crate) notes: BTreeMap<String, Value>,
+    notes: BTreeMap<String, Map<String, Value>>,
     /// Pairs, vectors and rejected rows of each generator: the next ordinal.
     counts: HashMap<String, u64>,
 }
@@ -199,6 +199,11 @@ impl Made {
         let count = self.counts.entry(generator.to_owned()).or_default();
         *count += 1;
         *count - 1
+    }
+
+    /// Notes something of a generator for the manifest.
+    pub(crate) fn note(&mut self, generator: &str, key: &str, value: impl Into<Value>) {
+        self.notes.entry(generator.to_owned()).or_default().insert(key.to_owned(), value.into());
     }
 
     /// Pairs, vectors and rejected rows of a generator so far.

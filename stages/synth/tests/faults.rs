@@ -34,7 +34,7 @@ impl Setup {
             source: "p".into(),
             ordinal: task as u64,
             text: format!("Task {task}."),
-            code: if task % 2 == 0 { format!("task = {task}") } else { "x = y".into() },
+            code: if task.is_multiple_of(2) { format!("task = {task}") } else { "x = y".into() },
             split: "train".into(),
             ..Problem::default()
         };

@@ -127,7 +127,8 @@ impl Embed {
     fn by_model(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let device = CpuDevice::default();
         let model = Trained::<Cpu>::pinned(&context.store, &self.model, &device)?;
-        let progress = Progress::new(&format!("embedding for {name}"), "rows", 0);
+        let inputs = ["functions", "problems", "queries"].iter().flat_map(|d| context.inputs(d).map(|m| m.rows(d)));
+        let progress = Progress::new(&format!("embedding for {name}"), "rows", inputs.sum());
         chunked(self.rows(context), CHUNK, |rows| {
             let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
             let of =
@@ -149,7 +150,7 @@ impl Embed {
         let mut jobs = Jobs::new(client.endpoint())?;
         self.batches(context, |items| jobs.add(&self.payload(&items)?))?;
         let answers = ask(&context.store, name, &server, client, &jobs, 0)?;
-        made.notes.insert(name.to_owned(), answers.summary.clone());
+        answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let mut answered = jobs.list().iter();
         self.batches(context, |items| {
             let Some(job) = answered.next() else { return Ok(()) };

@@ -61,7 +61,7 @@ impl Default for Mined {
             max_score: None,
             min_score: None,
             absolute_margin: None,
-            relative_margin: Some(0.05),
+            relative_margin: None,
             sample: Sample::Top,
             seed: 0,
             limit: None,
@@ -165,14 +165,14 @@ impl Mined {
     ) -> Result<Vec<Vec<Chosen>>> {
         let width = queries.len() / parents.len();
         let mut owners: HashMap<u32, Vec<usize>> = HashMap::new();
-        let mut most = 0;
         for (query, parent) in parents.iter().enumerate() {
-            let positives = corpus.positives(&parent.text);
-            most = most.max(positives.len());
-            positives.iter().for_each(|position| owners.entry(*position).or_default().push(query));
+            for position in corpus.positives(&parent.text) {
+                owners.entry(*position).or_default().push(query);
+            }
         }
         let mut positive: Vec<Option<f32>> = vec![None; parents.len()];
-        let mut nearest = Nearest::new(queries, width, rules.range_max + most);
+        let mut nearest =
+            Nearest::new(queries, width, |query| rules.range_max + corpus.positives(&parents[query].text).len());
         let mut codes = vectors(context, &self.by, "code").peekable();
         let mut block: Vec<f32> = Vec::with_capacity(BLOCK * width);
         for start in (0..corpus.len()).step_by(BLOCK) {

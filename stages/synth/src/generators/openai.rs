@@ -80,7 +80,7 @@ impl Kind for Openai {
             jobs.add(&prompt.payload(&question, &parent.text, &parent.code, &parent.context)?)?;
         }
         let answers = ask(&context.store, name, &server, client, &jobs, self.answer_tokens)?;
-        made.notes.insert(name.to_owned(), answers.summary.clone());
+        answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let provenance = self.provenance(&prompt);
         let checker = self.consistency.as_ref().map(|wanted| Checker::new(context, wanted)).transpose()?;
         let mut answered = jobs.list().iter();

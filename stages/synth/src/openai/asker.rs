@@ -17,6 +17,9 @@ use super::ledger::Ledger;
 use super::limits::Limits;
 use super::server::Server;
 
+/// Notes by name.
+type Summary = Vec<(&'static str, Value)>;
+
 /// What became of all requests.
 pub(crate) struct Answers {
     /// Holds the answers.
@@ -24,7 +27,7 @@ pub(crate) struct Answers {
     /// Why others have none, by key.
     pub(crate) unanswered: BTreeMap<String, Unanswered>,
     /// What was done and spent, for the manifest.
-    pub(crate) summary: Value,
+    pub(crate) summary: Summary,
 }
 
 /// Has all requests answered that the ledger of the store does not hold yet, each once. What was answered is in the ledger,
@@ -113,7 +116,7 @@ fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usag
 }
 
 impl Asker<'_> {
-    fn ask_all(&self, ledger: &mut Ledger, jobs: &Jobs) -> Result<(BTreeMap<String, Unanswered>, Value)> {
+    fn ask_all(&self, ledger: &mut Ledger, jobs: &Jobs) -> Result<(BTreeMap<String, Unanswered>, Summary)> {
         let mut seen = HashSet::new();
         let open: Vec<&Job> =
             jobs.list().iter().filter(|job| !ledger.has(&job.key) && seen.insert(job.key.as_str())).collect();
@@ -236,7 +239,7 @@ impl Asker<'_> {
     }
 
     /// What the run did and spent, for the log and the manifest.
-    fn summary(&self, tally: &Tally, before: usize, unanswered: usize) -> Value {
+    fn summary(&self, tally: &Tally, before: usize, unanswered: usize) -> Summary {
         let (sent, answered) = (tally.sent.load(Ordering::Relaxed), tally.answered.load(Ordering::Relaxed));
         let (spent, faults) = (self.budget.spent(), tally.faults());
         let said: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}×")).collect();
@@ -249,9 +252,15 @@ impl Asker<'_> {
             self.budget.cost(),
             if self.budget.is_exhausted() { ": the budget is spent" } else { "" }
         );
-        json!({
-            "answered_before": before, "sent": sent, "answered": answered, "unanswered": unanswered, "faults": faults,
-            "input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens, "cost_dollars": self.budget.cost(),
-        })
+        vec![
+            ("answered_before", before.into()),
+            ("sent", sent.into()),
+            ("answered", answered.into()),
+            ("unanswered", unanswered.into()),
+            ("faults", json!(faults)),
+            ("input_tokens", spent.input_tokens.into()),
+            ("output_tokens", spent.output_tokens.into()),
+            ("cost_dollars", self.budget.cost().into()),
+        ]
     }
 }
