@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what would run, and why.
+    /// Show what would run, why, and what the requests to servers would cost.
     Plan(Selection),
     /// Run what is not fresh.
     Run(RunOptions),

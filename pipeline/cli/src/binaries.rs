@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{Config, Description, Failure, config_error, input_error};
+use serde::de::DeserializeOwned;
 
 /// The binary `codepair-NAME`.
 pub(crate) fn binary(name: &str) -> Result<PathBuf> {
@@ -29,15 +30,34 @@ pub(crate) fn command(name: &str, config: &Config, sets: &[String]) -> Result<Co
 
 /// Asks a stage for its steps.
 pub(crate) fn describe(stage: &str, config: &Config, sets: &[String]) -> Result<Description> {
-    let output = command(stage, config, sets)?.arg("--describe").output()?;
+    answer(stage, command(stage, config, sets)?.arg("--describe"))
+}
+
+/// Asks a step what it would cost, given the fingerprints of what it reads by dataset.
+pub(crate) fn forecast(
+    stage: &str,
+    config: &Config,
+    sets: &[String],
+    inputs: &[(String, String)],
+) -> Result<Vec<serde_json::Value>> {
+    let mut command = command(stage, config, sets)?;
+    for (dataset, fingerprint) in inputs {
+        command.arg("--input").arg(format!("{dataset}={fingerprint}"));
+    }
+    answer(stage, command.arg("--forecast"))
+}
+
+/// The JSON that a stage answers, or its error.
+fn answer<T: DeserializeOwned>(stage: &str, command: &mut Command) -> Result<T> {
+    let output = command.output()?;
     if output.status.success() {
-        return serde_json::from_slice(&output.stdout).with_context(|| format!("codepair-{stage} --describe"));
+        return serde_json::from_slice(&output.stdout).with_context(|| format!("the answer of codepair-{stage}"));
     }
     let message = error_of(&String::from_utf8_lossy(&output.stderr));
     Err(match output.status.code() {
         Some(2) => Failure::Config(message).into(),
         Some(3) => input_error(message),
-        _ => anyhow::anyhow!("codepair-{stage} --describe: {message}"),
+        _ => anyhow::anyhow!("codepair-{stage}: {message}"),
     })
 }
 

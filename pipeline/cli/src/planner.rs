@@ -11,7 +11,7 @@ use codepair_schemas::STAGES;
 use serde::Serialize;
 
 use crate::arguments::Selection;
-use crate::binaries::describe;
+use crate::binaries::{self, describe};
 
 /// A plan, and what is to be done of it.
 pub(crate) struct Prospect {
@@ -33,6 +33,9 @@ pub(crate) struct Verdict {
     /// It is to run now: not fresh, and selected.
     pub(crate) run: bool,
     pub(crate) reason: String,
+    /// What it would cost, of steps that can say so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forecast: Vec<serde_json::Value>,
 }
 
 /// Plans a pipeline.
@@ -82,6 +85,7 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
                 fresh,
                 run: !fresh,
                 reason,
+                forecast: Vec::new(),
             });
             steps.push(planned);
         }
@@ -100,6 +104,26 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
         newest.tables == plan.tables && prints(&newest) == prints(&plan)
     });
     Ok(Prospect { plan, verdicts, unchanged })
+}
+
+/// Asks the steps that would run, and can say it, what they would cost. What reads something that is not there yet cannot.
+pub(crate) fn forecast(config: &Config, sets: &[String], prospect: &mut Prospect) -> Result<()> {
+    let steps = &prospect.plan.steps;
+    let fresh: BTreeMap<String, String> =
+        prospect.verdicts.iter().filter(|v| v.fresh).map(|v| (v.step.clone(), v.fingerprint.clone())).collect();
+    for (verdict, step) in prospect.verdicts.iter_mut().zip(steps) {
+        if !verdict.run || !step.description.forecasts {
+            continue;
+        }
+        let inputs = &step.description.inputs;
+        let given: Option<Vec<(String, String)>> =
+            inputs.iter().map(|input| Some((input.dataset.clone(), fresh.get(&input.step)?.clone()))).collect();
+        verdict.forecast = match given {
+            Some(given) => binaries::forecast(&step.stage, config, sets, &given)?,
+            None => vec![serde_json::json!({ "text": "what it costs is known when its inputs are there" })],
+        };
+    }
+    Ok(())
 }
 
 /// Asks all stages at once; they answer in a few milliseconds unless sources must be read.

@@ -7,13 +7,14 @@ use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, run_folder, su
 
 use crate::arguments::{Arguments, Executor, RunOptions, Selection};
 use crate::launch::{Ended, Launch, local, overall};
-use crate::planner::{Prospect, prospect};
+use crate::planner::{Prospect, forecast, prospect};
 use crate::table::{Table, print};
 
-/// Prints what would run, and why.
+/// Prints what would run, why, and what it would cost.
 pub(crate) fn plan(arguments: &Arguments, selection: &Selection) -> Result<ExitStatus> {
     let (config, store) = arguments.pipeline.open()?;
-    let prospect = prospect(&config, &arguments.pipeline.set, &store, selection)?;
+    let mut prospect = prospect(&config, &arguments.pipeline.set, &store, selection)?;
+    forecast(&config, &arguments.pipeline.set, &mut prospect)?;
     if selection.json {
         print(&serde_json::to_string_pretty(&prospect.verdicts)?);
         return Ok(ExitStatus::Done);
@@ -24,6 +25,11 @@ pub(crate) fn plan(arguments: &Arguments, selection: &Selection) -> Result<ExitS
         table.row(&[&verdict.step, &verdict.fingerprint[..12], will, &verdict.reason]);
     }
     print(&table.to_string());
+    for verdict in &prospect.verdicts {
+        for forecast in &verdict.forecast {
+            print(&format!("{}  {}", verdict.step, forecast["text"].as_str().unwrap_or_default()));
+        }
+    }
     Ok(ExitStatus::Done)
 }
 

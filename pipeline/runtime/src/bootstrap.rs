@@ -28,6 +28,14 @@ pub trait Stage {
     /// Exit 2 where the config contradicts itself, exit 3 where a source is missing.
     fn steps(config: &Self::Config, whole: &Config) -> Result<Vec<Step>>;
 
+    /// What running a step would cost, as JSON objects with a `text` to read; asked where [`Step::forecasts`] says so.
+    ///
+    /// # Errors
+    /// An input is missing or damaged.
+    fn forecast(_context: &Context, _config: &Self::Config) -> Result<Vec<serde_json::Value>> {
+        Ok(Vec::new())
+    }
+
     /// Runs one step.
     ///
     /// # Errors
@@ -120,6 +128,9 @@ struct Arguments {
     /// Print the stage's steps, resolved config, source digests and inputs as JSON, and run nothing.
     #[arg(long)]
     describe: bool,
+    /// Print what running it would cost, as JSON, and run nothing.
+    #[arg(long)]
+    forecast: bool,
 }
 
 fn parse_input(text: &str) -> Result<(String, String), String> {
@@ -142,6 +153,17 @@ fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
         return Ok(ExitStatus::Done);
     }
     let (config, store) = arguments.pipeline.open()?;
+    if arguments.forecast {
+        let description = describe::<S>(&config)?;
+        let step = choose(&description, arguments.model.as_deref())?;
+        let (context, _) = begin::<S>(&store, &config, &description, step, &arguments.input, None)?;
+        let text = serde_json::to_string_pretty(&S::forecast(&context, &config.section(S::NAME)?)?)?;
+        #[allow(clippy::print_stdout, reason = "the answer to --forecast")]
+        {
+            println!("{text}");
+        }
+        return Ok(ExitStatus::Done);
+    }
     run_stage::<S>(&store, &config, arguments.model.as_deref(), &arguments.input, arguments.device.as_deref())?;
     Ok(ExitStatus::Done)
 }
@@ -177,6 +199,29 @@ pub fn run_stage<S: Stage>(
 ) -> Result<Manifest> {
     let description = describe::<S>(config)?;
     let step = choose(&description, model)?;
+    let (mut context, there) = begin::<S>(store, config, &description, step, given, device)?;
+    if let Some(manifest) = there {
+        tracing::info!("{} is there already: {}", context.step, context.attempt.fingerprint());
+        return Ok(manifest);
+    }
+    verify(store, &context.inputs)?;
+    let _watch = discard_on_signal(store, &context.attempt);
+    tracing::info!("{} begins, to make {}", context.step, context.attempt.fingerprint());
+    if let Err(error) = S::run(&mut context, &config.section(S::NAME)?) {
+        return Err(give_up(&context, error));
+    }
+    publish(context, config, description.revision)
+}
+
+/// What a step would run with, and its artifact where that is there already.
+fn begin<S: Stage>(
+    store: &Store,
+    config: &Config,
+    description: &Description,
+    step: &Step,
+    given: &[(String, String)],
+    device: Option<&str>,
+) -> Result<(Context, Option<Manifest>)> {
     let name = step.model.as_ref().map_or_else(|| S::NAME.to_owned(), |model| format!("{}:{model}", S::NAME));
     let inputs = if given.is_empty() {
         inputs::planned(store, config, &name, step)?
@@ -187,13 +232,9 @@ pub fn run_stage<S: Stage>(
         inputs.iter().map(|i| (i.manifest.step.clone(), i.manifest.fingerprint.clone())).collect();
     let of_generation = |generation| fingerprint(&name, description.revision, step, &upstream, generation);
     let print = of_generation(newest_generation(store, &name, of_generation)?);
-    if let Some(manifest) = Manifest::find(store, &name, &print)? {
-        tracing::info!("{name} is there already: {print}");
-        return Ok(manifest);
-    }
-    verify(store, &inputs)?;
+    let there = Manifest::find(store, &name, &print)?;
     let resources = config.resources(S::NAME)?;
-    let mut context = Context {
+    let context = Context {
         store: store.clone(),
         config: config.clone(),
         attempt: Attempt::new(store, &name, &print),
@@ -205,12 +246,7 @@ pub fn run_stage<S: Stage>(
         step: name,
         inputs,
     };
-    let _watch = discard_on_signal(store, &context.attempt);
-    tracing::info!("{} begins, to make {print}", context.step);
-    if let Err(error) = S::run(&mut context, &config.section(S::NAME)?) {
-        return Err(give_up(&context, error));
-    }
-    publish(context, config, description.revision)
+    Ok((context, there))
 }
 
 /// Worker threads where the config says nothing: training fills a core, the rest fills all.

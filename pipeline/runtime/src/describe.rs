@@ -34,6 +34,9 @@ pub struct Step {
     pub inputs: Vec<Input>,
     /// Schema version of each Parquet dataset that it writes.
     pub schemas: BTreeMap<String, u32>,
+    /// Whether it can say beforehand what it will cost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forecasts: bool,
 }
 
 /// A dataset of another step.

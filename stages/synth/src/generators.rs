@@ -7,6 +7,7 @@ use codepair_runtime::{Config, Context, overrides};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::openai::Forecast;
 use crate::rows::Made;
 
 /// A kind of generator.
@@ -15,6 +16,10 @@ pub(crate) trait Kind: Serialize + Default {
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>>;
     /// Makes its pairs or vectors, in the order of the parents.
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()>;
+    /// What it would cost; nothing where nobody is asked.
+    fn forecast(&self, _context: &Context, _name: &str) -> Result<Option<Forecast>> {
+        Ok(None)
+    }
 }
 
 macro_rules! kinds {
@@ -39,6 +44,9 @@ macro_rules! kinds {
             pub(crate) fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
                 match self { $(Self::$kind(kind) => kind.generate(context, name, made)),* }
             }
+            pub(crate) fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
+                match self { $(Self::$kind(kind) => kind.forecast(context, name)),* }
+            }
         }
     };
 }
@@ -54,6 +62,15 @@ impl Generator {
     /// Whether it makes vectors, which others may read.
     pub(crate) fn makes_vectors(&self) -> bool {
         matches!(self, Self::Embed(_))
+    }
+
+    /// Whether it asks a server, which may cost money.
+    pub(crate) fn asks(&self) -> bool {
+        match self {
+            Self::Openai(_) => true,
+            Self::Embed(embed) => !embed.is_pinned(),
+            Self::Mined(_) | Self::Offline(_) => false,
+        }
     }
 
     /// Whether it reads queries.

@@ -46,8 +46,18 @@ impl Stage for Synth {
             overrides: serde_json::json!({ "synth": overrides }),
             sources,
             inputs,
+            forecasts: generators.values().any(Generator::asks),
             ..Step::default()
         }])
+    }
+
+    fn forecast(context: &Context, generators: &Generators) -> Result<Vec<serde_json::Value>> {
+        let mut forecasts = Vec::new();
+        for (name, generator) in generators {
+            let forecast = generator.forecast(context, name).with_context(|| format!("[synth.{name}]"))?;
+            forecasts.extend(forecast.map(serde_json::to_value).transpose()?);
+        }
+        Ok(forecasts)
     }
 
     fn run(context: &mut Context, generators: &Generators) -> Result<()> {

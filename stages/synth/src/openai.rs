@@ -1,8 +1,10 @@
 //! Talking to OpenAI-compatible servers: prompts, requests with their limits and budget, and the ledger of what was answered.
 
 mod asker;
+mod batches;
 mod budget;
 mod client;
+mod forecast;
 mod jobs;
 mod ledger;
 mod limits;
@@ -11,6 +13,8 @@ mod server;
 
 pub(crate) use asker::ask;
 pub(crate) use budget::Price;
+pub(crate) use client::Client;
+pub(crate) use forecast::{Forecast, forecast};
 pub(crate) use jobs::Jobs;
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Allowed;

@@ -223,6 +223,87 @@ fn pairs_whose_code_is_not_found_first_are_rejected() {
     assert_eq!(exit_status(&wrong), ExitStatus::WrongConfig);
 }
 
+const BATCHES: &str = "batches = true\npoll_seconds = 0.2";
+
+#[test]
+fn batches_are_asked_once_whatever_happens() {
+    let setup = Setup::new(300);
+    let server = Server::start(Duration::from_millis(1), |task, _| match task % 100 {
+        7 => Act::Fail(400),
+        9 => Act::Drop,
+        _ => Act::Answer,
+    });
+    server.lose_a_batch();
+    let mut child = setup.spawn(&server.url(), BATCHES);
+    let began = Instant::now();
+    while server.batches() == 0 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Nobody has heard of the batch yet but for the mark in the ledger.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = setup.spawn(&server.url(), BATCHES);
+    let served = server.served();
+    while server.served() < served + 2 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let manifest = setup.run(&server.url(), BATCHES).unwrap();
+    assert_eq!((server.batches(), manifest.rows("synthetic_pairs")), (1, 294));
+    let expected = [("request_failed", 3), ("request_refused", 3)].map(|(a, b)| (a.to_owned(), b));
+    assert_eq!(setup.reasons(&manifest), BTreeMap::from(expected));
+    assert!(server.charges().values().all(|charged| *charged <= 1));
+    assert_eq!(server.charges().values().sum::<usize>(), 294);
+    // What had no answer is asked again in a batch of its own, when somebody wants it; the rest never.
+    let again = setup.run(&server.url(), &format!("{BATCHES}\npairs = \"negative\"")).unwrap();
+    assert_eq!((server.batches(), again.rows("synthetic_pairs")), (2, 294));
+    assert_eq!(server.charges().values().sum::<usize>(), 294);
+}
+
+#[test]
+fn batches_keep_to_the_budget() {
+    let setup = Setup::new(60);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let manifest = setup.run(&server.url(), &format!("{BATCHES}\nmax_tokens = 8000")).unwrap();
+    let answered = manifest.rows("synthetic_pairs");
+    assert!(answered > 5 && answered < 60, "{answered}");
+    assert_eq!(setup.reasons(&manifest)["over_budget"] as u64, 60 - answered);
+    assert_eq!(server.charges().values().sum::<usize>() as u64, answered);
+}
+
+#[test]
+fn costs_are_forecast_before_anything_is_asked() {
+    let setup = Setup::new(50);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let forecast = || -> serde_json::Value {
+        std::fs::write(setup.folder.path().join("c.toml"), setup.config(&server.url(), PRICE)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_codepair-synth"));
+        command.arg("--config").arg(setup.folder.path().join("c.toml")).arg("--forecast");
+        for (dataset, fingerprint) in &setup.inputs {
+            command.arg("--input").arg(format!("{dataset}={fingerprint}"));
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()[0].clone()
+    };
+    let before = forecast();
+    assert_eq!((&before["requests"], &before["answered_before"]), (&50.into(), &0.into()));
+    assert_eq!(before["output_tokens"], 50 * 20);
+    let input = before["input_tokens"].as_f64().unwrap();
+    // "Say it otherwise. Task 7." is 8 tokens, and the schema of the answer some sixty more.
+    assert!(input > 50.0 * 40.0 && input < 50.0 * 100.0, "{before}");
+    let dollars = (input * 1000.0 + 1000.0 * 3000.0) / 1e6;
+    assert!((before["dollars"].as_f64().unwrap() - dollars).abs() < 1e-9, "{before}");
+    assert_eq!(server.served(), 0);
+    setup.run(&server.url(), PRICE).unwrap();
+    let after = forecast();
+    assert_eq!((&after["requests"], &after["answered_before"]), (&0.into(), &50.into()));
+    assert!((after["dollars_before"].as_f64().unwrap() - cost(&server)).abs() < 1e-9, "{after}");
+}
+
 #[test]
 fn what_is_hopeless_stops_in_the_servers_own_words() {
     let setup = Setup::new(50);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Kind;
-use crate::openai::{Jobs, OPENAI, ask, asking};
+use crate::openai::{Client, Forecast, Jobs, OPENAI, ask, asking, forecast};
 use crate::rows::{Made, Parent, chunked, parents, queries};
 
 /// Rows that a pinned model encodes at once.
@@ -75,10 +75,18 @@ impl Kind for Embed {
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         if self.is_pinned() { self.by_model(context, name, made) } else { self.by_server(context, name, made) }
     }
+
+    fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
+        if self.is_pinned() {
+            return Ok(None);
+        }
+        let (_, jobs) = self.jobs(context)?;
+        forecast(&context.store, name, &self.server(), &jobs, 0).map(Some)
+    }
 }
 
 impl Embed {
-    fn is_pinned(&self) -> bool {
+    pub(super) fn is_pinned(&self) -> bool {
         let print = self.model.split_once('@').map_or("", |(_, print)| print);
         self.base_url == OPENAI && print.len() == 32 && print.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
@@ -145,11 +153,8 @@ impl Embed {
     }
 
     fn by_server(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
-        let server = self.server();
-        let client = server.client("/embeddings")?;
-        let mut jobs = Jobs::new(client.endpoint())?;
-        self.batches(context, |items| jobs.add(&self.payload(&items)?))?;
-        let answers = ask(&context.store, name, &server, client, &jobs, 0)?;
+        let (client, jobs) = self.jobs(context)?;
+        let answers = ask(&context.store, name, &self.server(), client, &jobs, 0)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let mut answered = jobs.list().iter();
         self.batches(context, |items| {
@@ -168,6 +173,13 @@ impl Embed {
         })?;
         made.snapshot(name, answers.ledger, jobs.keys());
         Ok(())
+    }
+
+    fn jobs(&self, context: &Context) -> Result<(Client, Jobs)> {
+        let client = self.server().client("/embeddings")?;
+        let mut jobs = Jobs::new(client.endpoint())?;
+        self.batches(context, |items| jobs.add(&self.payload(&items)?))?;
+        Ok((client, jobs))
     }
 
     /// Calls with the texts of one request after another.

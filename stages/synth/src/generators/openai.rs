@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
-use crate::openai::{Jobs, Prompt, Question, ask, asking, parse};
+use crate::openai::{Client, Forecast, Jobs, Prompt, Question, ask, asking, forecast, parse};
 use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
 
 /// Rows whose pairs are checked and written at once.
@@ -71,15 +71,8 @@ impl Kind for Openai {
 
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let prompt = Prompt::read(&context.config, &self.prompt, self.few_shots.as_deref())?;
-        let server = self.server();
-        let client = server.client("/chat/completions")?;
-        let mut jobs = Jobs::new(client.endpoint())?;
-        let question = self.question();
-        for parent in self.parents(context) {
-            let parent = parent?;
-            jobs.add(&prompt.payload(&question, &parent.text, &parent.code, &parent.context)?)?;
-        }
-        let answers = ask(&context.store, name, &server, client, &jobs, self.answer_tokens)?;
+        let (client, jobs) = self.jobs(context, &prompt)?;
+        let answers = ask(&context.store, name, &self.server(), client, &jobs, self.answer_tokens)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let provenance = self.provenance(&prompt);
         let checker = self.consistency.as_ref().map(|wanted| Checker::new(context, wanted)).transpose()?;
@@ -107,6 +100,12 @@ impl Kind for Openai {
         made.snapshot(name, answers.ledger, jobs.keys());
         Ok(())
     }
+
+    fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
+        let prompt = Prompt::read(&context.config, &self.prompt, self.few_shots.as_deref())?;
+        let (_, jobs) = self.jobs(context, &prompt)?;
+        forecast(&context.store, name, &self.server(), &jobs, self.answer_tokens).map(Some)
+    }
 }
 
 impl Openai {
@@ -119,6 +118,17 @@ impl Openai {
         }
         self.consistency.as_ref().map_or(Ok(()), Consistency::check)?;
         self.server().check()
+    }
+
+    fn jobs(&self, context: &Context, prompt: &Prompt) -> Result<(Client, Jobs)> {
+        let client = self.server().client("/chat/completions")?;
+        let mut jobs = Jobs::new(client.endpoint())?;
+        let question = self.question();
+        for parent in self.parents(context) {
+            let parent = parent?;
+            jobs.add(&prompt.payload(&question, &parent.text, &parent.code, &parent.context)?)?;
+        }
+        Ok((client, jobs))
     }
 
     /// The rows to ask for.

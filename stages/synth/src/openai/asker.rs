@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use codepair_runtime::{Progress, Store, block_on};
@@ -10,6 +11,7 @@ use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
+use super::batches::Asking;
 use super::budget::{Budget, Usage};
 use super::client::{Client, Fault, FaultKind, Reply, back_off, words};
 use super::jobs::{Job, Jobs};
@@ -52,21 +54,24 @@ pub(crate) fn ask(
         budget: server.budget(spent),
         retries: server.retries,
         answer_tokens,
+        batches: server.batches.then(|| Duration::from_secs_f64(server.poll_seconds)),
     };
     let (unanswered, summary) = asker.ask_all(&mut ledger, jobs)?;
     Ok(Answers { ledger, unanswered, summary })
 }
 
 /// Whom and how to ask.
-struct Asker<'a> {
-    generator: &'a str,
-    client: Client,
+pub(super) struct Asker<'a> {
+    pub(super) generator: &'a str,
+    pub(super) client: Client,
     limits: Limits,
-    budget: Budget,
+    pub(super) budget: Budget,
     /// Tries after the first.
-    retries: u32,
+    pub(super) retries: u32,
     /// Tokens of an answer at most.
-    answer_tokens: u32,
+    pub(super) answer_tokens: u32,
+    /// Ask by batches, and look after them so often.
+    batches: Option<Duration>,
 }
 
 /// Why a request has no answer: a reason to group by, and the words.
@@ -74,13 +79,21 @@ pub(crate) type Unanswered = (&'static str, String);
 
 /// What a run asked.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     sent: AtomicU64,
     answered: AtomicU64,
     faults: Mutex<BTreeMap<FaultKind, u64>>,
 }
 
 impl Tally {
+    pub(super) fn count_sent(&self, requests: u64) {
+        self.sent.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn count(&self, kind: FaultKind) {
         let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *faults.entry(kind).or_default() += 1;
@@ -127,6 +140,11 @@ impl Asker<'_> {
         let mut unanswered = BTreeMap::new();
         let asked: Result<()> = block_on(async {
             let (shared, tally): (&Ledger, _) = (ledger, &tally);
+            if let Some(poll) = self.batches {
+                let asking = Asking { asker: self, ledger: shared, jobs, tally, progress: &progress, poll };
+                unanswered = asking.ask_all(open).await?;
+                return Ok(());
+            }
             let mut outcomes = futures::stream::iter(open)
                 .map(|job| async move {
                     let outcome = match jobs.payload(job) {
@@ -161,13 +179,12 @@ impl Asker<'_> {
         loop {
             let slot = self.limits.enter(worst.tokens() / 3).await;
             if !self.budget.set_aside(worst) {
-                let words = "the budget is spent; raise max_cost or max_tokens and run it again to go on".to_owned();
-                return Ok(Outcome::Unanswered(("over_budget", words)));
+                return Ok(Outcome::Unanswered(Self::over_budget()));
             }
             if self.budget.is_limited() {
                 ledger.store_sent(key, self.generator).await?;
             }
-            tally.sent.fetch_add(1, Ordering::Relaxed);
+            tally.count_sent(1);
             let fault = match self.client.send(payload).await {
                 Reply::Answered(response) => {
                     let spent = Usage::of_response(&response).unwrap_or(worst);
@@ -175,7 +192,7 @@ impl Asker<'_> {
                     ledger.store(answer.clone()).await?;
                     ledger.remember(&answer)?;
                     self.budget.settle(worst, spent);
-                    tally.answered.fetch_add(1, Ordering::Relaxed);
+                    tally.count_answered();
                     self.limits.succeeded();
                     return Ok(Outcome::Answered);
                 }
@@ -195,11 +212,20 @@ impl Asker<'_> {
             if attempt == self.retries {
                 return self.give_up(&fault, attempt, answered_at_start == tally.answered.load(Ordering::Relaxed));
             }
-            let pause = fault.retry_after.unwrap_or_default().max(back_off(attempt));
-            tracing::debug!("{}; again in {:.1} s", fault.words, pause.as_secs_f64());
-            tokio::time::sleep(pause).await;
+            self.pause(&fault, attempt).await;
             attempt += 1;
         }
+    }
+
+    pub(super) fn over_budget() -> Unanswered {
+        ("over_budget", "the budget is spent; raise max_cost or max_tokens and run it again to go on".to_owned())
+    }
+
+    /// Waits before the next try.
+    pub(super) async fn pause(&self, fault: &Fault, attempt: u32) {
+        let pause = fault.retry_after.unwrap_or_default().max(back_off(attempt));
+        tracing::debug!("{}; again in {:.1} s", fault.words, pause.as_secs_f64());
+        tokio::time::sleep(pause).await;
     }
 
     /// A fault that may have been paid for stays in the budget at its worst.
@@ -227,7 +253,7 @@ impl Asker<'_> {
         Ok(Outcome::Unanswered(("request_failed", words)))
     }
 
-    fn row(&self, key: &str, payload: &str, status: u32, response: String) -> Request {
+    pub(super) fn row(&self, key: &str, payload: &str, status: u32, response: String) -> Request {
         Request {
             request: key.to_owned(),
             generator: self.generator.to_owned(),

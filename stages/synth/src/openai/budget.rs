@@ -100,6 +100,11 @@ impl Budget {
         })
     }
 
+    /// Sets aside what is spent already, though nobody knows yet how much.
+    pub(crate) fn owe(&self, worst: Usage) {
+        self.with(|state| state.set_aside = state.set_aside.plus(worst));
+    }
+
     /// A request is over: what was set aside for it is free again, but for what it cost.
     pub(crate) fn settle(&self, worst: Usage, spent: Usage) {
         self.with(|state| {

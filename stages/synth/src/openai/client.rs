@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use async_openai::config::{Config as _, OpenAIConfig};
-use reqwest::StatusCode;
+use reqwest::{RequestBuilder, StatusCode};
 
 /// Where to ask.
 #[derive(Clone, Debug)]
@@ -95,11 +95,35 @@ impl Client {
         self.config.url(self.path)
     }
 
+    /// Its path under the base URL.
+    pub(crate) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// The URL of another path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        self.config.url(path)
+    }
+
+    /// A request with the key.
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(self.url(path)).headers(self.config.headers())
+    }
+
+    /// A request with the key.
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(self.url(path)).headers(self.config.headers())
+    }
+
     /// Sends a payload once.
     pub(crate) async fn send(&self, payload: &str) -> Reply {
-        let request = self.http.post(self.endpoint()).headers(self.config.headers());
-        let response = request.header("content-type", "application/json").body(payload.to_owned()).send().await;
-        let response = match response {
+        let request = self.post(self.path).header("content-type", "application/json");
+        self.exchange(request.body(payload.to_owned()), true).await
+    }
+
+    /// Sends a request once; some answers are no JSON.
+    pub(crate) async fn exchange(&self, request: RequestBuilder, is_json: bool) -> Reply {
+        let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return fault_of(&error, FaultKind::Unreachable),
         };
@@ -107,6 +131,9 @@ impl Client {
         let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = header.and_then(|value| retry_after(value, SystemTime::now()));
         match response.bytes().await {
+            Ok(body) if status == StatusCode::OK && !is_json => {
+                Reply::Answered(String::from_utf8_lossy(&body).into_owned())
+            }
             Ok(body) => judge(status, retry_after, &body),
             Err(error) => fault_of(&error, FaultKind::Cut),
         }

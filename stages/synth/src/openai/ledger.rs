@@ -4,7 +4,7 @@
 //! An answer counts once its file is stored. A thread of its own stores whatever came while it stored the last file, so a
 //! slow store makes larger files and not a slower run. Many small files become one when a run ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -22,6 +22,10 @@ const SMALL_FILES: usize = 16;
 const FILE_ROWS: usize = 4096;
 /// Bytes of text of such a file, about; vectors are large.
 const FILE_BYTES: usize = 64 << 20;
+/// Rows with these statuses tell of a batch: made or about to be made, and ended. The payload is a list of requests, the
+/// response the batch's id.
+const BATCH: u32 = 202;
+const BATCH_ENDED: u32 = 204;
 /// A row with this status says that a request was about to be sent: whoever kept no answer to it may have paid for one.
 const SENT: u32 = 0;
 
@@ -36,6 +40,8 @@ pub(crate) struct Ledger {
     answers: Mutex<Answers>,
     /// Times a request was sent and nothing came of it that is known.
     unsettled: HashMap<String, i64>,
+    /// Batches that hold wanted requests.
+    batches: BTreeMap<String, Request>,
     rows: Option<Sender<Entry>>,
     writer: Option<JoinHandle<Vec<String>>>,
     earlier: Vec<String>,
@@ -61,6 +67,7 @@ impl Ledger {
             store: store.clone(),
             answers: Mutex::new(Answers { rows: Spool::new()?, places: HashMap::new() }),
             unsettled: HashMap::new(),
+            batches: BTreeMap::new(),
             rows: Some(rows),
             writer: Some(writer),
             earlier: Vec::new(),
@@ -78,9 +85,13 @@ impl Ledger {
                     if rows.len() < FILE_ROWS / 4 && text_bytes(&rows) < FILE_BYTES / 4 {
                         ledger.earlier.push(path.clone());
                     }
-                    rows.into_iter()
-                        .filter(|row| wanted.contains(&row.request))
-                        .try_for_each(|row| ledger.take(row))?;
+                    for row in rows {
+                        if matches!(row.status, BATCH | BATCH_ENDED) {
+                            ledger.take_batch(row, wanted);
+                        } else if wanted.contains(&row.request) {
+                            ledger.take(row)?;
+                        }
+                    }
                 }
                 read.insert(path);
             }
@@ -98,6 +109,38 @@ impl Ledger {
             _ => *sent -= 1,
         }
         Ok(())
+    }
+
+    /// Of the rows of one batch the one that says most counts, in whatever order they come.
+    fn take_batch(&mut self, row: Request, wanted: &HashSet<String>) {
+        let keys: Vec<String> = serde_json::from_str(&row.payload).unwrap_or_default();
+        if keys.iter().any(|key| wanted.contains(key)) {
+            let says = |row: &Request| (row.status, !row.response.is_empty());
+            let known = self.batches.entry(row.request.clone()).or_insert_with(|| row.clone());
+            if says(&row) > says(known) {
+                *known = row;
+            }
+        }
+    }
+
+    /// Batches that were made, or about to be made, and have not ended as far as the ledger knows.
+    pub(crate) fn batches(&self) -> Vec<Request> {
+        self.batches.values().filter(|batch| batch.status == BATCH).cloned().collect()
+    }
+
+    /// Stores what is known of a batch.
+    pub(crate) async fn store_batch(
+        &self,
+        mark: &str,
+        generator: &str,
+        keys: &str,
+        id: &str,
+        has_ended: bool,
+    ) -> Result<()> {
+        let status = if has_ended { BATCH_ENDED } else { BATCH };
+        let (request, generator) = (mark.to_owned(), generator.to_owned());
+        let (payload, response) = (keys.to_owned(), id.to_owned());
+        self.store(Request { request, generator, payload, status, response, ..Request::default() }).await
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Answers) -> T) -> T {

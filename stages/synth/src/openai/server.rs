@@ -20,6 +20,8 @@ pub(crate) struct Server {
     pub(crate) allowed: Allowed,
     pub(crate) timeout_seconds: f64,
     pub(crate) retries: u32,
+    pub(crate) batches: bool,
+    pub(crate) poll_seconds: f64,
 }
 
 /// OpenAI itself.
@@ -33,6 +35,9 @@ impl Server {
         }
         if !(self.timeout_seconds > 0.0 && self.timeout_seconds < 1e6) {
             return Err(config_error("timeout_seconds must be above 0"));
+        }
+        if !(self.poll_seconds > 0.0 && self.poll_seconds < 1e6) {
+            return Err(config_error("poll_seconds must be above 0"));
         }
         if self.max_cost.is_some() && self.price == Price::default() {
             return Err(config_error(
@@ -97,6 +102,12 @@ macro_rules! asking {
             /// Tries after the first for busy or broken answers.
             #[serde(skip_serializing)]
             retries: u32,
+            /// Send the requests as batches (`/v1/batches`), which are answered within a day, at OpenAI for half the price.
+            #[serde(skip_serializing)]
+            batches: bool,
+            /// Look so often whether a batch is done.
+            #[serde(skip_serializing)]
+            poll_seconds: f64,
         }
 
         impl Default for $name {
@@ -114,6 +125,8 @@ macro_rules! asking {
                     tokens_per_minute: None,
                     timeout_seconds: 120.0,
                     retries: 8,
+                    batches: false,
+                    poll_seconds: 30.0,
                 }
             }
         }
@@ -134,6 +147,8 @@ macro_rules! asking {
                     },
                     timeout_seconds: self.timeout_seconds,
                     retries: self.retries,
+                    batches: self.batches,
+                    poll_seconds: self.poll_seconds,
                 }
             }
         }

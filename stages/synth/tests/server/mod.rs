@@ -45,6 +45,9 @@ struct State {
     tasks: Mutex<HashMap<usize, (usize, usize)>>,
     served: AtomicUsize,
     refusing: AtomicBool,
+    batches: Mutex<Batches>,
+    /// The next batch is made, and nobody hears of it.
+    loses_batches: AtomicBool,
     listener: Mutex<Option<TcpListener>>,
 }
 
@@ -59,6 +62,8 @@ impl Server {
             tasks: Mutex::default(),
             served: AtomicUsize::new(0),
             refusing: AtomicBool::new(false),
+            batches: Mutex::default(),
+            loses_batches: AtomicBool::new(false),
             listener: Mutex::new(None),
         });
         let server = Self { port, state };
@@ -100,6 +105,16 @@ impl Server {
         self.state.served.load(Ordering::SeqCst)
     }
 
+    /// Batches made so far.
+    pub(crate) fn batches(&self) -> usize {
+        self.state.batches.lock().unwrap().made.len()
+    }
+
+    /// The answer to the making of the next batch gets lost.
+    pub(crate) fn lose_a_batch(&self) {
+        self.state.loses_batches.store(true, Ordering::SeqCst);
+    }
+
     /// How often each task was charged for.
     pub(crate) fn charges(&self) -> HashMap<usize, usize> {
         self.state.tasks.lock().unwrap().iter().map(|(task, (_, charged))| (*task, *charged)).collect()
@@ -111,7 +126,13 @@ impl State {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
         while let Some((path, body)) = read_request(&mut reader) {
-            let goes_on = if path.ends_with("/embeddings") {
+            let goes_on = if path.contains("/batches") || path.contains("/files") {
+                self.served.fetch_add(1, Ordering::SeqCst);
+                match self.batch(&path, &body) {
+                    Some(answer) => write(&mut stream, 200, "", &answer, answer.len()),
+                    None => false,
+                }
+            } else if path.ends_with("/embeddings") {
                 self.served.fetch_add(1, Ordering::SeqCst);
                 let vectors = embeddings(&body);
                 write(&mut stream, 200, "", &vectors, vectors.len())
@@ -127,8 +148,7 @@ impl State {
 
     /// Answers one request; false where the connection ends with it.
     fn answer(&self, stream: &mut TcpStream, body: &str) -> bool {
-        let last = body.rfind("Task ").map_or("", |at| &body[at + 5..]);
-        let task: usize = last.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+        let task = task(body);
         let attempt = {
             let mut tasks = self.tasks.lock().unwrap();
             let (attempts, _) = tasks.entry(task).or_default();
@@ -141,9 +161,7 @@ impl State {
             Act::WrongSchema => "{\\\"wrong\\\": 1}".to_owned(),
             _ => format!("{{\\\"answer\\\": \\\"query for task {task}\\\"}}"),
         };
-        let good = format!(
-            "{{\"choices\": [{{\"message\": {{\"content\": \"{content}\"}}}}], \"usage\": {{\"prompt_tokens\": {INPUT_TOKENS}, \"completion_tokens\": {OUTPUT_TOKENS}}}}}"
-        );
+        let good = completion(&content);
         let error = "{\"error\": {\"message\": \"the server's own words\"}}";
         let sent = match act {
             Act::Answer | Act::WrongSchema => {
@@ -168,6 +186,115 @@ impl State {
         self.served.fetch_add(1, Ordering::SeqCst);
         sent
     }
+}
+
+impl State {
+    /// Files and batches; nothing where the connection is to end without an answer.
+    fn batch(&self, path: &str, body: &str) -> Option<String> {
+        let mut batches = self.batches.lock().unwrap();
+        let parts: Vec<&str> = path.split('?').next().unwrap().split('/').skip(2).collect();
+        let answer = match (parts.as_slice(), body.is_empty()) {
+            (["files"], _) => {
+                let lines: Vec<&str> = body.lines().filter(|line| line.starts_with("{\"custom_id\"")).collect();
+                batches.files.push(lines.join("\n"));
+                serde_json::json!({ "id": format!("file-{}", batches.files.len() - 1) })
+            }
+            (["files", id, "content"], _) => return Some(batches.files[number(id)].clone()),
+            (["batches"], false) => {
+                let request: serde_json::Value = serde_json::from_str(body).unwrap();
+                let id = format!("batch-{}", batches.made.len());
+                batches.made.push((request, 0));
+                if self.loses_batches.swap(false, Ordering::SeqCst) {
+                    return None;
+                }
+                batches.state(&id)
+            }
+            (["batches"], true) => {
+                let all: Vec<_> = (0..batches.made.len()).map(|n| batches.state(&format!("batch-{n}"))).collect();
+                serde_json::json!({ "data": all, "has_more": false })
+            }
+            (["batches", id], _) => {
+                let made = &mut batches.made[number(id)];
+                made.1 += 1;
+                // Done at the third look.
+                if made.1 == 3 {
+                    let input = made.0["input_file_id"].as_str().unwrap().to_owned();
+                    let (good, bad) = self.run_batch(&batches.files[number(&input)]);
+                    batches.files.extend([good, bad]);
+                    let files = batches.files.len();
+                    let made = &mut batches.made[number(id)].0;
+                    made["output_file_id"] = format!("file-{}", files - 2).into();
+                    made["error_file_id"] = format!("file-{}", files - 1).into();
+                }
+                batches.state(id)
+            }
+            other => panic!("{other:?}"),
+        };
+        Some(answer.to_string())
+    }
+
+    /// Answers and errors, one a line.
+    fn run_batch(&self, input: &str) -> (String, String) {
+        let (mut good, mut bad) = (String::new(), String::new());
+        for line in input.lines() {
+            let request: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(request["url"], "/v1/chat/completions");
+            let (key, task) = (request["custom_id"].as_str().unwrap(), task(&request["body"].to_string()));
+            let mut tasks = self.tasks.lock().unwrap();
+            let entry = tasks.entry(task).or_default();
+            match (self.plan)(task, entry.0) {
+                Act::Fail(status) => {
+                    let error = r#"{"error": {"message": "the server's own words"}}"#;
+                    bad += &format!(
+                        r#"{{"custom_id": "{key}", "response": {{"status_code": {status}, "body": {error}}}}}"#
+                    );
+                    bad += "\n";
+                }
+                Act::Drop => {}
+                _ => {
+                    entry.1 += 1;
+                    let body = completion(&format!("{{\\\"answer\\\": \\\"query for task {task}\\\"}}"));
+                    good += &format!(r#"{{"custom_id": "{key}", "response": {{"status_code": 200, "body": {body}}}}}"#);
+                    good += "\n";
+                }
+            }
+            entry.0 += 1;
+        }
+        (good, bad)
+    }
+}
+
+/// Files by number, and batches with how often each was looked at.
+#[derive(Default)]
+struct Batches {
+    files: Vec<String>,
+    made: Vec<(serde_json::Value, usize)>,
+}
+
+impl Batches {
+    fn state(&self, id: &str) -> serde_json::Value {
+        let (request, looks) = &self.made[number(id)];
+        let mut state = request.clone();
+        state["id"] = id.into();
+        state["status"] = if *looks >= 3 { "completed" } else { "in_progress" }.into();
+        state
+    }
+}
+
+fn number(id: &str) -> usize {
+    id.rsplit('-').next().unwrap().parse().unwrap()
+}
+
+/// The number after the last "Task ".
+fn task(body: &str) -> usize {
+    let last = body.rfind("Task ").map_or("", |at| &body[at + 5..]);
+    last.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+fn completion(content: &str) -> String {
+    format!(
+        "{{\"choices\": [{{\"message\": {{\"content\": \"{content}\"}}}}], \"usage\": {{\"prompt_tokens\": {INPUT_TOKENS}, \"completion_tokens\": {OUTPUT_TOKENS}}}}}"
+    )
 }
 
 fn write(stream: &mut TcpStream, status: u16, header: &str, body: &str, announced: usize) -> bool {
