@@ -1,4 +1,4 @@
-//! The files of a source: in a folder or a git checkout, in archives, or behind a URL.
+//! The files of a source: in a folder or a git checkout, in archives, behind a URL, or in an object store.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::checkout::Checkout;
 use crate::gzip::GzipReader;
-use crate::sources::download;
+use crate::sources::{bucket, download};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -286,8 +286,13 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives
     if location.starts_with("hf://") && !patterns.fits(location) {
         return hugging_face(location, patterns);
     }
+    if bucket::is_bucket(location) {
+        let found = bucket::fetch(location, |name| is_wanted(name, &patterns, archives), &downloads())?;
+        let list = found.into_iter().map(|(name, path)| SourceFile::new(&path, name)).collect::<Result<Vec<_>>>()?;
+        return Ok(Files { list, patterns, checkout: None });
+    }
     let path = if download::is_url(location) {
-        download::fetch(location, &cache_folder().join("downloads"))?
+        download::fetch(location, &downloads())?
             .ok_or_else(|| input_error(format!("{location}: the server has no such file")))?
     } else {
         config.resolve(location)
@@ -314,7 +319,7 @@ fn hugging_face(location: &str, patterns: Patterns) -> Result<Files> {
     let mut list = Vec::new();
     for name in download::list_hugging_face(location)?.into_iter().filter(|name| patterns.fits(name)) {
         let file = format!("{}/{name}", location.trim_end_matches('/'));
-        let path = download::fetch(&file, &cache_folder().join("downloads"))?;
+        let path = download::fetch(&file, &downloads())?;
         list.push(SourceFile::new(&path.ok_or_else(|| input_error(format!("{file} is gone")))?, name)?);
     }
     if list.is_empty() {
@@ -324,14 +329,24 @@ fn hugging_face(location: &str, patterns: Patterns) -> Result<Files> {
     Ok(Files { list, patterns, checkout: None })
 }
 
+/// Whether a file of a folder counts: by its name, or as an archive of such files.
+fn is_wanted(name: &str, patterns: &Patterns, archives: bool) -> bool {
+    let packed = archives && packing(name) != Packing::None && !patterns.exclude.is_match(name);
+    packed || patterns.fits(name)
+}
+
+/// Where downloads are kept.
+pub(crate) fn downloads() -> PathBuf {
+    cache_folder().join("downloads")
+}
+
 fn in_folder(folder: &Path, patterns: &Patterns, archives: bool) -> Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     // Links are not followed: a tree that links to itself has an end.
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
         let name = entry.path().strip_prefix(folder)?.to_string_lossy().replace('\\', "/");
-        let packed = archives && packing(&name) != Packing::None && !patterns.exclude.is_match(&name);
-        if entry.file_type().is_file() && (packed || patterns.fits(&name)) {
+        if entry.file_type().is_file() && is_wanted(&name, patterns, archives) {
             files.push(SourceFile::new(entry.path(), name)?);
         }
     }

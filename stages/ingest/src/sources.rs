@@ -1,5 +1,6 @@
 //! The kinds of sources: one file a kind, one line in the list.
 
+pub(crate) mod bucket;
 pub(crate) mod download;
 mod lines;
 mod mapped;

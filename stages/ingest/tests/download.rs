@@ -120,3 +120,30 @@ fn a_dataset_of_the_hub_is_listed_and_downloaded() {
     let none = ingest(folder.path(), &format!("{COLUMNS}\npath = \"hf://datasets/owner/other\""), &server.url());
     assert_eq!(none.status.code(), Some(3));
 }
+
+/// A real bucket, where `CODEPAIR_TEST_STORE` names one.
+#[test]
+fn a_folder_and_a_file_of_a_bucket_are_downloaded() {
+    let Ok(url) = std::env::var("CODEPAIR_TEST_STORE") else {
+        eprintln!("skipped: CODEPAIR_TEST_STORE names no bucket");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
+    let url = format!("{}/{name}", url.trim_end_matches('/'));
+    let store = codepair_runtime::Store::open(&url, folder.path()).unwrap();
+    for file in ["data/a.jsonl", "data/deep/b.jsonl", "data/c.txt"] {
+        store.put(file, ROWS.as_bytes().to_vec()).unwrap();
+    }
+    let digest = codepair_runtime::sha256(ROWS.as_bytes());
+    let file = format!("data/a.jsonl#sha256={digest}");
+    for (place, files) in [("data", 2), ("data/deep/", 1), (file.as_str(), 1)] {
+        let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"{url}/{place}\""), "");
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(said.contains(&format!("s: {} rows of {files} files", 2 * files)), "{said}");
+    }
+    for wrong in ["nothing", &format!("data/a.jsonl#sha256={}", "0".repeat(64))] {
+        let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"{url}/{wrong}\""), "");
+        assert_eq!(ran.status.code(), Some(3), "{ran:?}");
+    }
+}

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use codepair_code::{Language, find_docstring};
-use codepair_runtime::{Config, cache_folder, config_error, input_error};
+use codepair_runtime::{Config, config_error, input_error};
 use codepair_schemas::rows::{Function, Judgment, Query};
 use serde::{Deserialize, Serialize};
 
@@ -175,7 +175,7 @@ impl Codesearchnet {
         {
             for number in 0.. {
                 let name = format!("{language}/final/jsonl/{split}/{language}_{split}_{number}.jsonl.gz");
-                match download::fetch(&format!("{base}/{name}"), &cache_folder().join("downloads"))? {
+                match download::fetch(&format!("{base}/{name}"), &files::downloads())? {
                     Some(path) => list.push(SourceFile::new(&path, name)?),
                     None => break,
                 }

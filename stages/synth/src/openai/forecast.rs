@@ -74,7 +74,7 @@ pub(crate) fn forecast(
     );
     match (dollars, server.max_cost) {
         (Some(dollars), Some(most)) => {
-            text += &format!("; at most ${dollars:.2}, and never more than ${most:.2} in all")
+            text += &format!("; at most ${dollars:.2}, and never more than ${most:.2} in all");
         }
         (Some(dollars), None) => text += &format!("; at most ${dollars:.2}"),
         (None, _) => text += "; no price is given",
