@@ -2,7 +2,7 @@
 //! words, found word for word anywhere in a row's text or code, or as a text that is nearly the same.
 
 use crate::hasher::HashedMap;
-use crate::minhash::{bands, distinct_windows, hash, jaccard, word_length};
+use crate::minhash::{bands, distinct_runs, hash, jaccard, runs, word_length};
 
 /// Shorter texts are too common to count.
 const WORDS: usize = 8;
@@ -113,19 +113,12 @@ fn words(text: &str) -> Vec<u64> {
 }
 
 fn shingles(words: &[u64]) -> Vec<u64> {
-    distinct_windows(words, SHINGLE)
+    distinct_runs::<SHINGLE>(words)
 }
 
-/// A hash of every run of eight words, each made out of the one before it (Karp & Rabin, 1987).
+/// A hash of every run of eight words.
 fn anchors(words: &[u64]) -> impl Iterator<Item = u64> {
-    const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
-    const LEAVING: u64 = BASE.wrapping_pow(WORDS as u32);
-    let mut sum = 0u64;
-    words.iter().enumerate().filter_map(move |(at, word)| {
-        let left = if at >= WORDS { words[at - WORDS].wrapping_mul(LEAVING) } else { 0 };
-        sum = sum.wrapping_mul(BASE).wrapping_add(*word).wrapping_sub(left);
-        (at + 1 >= WORDS).then_some(sum)
-    })
+    runs::<WORDS>(words)
 }
 
 #[cfg(test)]

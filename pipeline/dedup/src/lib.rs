@@ -3,8 +3,10 @@
 mod contamination;
 mod hasher;
 mod minhash;
+mod normal;
 mod structure;
 
 pub use contamination::ContaminationIndex;
-pub use minhash::{bands, jaccard, shingles};
+pub use minhash::{BANDS, bands, jaccard, shingles};
+pub use normal::{first_paragraph, normal_code, normal_text};
 pub use structure::structure;

@@ -3,7 +3,8 @@
 
 /// Tokens a shingle.
 const SHINGLE: usize = 5;
-const BANDS: usize = 25;
+/// Bands of a signature.
+pub const BANDS: usize = 25;
 const ROWS: usize = 5;
 /// Permutations worked on at once.
 const BLOCK: usize = 32;
@@ -14,16 +15,28 @@ const LANES: usize = (BANDS * ROWS).next_multiple_of(BLOCK);
 #[must_use]
 pub fn shingles(code: &str) -> Vec<u64> {
     let tokens: Vec<u64> = tokens(code).map(|token| hash(token.as_bytes())).collect();
-    distinct_windows(&tokens, SHINGLE)
+    distinct_runs::<SHINGLE>(&tokens)
 }
 
 /// The distinct runs of so many hashes, hashed, in ascending order; of fewer hashes all are one run.
-pub(crate) fn distinct_windows(hashes: &[u64], size: usize) -> Vec<u64> {
-    let mut windows: Vec<u64> =
-        if hashes.len() < size { vec![fold(hashes)] } else { hashes.windows(size).map(fold).collect() };
-    windows.sort_unstable();
-    windows.dedup();
-    windows
+pub(crate) fn distinct_runs<const SIZE: usize>(hashes: &[u64]) -> Vec<u64> {
+    let mut all: Vec<u64> =
+        if hashes.len() < SIZE { vec![fold(hashes)] } else { runs::<SIZE>(hashes).map(mix).collect() };
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// A hash of every run of so many hashes, each made out of the one before it (Karp & Rabin, 1987).
+pub(crate) fn runs<const SIZE: usize>(hashes: &[u64]) -> impl Iterator<Item = u64> {
+    const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
+    let leaving = BASE.wrapping_pow(SIZE as u32);
+    let mut sum = 0u64;
+    hashes.iter().enumerate().filter_map(move |(at, hash)| {
+        let left = if at >= SIZE { hashes[at - SIZE].wrapping_mul(leaving) } else { 0 };
+        sum = sum.wrapping_mul(BASE).wrapping_add(*hash).wrapping_sub(left);
+        (at + 1 >= SIZE).then_some(sum)
+    })
 }
 
 /// Words, and every other character that is no white space by itself.
@@ -190,6 +203,15 @@ mod tests {
         let mut plain = [0; LANES];
         minima_of_blocks(&set, &mut plain);
         assert_eq!(plain, signature);
+    }
+
+    #[test]
+    fn equal_runs_have_equal_hashes_wherever_they_stand() {
+        let text = "a b c d e x a b c d e b a c d e";
+        let hashes: Vec<u64> = tokens(text).map(|token| hash(token.as_bytes())).collect();
+        let all: Vec<u64> = runs::<5>(&hashes).collect();
+        assert_eq!((all.len(), all[0]), (12, all[6]));
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 11, "the same tokens in another order are another run");
     }
 
     proptest! {

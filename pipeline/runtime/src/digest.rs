@@ -27,6 +27,15 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The first 128 bits of the SHA-256 of fields, each with its length, so that neighbouring ones cannot run together.
+#[must_use]
+pub fn short_digest(fields: &[&str]) -> u128 {
+    let mut digest = Digest::default();
+    fields.iter().for_each(|field| digest.field(field));
+    let bytes: [u8; 32] = digest.0.finalize().into();
+    bytes[..16].iter().fold(0, |short, byte| short << 8 | u128::from(*byte))
+}
+
 /// A SHA-256 fed piece by piece.
 #[derive(Clone, Default)]
 pub struct Digest(Sha256);

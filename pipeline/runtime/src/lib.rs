@@ -3,6 +3,7 @@
 //! A stage implements [`Stage`] and its `main` is one call of [`main`]. Everything else (arguments, config, logging,
 //! inputs, fingerprints, publishing, exit codes) happens here, once.
 
+mod allocator;
 mod artifact;
 mod bootstrap;
 mod command_line;
@@ -26,7 +27,7 @@ pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};
 pub use command_line::{PipelineOptions, run_binary};
 pub use config::{ByteSize, Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
-pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256};
+pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256, short_digest};
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::{ResolvedInput, verify};
 pub use manifest::{InputRecord, Manifest, Output};
@@ -38,7 +39,3 @@ pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
 pub use spool::{Place, Spool};
 pub use store::{Created, DEEP_STACK, Store, block_on};
-
-/// Threads make rows that others write and free, which the system's allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, UInt8Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use codepair_dedup::{ContaminationIndex, bands, shingles, structure};
-use codepair_runtime::{Context, Progress, block_on, column, integer_column, sha256, text_column};
+use codepair_dedup::{
+    BANDS, ContaminationIndex, bands, first_paragraph, normal_code, normal_text, shingles, structure,
+};
+use codepair_runtime::{Context, Progress, block_on, column, integer_column, short_digest, text_column};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt as _;
 use twox_hash::XxHash3_64;
@@ -16,48 +18,12 @@ use twox_hash::XxHash3_64;
 use crate::scratch::{Scratch, Shingles};
 use crate::{Prepare, TextPart, filters, functions};
 
-/// The text of a row: white space folded, and of docstrings the first paragraph unless all is asked for. A line that begins
-/// with a tag, such as Javadoc's `@param`, ends it too.
-pub(crate) fn normal_text(text: &str, part: TextPart) -> String {
-    let text = text.trim();
-    let part = match part {
-        TextPart::Full => text,
-        TextPart::Summary => {
-            let mut end = 0;
-            let paragraph = text.split_inclusive('\n').take_while(|line| {
-                let line = line.trim_start();
-                !(line.is_empty() || line.starts_with('@'))
-            });
-            paragraph.for_each(|line| end += line.len());
-            &text[..end]
-        }
-    };
-    let mut normal = String::with_capacity(part.len());
-    for word in part.split_whitespace() {
-        if !normal.is_empty() {
-            normal.push(' ');
-        }
-        normal.push_str(word);
+/// The text of a row: white space folded, and of docstrings the first paragraph unless all is asked for.
+pub(crate) fn text_of(text: &str, part: TextPart) -> String {
+    match part {
+        TextPart::Full => normal_text(text),
+        TextPart::Summary => normal_text(first_paragraph(text)),
     }
-    normal
-}
-
-/// Program text with line feeds only, no trailing white space and no empty lines at its ends.
-pub(crate) fn normal_code(code: &str) -> String {
-    let mut normal = String::with_capacity(code.len());
-    for line in code.lines().map(str::trim_end) {
-        if !(normal.is_empty() && line.is_empty()) {
-            normal.push_str(line);
-            normal.push('\n');
-        }
-    }
-    normal.truncate(normal.trim_end_matches('\n').len());
-    normal
-}
-
-/// A key for exact duplicates: the first half of a SHA-256.
-fn key(fields: &[&str]) -> Option<u128> {
-    u128::from_str_radix(&sha256(fields.join("\0").as_bytes())[..32], 16).ok()
 }
 
 /// A session with the view `candidates` and the functions that the queries need.
@@ -68,11 +34,11 @@ pub(crate) fn session(context: &Context, config: &Prepare, scratch: &Scratch) ->
         codepair_sql::register(&session, &context.store, dataset, &holders)?;
     }
     let part = config.text;
-    session.register_udf(functions::text("docstring_text", 1, move |row| Some(normal_text(row[0], part))));
-    session.register_udf(functions::text("whole_text", 1, |row| Some(normal_text(row[0], TextPart::Full))));
+    session.register_udf(functions::text("docstring_text", 1, move |row| Some(text_of(row[0], part))));
+    session.register_udf(functions::text("whole_text", 1, |row| Some(normal_text(row[0]))));
     session.register_udf(functions::text("normal_code", 1, |row| Some(normal_code(row[0]))));
-    session.register_udf(functions::key("code_key", 1, key));
-    session.register_udf(functions::key("pair_key", 3, key));
+    session.register_udf(functions::key("code_key", 1, |row| Some(short_digest(row))));
+    session.register_udf(functions::key("pair_key", 3, |row| Some(short_digest(row))));
     session.register_udf(functions::key("structure_key", 2, |row| structure(row[0], row[1])));
     session.register_udf(functions::hashes("shingles", shingles));
     session.register_udf(functions::hashes_of_hashes("bands", bands));
@@ -177,6 +143,37 @@ pub(crate) struct Keys {
     pub(crate) shingles: Shingles,
 }
 
+/// Which hashes came more than once, as far as a few bits a hash can say: those that did are always among them. Most bands
+/// of a corpus are of one row alone, and need not be sorted.
+pub(crate) struct Repeats {
+    once: Vec<u64>,
+    again: Vec<u64>,
+}
+
+impl Repeats {
+    /// For so many hashes; four bits for each, 64 MiB at most.
+    fn new(hashes: u64) -> Self {
+        let words = (hashes / 16).next_power_of_two().clamp(1 << 10, 1 << 22) as usize;
+        Self { once: vec![0; words], again: vec![0; words] }
+    }
+
+    fn place(&self, hash: u64) -> (usize, u64) {
+        (hash as usize & (self.once.len() - 1), 1 << (hash >> 58))
+    }
+
+    fn add(&mut self, hash: u64) {
+        let (word, bit) = self.place(hash);
+        self.again[word] |= self.once[word] & bit;
+        self.once[word] |= bit;
+    }
+
+    /// Whether a hash may have come more than once.
+    fn has(&self, hash: u64) -> bool {
+        let (word, bit) = self.place(hash);
+        self.again[word] & bit != 0
+    }
+}
+
 /// The reason of rows that are looked at as duplicates of others, but are no examples themselves.
 pub(crate) const EVALUATION_ONLY: &str = "evaluation_only";
 
@@ -228,7 +225,7 @@ pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch
     let parents = parents(session)?;
     let total = positions.total as usize;
     let mut reader = KeyReader {
-        tables: Tables::new(scratch)?,
+        tables: Tables::new(scratch, total as u64)?,
         shingles: scratch.shingles()?,
         keys: Columns { ranks: vec![0; total], reasons: vec![0; total], ..Columns::default() },
         positions,
@@ -336,10 +333,11 @@ struct Tables {
     bands: crate::scratch::ScratchTable,
     keys_schema: Arc<Schema>,
     bands_schema: Arc<Schema>,
+    repeats: Repeats,
 }
 
 impl Tables {
-    fn new(scratch: &Scratch) -> Result<Self> {
+    fn new(scratch: &Scratch, rows: u64) -> Result<Self> {
         let field = |name: &str, kind: DataType, nullable| Field::new(name, kind, nullable);
         let keys_schema = Arc::new(Schema::new(vec![
             field("position", DataType::UInt64, false),
@@ -356,6 +354,7 @@ impl Tables {
             bands: scratch.table("bands", Arc::clone(&bands_schema))?,
             keys_schema,
             bands_schema,
+            repeats: Repeats::new(rows * BANDS as u64),
         })
     }
 
@@ -367,6 +366,7 @@ impl Tables {
         }
         let first = lists.value_offsets()[0] as usize;
         let hashes = lists.values().slice(first, owners.len());
+        hashes.as_primitive::<UInt64Type>().values().iter().for_each(|&band| self.repeats.add(band));
         let bands = vec![hashes, Arc::new(UInt64Array::from(owners)) as _];
         self.bands.write(&RecordBatch::try_new(Arc::clone(&self.bands_schema), bands)?)?;
         let keys = vec![
@@ -379,6 +379,8 @@ impl Tables {
     }
 
     fn register(self, session: &SessionContext) -> Result<()> {
+        let repeats = self.repeats;
+        session.register_udf(functions::number_predicate("came_again", move |band| repeats.has(band)));
         self.keys.register(session)?;
         self.bands.register(session)
     }
@@ -423,12 +425,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_codes_are_normalised() {
-        assert_eq!(normal_text("\n First  line\n of it.\n\n Args: x\n", TextPart::Summary), "First line of it.");
-        assert_eq!(normal_text("Adds.\n @param a one", TextPart::Summary), "Adds.");
-        assert_eq!(normal_text(" a\n\nb ", TextPart::Full), "a b");
-        assert_eq!(normal_text("  ", TextPart::Summary), "");
-        assert_eq!(normal_code("\r\ndef f():  \r\n    pass\n\n"), "def f():\n    pass");
-        assert_eq!(normal_code("\n\n"), "");
+    fn what_came_twice_is_known_and_most_of_the_rest() {
+        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mut repeats = Repeats::new(30_000);
+        (0..30_000).for_each(|n| repeats.add(hash(n)));
+        (0..1_000).for_each(|n| repeats.add(hash(n)));
+        assert!((0..1_000).all(|n| repeats.has(hash(n))));
+        let wrong = (1_000..30_000).filter(|n| repeats.has(hash(*n))).count();
+        assert!(wrong < 29_000 / 3, "{wrong}");
     }
 }

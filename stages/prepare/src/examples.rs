@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, ensure};
 use arrow::array::{Array, RecordBatch};
+use codepair_dedup::normal_code;
 use codepair_runtime::{Context, Progress, RowWriter, float_column, integer_column, text_column};
 use codepair_schemas::rows::{Duplicate, Example, Rejected};
 
-use crate::candidates::{normal_code, normal_text};
+use crate::candidates::text_of;
 use crate::near::Near;
 use crate::verdicts::{Verdict, Verdicts};
 use crate::{Prepare, TextPart};
@@ -189,7 +190,7 @@ impl Pass<'_> {
                         parent_id: parent.map(str::to_owned),
                         name: titles.value(row).to_owned(),
                         url: urls.map_or(String::new(), |urls| urls.value(row).to_owned()),
-                        text: normal_text(texts.value(row), part),
+                        text: text_of(texts.value(row), part),
                         code: normal_code(codes.value(row)),
                         group: groups.value(row).to_owned(),
                         split: splits.value(row).to_owned(),

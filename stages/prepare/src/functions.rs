@@ -98,6 +98,17 @@ pub(crate) fn hashes_of_hashes(name: &str, function: impl Fn(&[u64]) -> Vec<u64>
     create_udf(name, vec![list()], list(), Volatility::Immutable, Arc::new(call))
 }
 
+/// A function from a number to true or false.
+pub(crate) fn number_predicate(name: &str, function: impl Fn(u64) -> bool + Send + Sync + 'static) -> ScalarUDF {
+    let call = move |values: &[ColumnarValue]| -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(values)?;
+        let numbers = arrays[0].as_primitive::<UInt64Type>().values().iter();
+        let found: BooleanArray = numbers.map(|number| Some(function(*number))).collect();
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    };
+    create_udf(name, vec![DataType::UInt64], DataType::Boolean, Volatility::Immutable, Arc::new(call))
+}
+
 fn list() -> DataType {
     DataType::List(Arc::new(Field::new("item", DataType::UInt64, true)))
 }

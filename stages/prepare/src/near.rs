@@ -60,11 +60,11 @@ pub(crate) fn clusters(
             finder.structural(first, position)
         })?;
     }
-    let progress = Progress::new("comparing rows", "rows", keys.positions.total);
+    let progress = Progress::new("comparing rows", "pairs", 0);
     let mut unique = vec![true; keys.positions.total as usize];
     exact.keys().for_each(|&position| unique[position as usize] = false);
     let (mut band, mut bucket) = (0, Vec::new());
-    each_batch(session, "select band, position from bands order by band", |batch| {
+    each_batch(session, "select band, position from bands where came_again(band) order by band", |batch| {
         let (bands, positions) = (integer_column(batch, "band")?, integer_column(batch, "position")?);
         for (own, position) in bands.into_iter().zip(positions) {
             if own != band {
@@ -75,7 +75,7 @@ pub(crate) fn clusters(
                 bucket.push(position);
             }
         }
-        progress.add(batch.num_rows() as u64 / 25);
+        progress.set(finder.compared);
         Ok(())
     })?;
     finder.bucket(&mut bucket)?;
