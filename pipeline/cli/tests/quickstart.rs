@@ -224,6 +224,27 @@ fn a_killed_stage_leaves_nothing_and_its_rerun_is_equal() {
     assert!(ran.out.contains("all digests equal"), "{ran:#?}");
 }
 
+/// Pairs mined out of the standard library, end to end, and what asking a server would cost.
+#[test]
+fn other_shipped_configs_work() {
+    let include = r#"ingest.stdlib.include=["json/**","email/**","http/**","urllib/**","argparse.py"]"#;
+    let mining = Pipeline::shipped("mining.toml", &[include]);
+    mining.codepair(&["run", "--until", "prepare"]).ok();
+    let kinds = "select count(*) from synthetic_pairs where kind = 'negative' and edit = 'mined' and code <> ''";
+    assert!(mining.number(kinds) > 50.0);
+    let own = "select count(*) from synthetic_pairs p join functions f on p.parent_id = f.id where p.code = f.code";
+    assert_eq!(mining.number(own), 0.0);
+    let asking = Pipeline::shipped("openai.toml", &[include]);
+    assert!(asking.codepair(&["plan"]).ok().out.contains("known when its inputs are there"));
+    asking.codepair(&["run", "--until", "ingest"]).ok();
+    let plan = asking.codepair(&["plan", "--json"]).ok().json();
+    let forecast = &plan.as_array().unwrap().iter().find(|step| step["step"] == "synth").unwrap()["forecast"];
+    let generators: Vec<&str> =
+        forecast.as_array().unwrap().iter().map(|one| one["generator"].as_str().unwrap()).collect();
+    assert_eq!(generators, ["paraphrases", "queries", "solutions", "wrong"]);
+    assert!(forecast[0]["input_tokens"].as_u64().unwrap() > 1000 && forecast[0]["dollars"].as_f64().unwrap() > 0.0);
+}
+
 /// Ctrl-C stops the children, and leaves no attempt behind.
 #[test]
 fn an_interrupted_run_stops_its_children() {

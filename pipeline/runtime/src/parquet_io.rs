@@ -15,7 +15,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use crate::{Manifest, Output, Store, sha256};
 
@@ -26,12 +27,21 @@ const PART_ROWS: usize = 131_072;
 const BATCH_BYTES: usize = 16 << 20;
 const PART_BYTES: usize = 96 << 20;
 
+/// Columns whose values hardly ever repeat, and that nobody looks for by range: a dictionary and the least and greatest
+/// value of each page would be made for nothing.
+const DISTINCT: &[&str] = &["id", "url", "code", "docstring", "text", "payload", "response", "request", "detail"];
+
 fn properties() -> WriterProperties {
-    WriterProperties::builder()
+    let builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by("codepair".to_owned())
-        .build()
+        .set_created_by("codepair".to_owned());
+    let distinct = DISTINCT.iter().fold(builder, |builder, &column| {
+        let column = ColumnPath::from(column);
+        let builder = builder.set_column_dictionary_enabled(column.clone(), false);
+        builder.set_column_statistics_enabled(column, EnabledStatistics::None)
+    });
+    distinct.build()
 }
 
 /// Writes one dataset, part by part, on a thread of its own; memory holds one part.

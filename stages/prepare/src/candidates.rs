@@ -208,7 +208,8 @@ from (
       select *, case when held is not null then 'contaminated' else first_reason end as reason
       from (
         select *, case when first_reason is null and split in ('train', 'validation')
-                       then coalesce(held_by(text), held_by(code), like_text(text)) end as held
+                       then coalesce(held_by(text), held_by(code), like_text(text),
+                                      case when rank > 1 then like_text(code) end) end as held
         from (
           select *, case split when 'test' then 0 when 'prompt' then 0 when 'validation' then 1 else 2 end as split_rank,
                  case when rank = 1 and split in ('test', 'prompt') then 'evaluation_only'

@@ -110,6 +110,8 @@ fn inputs(store: &Store) {
             pair(1, "twin", "plain", "positive", "def plain():\n    return 0 + 1"),
             pair(2, "wrong", "plain", "negative", "def plain():\n    return 0 + 1"),
             pair(3, "orphan", "near", "positive", "def orphan():\n    return 5"),
+            // Made from a training row, and nearly what the model is tested on.
+            pair(4, "copied", "plain", "positive", &program("copied", 1)),
         ])?;
         attempt.write_rows::<Request>([])
     })
@@ -144,6 +146,7 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
             let manifest = testing::run::<Prepare>(store, &config, None, &INPUTS).unwrap();
             let expected = [
                 ("child", "positive"),
+                ("copied", "contaminated"),
                 ("base", "original"),
                 ("exact", "exact_duplicate"),
                 ("fits", "original"),
