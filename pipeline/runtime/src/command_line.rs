@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser};
 
-use crate::allocator;
 use crate::{Config, ExitStatus, Plan, Store, exit_status, input_error, newest_plan, telemetry};
 
 /// Which pipeline, with which values.
@@ -57,7 +56,6 @@ impl PipelineOptions {
 
 /// The `main` of a binary: reads the command line, starts logging, runs, and gives the documented exit code.
 pub fn run_binary<A: Parser>(run: impl FnOnce(&A) -> Result<ExitStatus>) -> ExitCode {
-    allocator::keep_pages();
     let arguments = match A::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -26,6 +26,7 @@ pub struct Ingest;
 
 impl Stage for Ingest {
     const NAME: &'static str = "ingest";
+    const KEEPS_PAGES: bool = true;
     type Config = Sources;
 
     fn steps(sources: &Sources, config: &Config) -> Result<Vec<Step>> {

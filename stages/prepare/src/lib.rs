@@ -139,6 +139,7 @@ fn is_name(name: &str) -> bool {
 
 impl Stage for Prepare {
     const NAME: &'static str = "prepare";
+    const KEEPS_PAGES: bool = true;
     type Config = Self;
 
     fn steps(config: &Self, _whole: &Config) -> Result<Vec<Step>> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use arrow::array::{RecordBatch, StringArray};
 use codepair_runtime::{Attempt, Context, Digest, RowWriter, text_column};
 use codepair_schemas::rows::{Embedding, Rejected, Request, SyntheticPair};
@@ -149,7 +149,8 @@ impl Kind {
 /// All that the generators made; pairs and vectors are written as they come.
 pub(crate) struct Made {
     pairs: RowWriter<SyntheticPair>,
-    embeddings: RowWriter<Embedding>,
+    /// Nothing once the vectors are ended.
+    embeddings: Option<RowWriter<Embedding>>,
     rejected: Vec<Rejected>,
     /// The requests that were used, and the ledger that holds them.
     requests: Vec<(String, usize)>,
@@ -186,7 +187,7 @@ impl Made {
     pub(crate) fn new(attempt: &Attempt) -> Result<Self> {
         Ok(Self {
             pairs: attempt.row_writer()?,
-            embeddings: attempt.row_writer()?,
+            embeddings: Some(attempt.row_writer()?),
             rejected: Vec::new(),
             requests: Vec::new(),
             ledgers: Vec::new(),
@@ -243,7 +244,8 @@ impl Made {
     /// A vector of a parent's `field`; the generator and its place are filled in.
     pub(crate) fn embedding(&mut self, generator: &str, embedding: Embedding) -> Result<()> {
         let ordinal = self.next(generator);
-        self.embeddings.push(Embedding { generator: generator.to_owned(), ordinal, ..embedding })
+        let writer = self.embeddings.as_mut().context("vectors are made before pairs")?;
+        writer.push(Embedding { generator: generator.to_owned(), ordinal, ..embedding })
     }
 
     /// A pair or vector that could not be made.
@@ -268,8 +270,7 @@ impl Made {
 
     /// Ends the vectors, so that they can be read back.
     pub(crate) fn finish_embeddings(&mut self, attempt: &mut Attempt) -> Result<()> {
-        let next = attempt.row_writer()?;
-        attempt.finish_rows(std::mem::replace(&mut self.embeddings, next))
+        self.embeddings.take().map_or(Ok(()), |writer| attempt.finish_rows(writer))
     }
 
     pub(crate) fn write(mut self, attempt: &mut Attempt) -> Result<()> {

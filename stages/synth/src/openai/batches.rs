@@ -1,12 +1,12 @@
 //! Asking by batches (`/v1/batches`): all requests in one file, answered within a day at half the price. A batch is in the
 //! ledger before it is made, so that a run that was killed finds it again, by its id or by the mark it carries.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use async_openai::types::batches::{BatchCompletionWindow, BatchEndpoint, BatchRequest};
-use codepair_runtime::{Progress, sha256};
+use codepair_runtime::Progress;
 use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
 use reqwest::RequestBuilder;
@@ -94,20 +94,22 @@ impl<'j> Asking<'_, 'j> {
     async fn resume(&self, open: Vec<&'j Job>) -> Result<(Vec<Batch<'j>>, Vec<&'j Job>)> {
         let (mut batches, mut left) = (Vec::new(), open);
         for known in self.ledger.batches() {
-            let keys: Vec<String> = serde_json::from_str(&known.payload).unwrap_or_default();
+            let keys: HashSet<String> = serde_json::from_str(&known.payload).unwrap_or_default();
             let (jobs, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|job| keys.contains(&job.key));
             left = others;
-            let id = if known.response.is_empty() { self.find(&known.request).await? } else { Some(known.response) };
-            match id {
-                Some(id) if !jobs.is_empty() => {
-                    tracing::info!("{}: going on with batch {id}, {} requests", self.asker.generator, jobs.len());
-                    for job in &jobs {
-                        self.asker.budget.owe(self.worst(&self.jobs.payload(job)?));
-                    }
-                    batches.push(Batch { id, mark: known.request, jobs });
-                }
-                _ => left.extend(jobs),
+            if jobs.is_empty() {
+                continue;
             }
+            let id = if known.response.is_empty() { self.find(&known.request).await? } else { Some(known.response) };
+            let Some(id) = id else {
+                left.extend(jobs);
+                continue;
+            };
+            tracing::info!("{}: going on with batch {id}, {} requests", self.asker.generator, jobs.len());
+            for job in &jobs {
+                self.asker.budget.owe(self.worst(&self.jobs.payload(job)?));
+            }
+            batches.push(Batch { id, mark: known.request, jobs });
         }
         Ok((batches, left))
     }
@@ -136,12 +138,13 @@ impl<'j> Asking<'_, 'j> {
 
     async fn create(&self, jobs: Vec<&'j Job>, file: String) -> Result<Batch<'j>> {
         let keys: Vec<&str> = jobs.iter().map(|job| job.key.as_str()).collect();
-        let mark = sha256(format!("{}\n{}", self.url(), keys.join("\n")).as_bytes());
+        // The same requests may be asked again in another batch, when this one had no answer to them.
+        let mark = uuid::Uuid::now_v7().simple().to_string();
         let keys = serde_json::to_string(&keys)?;
         self.ledger.store_batch(&mark, self.asker.generator, &keys, "", false).await?;
         let uploaded: Value = self
             .answer(|| {
-                let name = format!("{}.jsonl", &mark[..16]);
+                let name = format!("{mark}.jsonl");
                 let part = Part::text(file.clone()).file_name(name);
                 self.asker.client.post("/files").multipart(Form::new().text("purpose", "batch").part("file", part))
             })
