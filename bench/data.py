@@ -5,7 +5,7 @@
 
 Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default). `just bench data` builds the corpus (about 430,000
 functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
-within, without their imports; codepair as a whole process. Memory is the resident peak of the largest process.
+within, without their imports; codepair and text-dedup as whole processes. Memory is the resident peak of the largest process.
 """
 import argparse
 import gzip
@@ -98,7 +98,7 @@ class Bench:
         rows = sum(output["rows"] for output in manifest["outputs"])
         result = min((self.peer("ast", self.options.wheels) for _ in range(2)), key=lambda one: one["seconds"])
         self.add(f"source_tree, {rows} functions", seconds, peak, "ast, 2 processes,", f"Python {result['version']}", 5, result)
-        self.notes.append(f"source_tree: codepair found {rows - 1} functions (those without a body are rejected ones), "
+        self.notes.append(f"source_tree: codepair found {rows - 1} functions (those that its rules leave out are rejected ones), "
                           f"ast {result['rows']}")
 
     def prepare(self, more, folder=None, limit="1GiB"):

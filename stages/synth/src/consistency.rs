@@ -9,11 +9,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Bm25Miner, Corpus};
-use crate::mining::Rules;
 
 /// Codes that a model encodes at once.
 const BLOCK: usize = 4096;
-/// Scores that differ by less than this share are equal: they are summed in another order.
+/// Scores that differ by less than this, of BM25 as a share, are equal: they are summed in another order.
 const ROUNDING: f32 = 1e-5;
 
 /// `consistency = { by = "bm25" }`.
@@ -74,7 +73,7 @@ impl Consistency {
 impl Checker {
     pub(crate) fn new(context: &Context, wanted: &Consistency) -> Result<Self> {
         let by = match wanted.by.as_str() {
-            "bm25" => By::Words(Box::new(Bm25Miner::new(context, Rules::default())?)),
+            "bm25" => By::Words(Box::new(Bm25Miner::new(context)?)),
             model => By::Vectors(Box::new(Vectors::new(context, model)?)),
         };
         Ok(Self { wanted: wanted.clone(), by })
@@ -111,24 +110,17 @@ impl Vectors {
     fn new(context: &Context, model: &str) -> Result<Self> {
         let device = CpuDevice::default();
         let model = Trained::<Cpu>::pinned(&context.store, model, &device)?;
-        let (mut spool, mut blocks, mut failed) = (Spool::new()?, Vec::new(), None);
+        let (mut spool, mut blocks) = (Spool::new()?, Vec::new());
         let corpus = Corpus::read(context, |chunk| {
             for part in chunk.chunks(BLOCK) {
                 let codes: Vec<&str> = part.iter().map(|parent| parent.code.as_str()).collect();
-                let encoded = model.candidate_vectors(&codes, &device).and_then(|vectors| {
-                    let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-                    spool.put(&bytes)
-                });
-                match encoded {
-                    Ok(place) => blocks.push(place),
-                    Err(error) => failed = Some(error),
-                }
+                let vectors = model.candidate_vectors(&codes, &device)?;
+                let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+                blocks.push(spool.put(&bytes)?);
             }
+            Ok(())
         })?;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(Self { model, corpus, blocks, spool }),
-        }
+        Ok(Self { model, corpus, blocks, spool })
     }
 
     fn compare(&self, drafts: &[Draft], rank: usize) -> Result<Vec<(f32, usize)>> {

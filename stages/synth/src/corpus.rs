@@ -8,7 +8,7 @@ use codepair_runtime::{Context, Place, Progress, Spool, sha256};
 use codepair_search::{Bm25, top_k_where};
 
 use crate::mining::{Chosen, Rules};
-use crate::rows::{Parent, chunked, parents};
+use crate::rows::{Parent, chunked, count, parents};
 
 /// Rows that are cut into words at once.
 const CHUNK: usize = 8192;
@@ -31,9 +31,8 @@ pub(crate) fn key(text: &str) -> u64 {
 
 impl Corpus {
     /// Reads all rows; `also` sees them a chunk at a time.
-    pub(crate) fn read(context: &Context, mut also: impl FnMut(&[Parent])) -> Result<Self> {
-        let rows = ["functions", "problems"].iter().flat_map(|d| context.inputs(d).map(|m| m.rows(d))).sum();
-        let progress = Progress::new("reading the corpus", "rows", rows);
+    pub(crate) fn read(context: &Context, mut also: impl FnMut(&[Parent]) -> Result<()>) -> Result<Self> {
+        let progress = Progress::new("reading the corpus", "rows", count(context, &["functions", "problems"]));
         let mut corpus = Self {
             codes: Spool::new()?,
             places: Vec::new(),
@@ -59,9 +58,8 @@ impl Corpus {
                     }
                 }
             }
-            also(&chunk);
             progress.add(chunk.len() as u64);
-            Ok(())
+            also(&chunk)
         })?;
         Ok(corpus)
     }
@@ -80,9 +78,9 @@ impl Corpus {
         self.of_text.get(&key(text)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the row at a position has this id.
-    pub(crate) fn is(&self, position: usize, id: u64) -> bool {
-        self.ids.get(position) == Some(&id)
+    /// The key of a row's id.
+    pub(crate) fn id(&self, position: usize) -> u64 {
+        self.ids[position]
     }
 
     /// The code of a row that can be found.
@@ -95,24 +93,26 @@ impl Corpus {
 pub(crate) struct Bm25Miner {
     pub(crate) corpus: Corpus,
     index: Bm25,
-    rules: Rules,
 }
 
 impl Bm25Miner {
-    pub(crate) fn new(context: &Context, rules: Rules) -> Result<Self> {
+    pub(crate) fn new(context: &Context) -> Result<Self> {
         let mut index = Bm25::default();
-        let corpus = Corpus::read(context, |chunk| index.extend(chunk, |parent| words(&parent.code)))?;
-        Ok(Self { corpus, index, rules })
+        let corpus = Corpus::read(context, |chunk| {
+            index.extend(chunk, |parent| words(&parent.code));
+            Ok(())
+        })?;
+        Ok(Self { corpus, index })
     }
 
     /// Negatives for a text; `id` decides, with the seed, what is drawn.
-    pub(crate) fn mine(&self, text: &str, id: &str) -> Vec<Chosen> {
+    pub(crate) fn mine(&self, rules: &Rules, text: &str, id: &str) -> Vec<Chosen> {
         let scores = self.index.scores(words(text));
         let positives = self.corpus.positives(text);
         let positive = positives.iter().map(|position| scores[*position as usize]).reduce(f32::min);
-        let depth = self.rules.range_max + positives.len();
+        let depth = rules.range_max + positives.len();
         let hits = top_k_where(scores, depth, |position| self.corpus.is_first(position));
-        self.rules.choose(&hits, positives, positive, id)
+        rules.choose(&hits, positives, positive, id)
     }
 
     /// The score that a code, of the corpus or not, has for a query.

@@ -111,6 +111,11 @@ fn read(origin: &'static Origin, batch: &RecordBatch) -> Result<Vec<Parent>> {
     Ok(seen.map(parent).collect())
 }
 
+/// Rows of datasets, those of all splits, for progress bars.
+pub(crate) fn count(context: &Context, datasets: &[&str]) -> u64 {
+    datasets.iter().flat_map(|dataset| context.inputs(dataset).map(|manifest| manifest.rows(dataset))).sum()
+}
+
 /// Calls with so many rows at a time.
 pub(crate) fn chunked(
     rows: impl Iterator<Item = Result<Parent>>,

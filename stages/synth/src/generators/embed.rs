@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Kind;
 use crate::openai::{Client, Forecast, Jobs, OPENAI, ask, asking, forecast};
-use crate::rows::{Made, Parent, chunked, parents, queries};
+use crate::rows::{Made, Parent, chunked, count, parents, queries};
 
 /// Rows that a pinned model encodes at once.
 const CHUNK: usize = 2048;
@@ -135,8 +135,8 @@ impl Embed {
     fn by_model(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let device = CpuDevice::default();
         let model = Trained::<Cpu>::pinned(&context.store, &self.model, &device)?;
-        let inputs = ["functions", "problems", "queries"].iter().flat_map(|d| context.inputs(d).map(|m| m.rows(d)));
-        let progress = Progress::new(&format!("embedding for {name}"), "rows", inputs.sum());
+        let rows = count(context, &["functions", "problems", "queries"]);
+        let progress = Progress::new(&format!("embedding for {name}"), "rows", rows);
         chunked(self.rows(context), CHUNK, |rows| {
             let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
             let of =

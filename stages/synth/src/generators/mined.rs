@@ -106,18 +106,19 @@ impl Mined {
 
     fn by_words(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let min_score = Some(self.min_score.unwrap_or(f32::MIN_POSITIVE));
-        let miner = Bm25Miner::new(context, Rules { min_score, ..self.rules() })?;
+        let rules = Rules { min_score, ..self.rules() };
+        let miner = Bm25Miner::new(context)?;
         let progress =
             Progress::new(&format!("mining {name}"), "texts", self.limit.unwrap_or(miner.corpus.len()) as u64);
         chunked(self.queries(context), CHUNK, |parents| {
-            let chosen: Vec<Vec<Chosen>> = parents.par_iter().map(|p| miner.mine(&p.text, &p.id)).collect();
+            let chosen: Vec<Vec<Chosen>> = parents.par_iter().map(|p| miner.mine(&rules, &p.text, &p.id)).collect();
             progress.add(parents.len() as u64);
             parents.iter().zip(chosen).try_for_each(|(p, chosen)| self.put(name, p, &chosen, &miner.corpus, made))
         })
     }
 
     fn by_vectors(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
-        let corpus = Corpus::read(context, |_| {})?;
+        let corpus = Corpus::read(context, |_| Ok(()))?;
         let mut texts = vectors(context, &self.by, "text").peekable();
         ensure!(
             texts.peek().is_some(),
@@ -181,11 +182,8 @@ impl Mined {
             let mut there = vec![false; end - start];
             block.clear();
             for position in start..end {
-                match codes
-                    .next_if(|next| next.as_ref().map_or(true, |(id, _)| corpus.is(position, *id)))
-                    .transpose()?
-                {
-                    Some((_, vector)) => {
+                match next_of(&mut codes, corpus.id(position))? {
+                    Some(vector) => {
                         ensure!(
                             vector.len() == width,
                             "{}: vectors of {width} and of {} floats",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Kind;
 use crate::corpus::Bm25Miner;
 use crate::mining::{Chosen, Rules};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, count, documented};
 
 /// The nearest functions that are looked at for one that differs.
 const NEAREST: usize = 8;
@@ -45,16 +45,16 @@ impl Kind for Offline {
     }
 
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
-        let nearest = (self.nearest > 0).then(|| Bm25Miner::new(context, self.rules())).transpose()?;
-        let rows = ["functions", "problems"].iter().flat_map(|d| context.inputs(d).map(|m| m.rows(d))).sum();
-        let progress = Progress::new("editing", "rows", rows);
+        let nearest = (self.nearest > 0).then(|| Bm25Miner::new(context)).transpose()?;
+        let rules = self.rules();
+        let progress = Progress::new("editing", "rows", count(context, &["functions", "problems"]));
         chunked(documented(context), CHUNK, |parents| {
             let found: Vec<Row> = parents
                 .par_iter()
                 .map(|parent| Row {
                     positives: self.edits(parent, Meaning::Kept, self.positives),
                     negatives: self.edits(parent, Meaning::Changed, self.negatives),
-                    nearest: nearest.as_ref().map_or(Vec::new(), |miner| miner.mine(&parent.text, &parent.id)),
+                    nearest: nearest.as_ref().map_or(Vec::new(), |miner| miner.mine(&rules, &parent.text, &parent.id)),
                 })
                 .collect();
             progress.add(parents.len() as u64);
