@@ -142,7 +142,8 @@ fn a_folder_and_a_file_of_a_bucket_are_downloaded() {
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert!(said.contains(&format!("s: {} rows of {files} files", 2 * files)), "{said}");
     }
-    for wrong in ["nothing", &format!("data/a.jsonl#sha256={}", "0".repeat(64))] {
+    let other = "0".repeat(64);
+    for wrong in ["nothing", &format!("data/a.jsonl#sha256={other}"), &format!("data#sha256={other}")] {
         let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"{url}/{wrong}\""), "");
         assert_eq!(ran.status.code(), Some(3), "{ran:?}");
     }

@@ -6,9 +6,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use codepair_runtime::{Progress, Store, block_on, file_digest, input_error, sha256};
+use codepair_runtime::{Progress, Store, block_on, input_error, sha256};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
+
+use super::download::{check, pinned};
 
 /// Bytes of one ranged read; what broke off goes on after the last whole one.
 const RANGE: u64 = 8 << 20;
@@ -24,19 +26,17 @@ pub(crate) fn is_bucket(location: &str) -> bool {
 /// # Errors
 /// Exit 2: the location is not understood. Exit 3: there is nothing, or it cannot be read.
 pub(crate) fn fetch(location: &str, wanted: impl Fn(&str) -> bool, cache: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let (location, digest) = match location.split_once("#sha256=") {
-        Some((location, digest)) => (location, Some(digest.to_ascii_lowercase())),
-        None => (location, None),
-    };
+    let (location, digest) = pinned(location);
     let store = Store::open(location, Path::new(""))?;
     let (objects, root) = store.object("");
     let unreadable = |error: anyhow::Error| input_error(format!("{location}: {error:#}"));
     if let Ok(meta) = block_on(objects.head(&root)) {
         let path = download(&*objects, &meta, location, cache).map_err(unreadable)?;
-        check(&path, digest.as_deref(), location)?;
+        digest.map_or(Ok(()), |digest| check(&path, &digest, location))?;
         let name = root.filename().unwrap_or_default().to_owned();
         return Ok(vec![(name, path)]);
     }
+    ensure!(digest.is_none(), input_error(format!("{location} is no file, so it has no SHA-256 to check")));
     let found = store.list("").map_err(unreadable)?.into_iter().filter(|(name, _)| wanted(name));
     let downloaded = found.map(|(name, meta)| {
         let path = download(&*objects, &meta, &format!("{location}/{name}"), cache).map_err(unreadable)?;
@@ -45,16 +45,6 @@ pub(crate) fn fetch(location: &str, wanted: impl Fn(&str) -> bool, cache: &Path)
     let files = downloaded.collect::<Result<Vec<_>>>()?;
     ensure!(!files.is_empty(), input_error(format!("{location} holds no file that fits")));
     Ok(files)
-}
-
-fn check(path: &Path, expected: Option<&str>, location: &str) -> Result<()> {
-    let Some(expected) = expected else { return Ok(()) };
-    let digest = file_digest(path)?;
-    if digest != expected {
-        std::fs::remove_file(path)?;
-        return Err(input_error(format!("{location} has the SHA-256 {digest}, and not {expected}")));
-    }
-    Ok(())
 }
 
 fn download(objects: &dyn ObjectStore, meta: &ObjectMeta, url: &str, cache: &Path) -> Result<PathBuf> {

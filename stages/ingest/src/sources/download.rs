@@ -28,20 +28,34 @@ pub(crate) fn is_url(location: &str) -> bool {
 /// # Errors
 /// Exit 3: the server cannot be reached, the download breaks off for good, or the file is another one.
 pub(crate) fn fetch(location: &str, cache: &Path) -> Result<Option<PathBuf>> {
-    let (url, expected) = match location.split_once("#sha256=") {
-        Some((url, digest)) => (url, Some(digest.to_ascii_lowercase())),
-        None => (location, None),
-    };
+    let (url, expected) = pinned(location);
     let url = web_address(url);
     let place = block_on(fetch_to(&url, cache)).map_err(|error| input_error(format!("{url}: {error:#}")))?;
     if let (Some(place), Some(expected)) = (&place, expected) {
-        let digest = file_digest(place)?;
-        if digest != expected {
-            std::fs::remove_file(place)?;
-            return Err(input_error(format!("{url} has the SHA-256 {digest}, and not {expected}")));
-        }
+        check(place, &expected, &url)?;
     }
     Ok(place)
+}
+
+/// A location, and the SHA-256 that its file must have where it ends in `#sha256=…`.
+pub(crate) fn pinned(location: &str) -> (&str, Option<String>) {
+    match location.split_once("#sha256=") {
+        Some((location, digest)) => (location, Some(digest.to_ascii_lowercase())),
+        None => (location, None),
+    }
+}
+
+/// That a downloaded file has a digest; one that has another is deleted.
+///
+/// # Errors
+/// Exit 3: it has another one.
+pub(crate) fn check(file: &Path, expected: &str, location: &str) -> Result<()> {
+    let digest = file_digest(file)?;
+    if digest != expected {
+        std::fs::remove_file(file)?;
+        return Err(input_error(format!("{location} has the SHA-256 {digest}, and not {expected}")));
+    }
+    Ok(())
 }
 
 /// The files of a dataset at Hugging Face: `hf://datasets/OWNER/NAME[/FOLDER]`, by their paths in it.
