@@ -1,6 +1,7 @@
 //! Datasets in and out. The same rows give the same bytes: batches and parts are cut by the rows alone, and the writer's
 //! properties are fixed.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use codepair_schemas::{Dataset, rows::Row};
+use object_store::PutPayloadMut;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -18,7 +20,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use crate::{Manifest, Output, Store, sha256};
+use crate::{Digest, Manifest, Output, Store};
 
 const BATCH_ROWS: usize = 8_192;
 const ROW_GROUP_ROWS: usize = 65_536;
@@ -26,6 +28,7 @@ const PART_ROWS: usize = 131_072;
 /// Batches and parts of long rows are cut earlier, so that memory has a bound: text of a batch, encoded bytes of a part.
 const BATCH_BYTES: usize = 16 << 20;
 const PART_BYTES: usize = 96 << 20;
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Columns whose values hardly ever repeat, and that nobody looks for by range: a dictionary and the least and greatest
 /// value of each page would be made for nothing.
@@ -146,6 +149,30 @@ impl<R: Row> RowWriter<R> {
     }
 }
 
+/// What is written of a part. In blocks, for one piece of memory that grows would be copied each time.
+struct Part {
+    blocks: PutPayloadMut,
+    digest: Digest,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { blocks: PutPayloadMut::new().with_block_size(BLOCK_BYTES), digest: Digest::default() }
+    }
+}
+
+impl Write for Part {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.blocks.extend_from_slice(bytes);
+        self.digest.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The parts of a dataset, made one after another.
 struct Parts {
     store: Store,
@@ -156,7 +183,7 @@ struct Parts {
     pending: Vec<RecordBatch>,
     pending_rows: usize,
     pending_bytes: usize,
-    part: ArrowWriter<Vec<u8>>,
+    part: ArrowWriter<Part>,
     part_rows: usize,
     outputs: Vec<Output>,
     /// Storing the last part goes on while the next is made.
@@ -182,7 +209,7 @@ impl Parts {
             pending: Vec::new(),
             pending_rows: 0,
             pending_bytes: 0,
-            part: ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties()))?,
+            part: ArrowWriter::try_new(Part::default(), Arc::clone(&schema), Some(properties()))?,
             part_rows: 0,
             outputs: Vec::new(),
             storing: None,
@@ -245,23 +272,23 @@ impl Parts {
     }
 
     fn close_part(&mut self) -> Result<()> {
-        let fresh = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties()))?;
-        let bytes = std::mem::replace(&mut self.part, fresh).into_inner()?;
+        let fresh = ArrowWriter::try_new(Part::default(), Arc::clone(&self.schema), Some(properties()))?;
+        let part = std::mem::replace(&mut self.part, fresh).into_inner()?;
         let name = format!("{}/part-{:05}.parquet", self.folder, self.outputs.len());
         let attempt = self.prefix.rsplit('/').next().unwrap_or_default();
         self.outputs.push(Output {
             dataset: self.folder.clone(),
             path: format!("{attempt}/{name}"),
             rows: Some(self.part_rows as u64),
-            bytes: bytes.len() as u64,
-            sha256: sha256(&bytes),
+            bytes: part.blocks.content_length() as u64,
+            sha256: part.digest.finish(),
             schema_version: Some(self.dataset.version),
             volatile: self.dataset.volatile,
         });
         self.part_rows = 0;
         self.stored()?;
         let (store, path) = (self.store.clone(), format!("{}/{name}", self.prefix));
-        self.storing = Some(std::thread::spawn(move || store.put(&path, bytes)));
+        self.storing = Some(std::thread::spawn(move || store.put(&path, part.blocks)));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::config_error;
 
@@ -152,8 +152,8 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        block_on(self.objects.put(&self.full(path), bytes.into().into()))
+    pub fn put(&self, path: &str, content: impl Into<PutPayload>) -> Result<()> {
+        block_on(self.objects.put(&self.full(path), content.into()))
             .map_err(|error| self.failed("write", path, &error))?;
         if let (Some(folder), Some(file)) = (&self.local, self.local_path(path)) {
             // The file, and each folder that may have been made for it.
