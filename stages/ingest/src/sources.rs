@@ -5,6 +5,7 @@ pub(crate) mod download;
 mod lines;
 mod mapped;
 mod records;
+mod skim;
 mod table;
 
 use anyhow::Result;

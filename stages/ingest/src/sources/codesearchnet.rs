@@ -76,6 +76,24 @@ pub(crate) struct Definition {
     url: String,
 }
 
+/// The names of [`Line`]'s fields, those of Hugging Face as well.
+const FIELDS: [&str; 14] = [
+    "repo",
+    "repository_name",
+    "path",
+    "func_path_in_repository",
+    "func_name",
+    "language",
+    "code",
+    "func_code_string",
+    "docstring",
+    "func_documentation_string",
+    "partition",
+    "split_name",
+    "url",
+    "func_code_url",
+];
+
 /// The columns of Hugging Face's Parquet, in the order of [`Line`]'s fields.
 const COLUMNS: [&str; 8] = [
     "repository_name",
@@ -131,7 +149,7 @@ impl Kind for Codesearchnet {
 
     fn rows(&self, piece: Piece) -> Result<Vec<Found>> {
         match piece {
-            Piece::Lines(lines) => lines::parse(&lines, |place, line| self.row(place, line)),
+            Piece::Lines(lines) => lines::parse_fields(&lines, &FIELDS, |place, line| self.row(place, line)),
             Piece::Table(table) => {
                 let cell = |column, row| table.text(column, row).unwrap_or_default().to_owned();
                 let row = |row| self.row(table.place(row), Line::from_cells(COLUMNS.map(|column| cell(column, row))));

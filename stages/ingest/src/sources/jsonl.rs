@@ -47,7 +47,7 @@ impl Kind for Jsonl {
     }
 
     fn rows(&self, lines: Lines) -> Result<Vec<Found>> {
-        lines::parse(&lines, |place, line: Map<String, Value>| {
+        lines::parse_fields(&lines, &self.columns.names(), |place, line: Map<String, Value>| {
             self.columns.row(
                 &lines.file,
                 || place,

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 
 use anyhow::Result;
 use codepair_runtime::input_error;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
 
-use super::Found;
+use super::{Found, skim};
 use crate::files::Opened;
 
 /// About so many bytes of lines are parsed at once.
@@ -16,24 +16,29 @@ const PIECE_BYTES: usize = 512 << 10;
 /// A line beyond this is no row of anything, and would have to be held in memory.
 const LINE_BYTES: usize = 64 << 20;
 
-/// Buffers that were read and can be filled again: giving half a megabyte back to the system for each piece takes longer
-/// than parsing a tenth of it.
+/// Buffers that were read and can be written over: to give half a megabyte back to the system for each piece, or to fill it
+/// with zeros, takes longer than parsing a tenth of it.
 static BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 const SPARE_BUFFERS: usize = 64;
 
-fn buffer() -> Vec<u8> {
+fn spare_buffer() -> Vec<u8> {
     BUFFERS.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default()
+}
+
+impl Lines {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        if bytes.capacity() <= 4 * PIECE_BYTES
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() <= 4 * PIECE_BYTES
             && let Ok(mut spare) = BUFFERS.lock()
             && spare.len() < SPARE_BUFFERS
         {
-            spare.push(bytes);
+            spare.push(buffer);
         }
     }
 }
@@ -43,7 +48,9 @@ pub(crate) struct Lines {
     pub(crate) file: String,
     /// Number of the first line, from 1.
     first: usize,
-    bytes: Vec<u8>,
+    /// The lines, and rubbish behind `length`.
+    buffer: Vec<u8>,
+    length: usize,
     /// The last line has no end: the file was cut off there, or only lacks a line feed.
     unended: bool,
 }
@@ -53,35 +60,45 @@ pub(crate) struct Lines {
 /// # Errors
 /// Exit 3: the file cannot be read to its end, or a line is too long to be one.
 pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-    let mut first = 1;
-    let mut bytes = buffer();
+    let (mut first, mut buffer, mut length) = (1, spare_buffer(), 0);
     loop {
-        let wanted = bytes.len() + PIECE_BYTES;
-        bytes.reserve_exact(PIECE_BYTES + 32);
-        file.take(PIECE_BYTES as u64).read_to_end(&mut bytes).map_err(|error| file.damaged(&error))?;
-        let at_end = bytes.len() < wanted;
-        let rest = match memchr::memrchr(b'\n', &bytes) {
-            _ if at_end => Vec::new(),
-            Some(end) => {
-                let mut rest = buffer();
-                rest.extend_from_slice(&bytes[end + 1..]);
-                bytes.truncate(end + 1);
-                rest
-            }
-            None if bytes.len() > LINE_BYTES => {
+        if length == buffer.len() {
+            buffer.resize(length + PIECE_BYTES, 0);
+        }
+        length += fill(file, &mut buffer[length..]).map_err(|error| file.damaged(&error))?;
+        if length < buffer.len() {
+            let unended = length > 0 && buffer[length - 1] != b'\n';
+            return emit(Lines { file: file.name().to_owned(), first, buffer, length, unended });
+        }
+        let Some(end) = memchr::memrchr(b'\n', &buffer).map(|end| end + 1) else {
+            if length > LINE_BYTES {
                 return Err(input_error(format!("{}:{first}: the line has no end; is it text?", file.name())));
             }
-            None => continue,
+            continue;
         };
-        let lines = memchr::memchr_iter(b'\n', &bytes).count();
-        let unended = at_end && !bytes.is_empty() && bytes.last() != Some(&b'\n');
-        emit(Lines { file: file.name().to_owned(), first, bytes, unended })?;
-        if at_end {
-            return Ok(());
-        }
+        let mut next = spare_buffer();
+        next.resize(next.len().max(length - end), 0);
+        next[..length - end].copy_from_slice(&buffer[end..]);
+        length -= end;
+        let lines = memchr::memchr_iter(b'\n', &buffer[..end]).count();
+        emit(Lines { file: file.name().to_owned(), first, buffer, length: end, unended: false })?;
         first += lines;
-        bytes = rest;
+        buffer = next;
     }
+}
+
+/// Fills `place`, or as much of it as there is left to read; returns how much.
+fn fill(reader: &mut impl Read, place: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < place.len() {
+        match reader.read(&mut place[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// A small file in one piece.
@@ -89,8 +106,8 @@ pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) 
 /// # Errors
 /// Exit 3: the file cannot be read to its end.
 pub(crate) fn whole(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-    let bytes = file.read_all()?;
-    emit(Lines { file: file.name().to_owned(), first: 1, bytes, unended: false })
+    let buffer = file.read_all()?;
+    emit(Lines { file: file.name().to_owned(), first: 1, length: buffer.len(), buffer, unended: false })
 }
 
 /// Reads a JSON array, each of its values as a `T`; values that are no `T` are rejected.
@@ -101,7 +118,7 @@ pub(crate) fn parse_array<T: DeserializeOwned>(
     lines: &Lines,
     use_row: impl Fn(String, T) -> Found,
 ) -> Result<Vec<Found>> {
-    let values: Vec<serde_json::Value> = serde_json::from_slice(&lines.bytes)
+    let values: Vec<serde_json::Value> = serde_json::from_slice(lines.bytes())
         .map_err(|error| input_error(format!("{} is no JSON array: {error}", lines.file)))?;
     let rows = values.into_iter().enumerate().map(|(index, value)| {
         let place = format!("{}[{index}]", lines.file);
@@ -117,22 +134,45 @@ pub(crate) fn parse_array<T: DeserializeOwned>(
 ///
 /// # Errors
 /// Exit 3: the last line is cut off, so the file is not whole.
-pub(crate) fn parse<'a, T: Deserialize<'a>>(
-    lines: &'a Lines,
+pub(crate) fn parse<T: DeserializeOwned>(lines: &Lines, use_row: impl FnMut(String, T) -> Found) -> Result<Vec<Found>> {
+    each(lines, |line| serde_json::from_slice(line), use_row)
+}
+
+/// [`parse`] for a `T` that needs these fields alone; what is wrong within others is not found.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_fields<T: DeserializeOwned>(
+    lines: &Lines,
+    names: &[&str],
+    use_row: impl FnMut(String, T) -> Found,
+) -> Result<Vec<Found>> {
+    let mut scratch = Vec::new();
+    let mut read = |line: &[u8]| {
+        let texts = skim::texts(line, names, &mut scratch)?;
+        T::deserialize(MapDeserializer::<_, serde_json::Error>::new(texts.into_iter())).ok()
+    };
+    // Where that does not do, the parser does, or says what is wrong.
+    each(lines, |line| read(line).map_or_else(|| serde_json::from_slice(line), Ok), use_row)
+}
+
+fn each<T>(
+    lines: &Lines,
+    mut read: impl FnMut(&[u8]) -> serde_json::Result<T>,
     mut use_row: impl FnMut(String, T) -> Found,
 ) -> Result<Vec<Found>> {
     let mut found = Vec::new();
-    let mut start = 0;
-    for (index, end) in memchr::memchr_iter(b'\n', &lines.bytes).chain([lines.bytes.len()]).enumerate() {
-        let line = &lines.bytes[start..end];
-        start = (end + 1).min(lines.bytes.len());
+    let (bytes, mut start) = (lines.bytes(), 0);
+    for (index, end) in memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]).enumerate() {
+        let line = &bytes[start..end];
+        start = (end + 1).min(bytes.len());
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
         let place = format!("{}:{}", lines.file, lines.first + index);
-        match serde_json::from_slice(line) {
+        match read(line) {
             Ok(row) => found.push(use_row(place, row)),
-            Err(error) if error.is_eof() && end == lines.bytes.len() && lines.unended => {
+            Err(error) if error.is_eof() && end == bytes.len() && lines.unended => {
                 return Err(input_error(format!(
                     "{place}: the file ends in the middle of a line; it was cut off, fetch it again"
                 )));
