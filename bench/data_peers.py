@@ -40,6 +40,8 @@ def convert_pyarrow(corpus, out):
     import pyarrow.parquet
     pa.set_cpu_count(2)
     options = pyarrow.json.ReadOptions(block_size=8 << 20)
+    wanted = pyarrow.json.ParseOptions(explicit_schema=pa.schema([(field, pa.string()) for field in FIELDS]),
+                                       unexpected_field_behavior="ignore")
     began, rows, writer = time.time(), 0, None
     for file in sorted(glob.glob(f"{corpus}/*/final/jsonl/*/*.jsonl.gz")):
         with pa.input_stream(file, compression="gzip") as stream:
@@ -47,7 +49,7 @@ def convert_pyarrow(corpus, out):
             if not stream.read(1):
                 continue
         with pa.input_stream(file, compression="gzip") as stream:
-            table = pyarrow.json.read_json(stream, read_options=options).select(FIELDS)
+            table = pyarrow.json.read_json(stream, read_options=options, parse_options=wanted)
         writer = writer or pyarrow.parquet.ParquetWriter(out, table.schema, compression="zstd")
         writer.write_table(table)
         rows += len(table)

@@ -213,7 +213,7 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "judgments",
-        version: 1,
+        version: 2,
         doc: "How relevant a function is to a query; several people may judge one pair.",
         sort_key: &["source", "ordinal"],
         volatile: false,
@@ -225,6 +225,8 @@ pub const DATASETS: &[Dataset] = &[
             text("url", "the function's url"),
             real("relevance", "larger is better; CodeSearchNet judges from 0 to 3"),
             text("notes", "what the judge wrote"),
+            LICENCE,
+            ORIGIN,
         ],
     },
     Dataset {
@@ -264,7 +266,7 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "synthetic_pairs",
-        version: 2,
+        version: 3,
         doc: "Made pairs of text and code: positives that mean the same as their parent, negatives that do not.",
         sort_key: &["generator", "ordinal"],
         volatile: false,
@@ -279,6 +281,7 @@ pub const DATASETS: &[Dataset] = &[
             SOURCE,
             text("text", "natural language"),
             text("code", "program text"),
+            text("language", "programming language"),
             GROUP,
             SPLIT,
             text("request", "hash of the API request that made it").or_null(),

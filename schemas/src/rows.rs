@@ -123,6 +123,7 @@ rows! {
     /// A row of `judgments`.
     Judgment in "judgments" {
         source: String, ordinal: u64, query: String, language: String, url: String, relevance: f64, notes: String,
+        licence: String, origin: String,
     }
     /// A row of `sources`.
     Source in "sources" {
@@ -136,7 +137,7 @@ rows! {
     /// A row of `synthetic_pairs`.
     SyntheticPair in "synthetic_pairs" {
         id: String, generator: String, ordinal: u64, kind: String, edit: String, parent_id: String,
-        parent_dataset: String, source: String, text: String, code: String, group: String, split: String,
+        parent_dataset: String, source: String, text: String, code: String, language: String, group: String, split: String,
         request: Option<String>, model: Option<String>, prompt: Option<String>, parameters: Option<String>,
         seed: Option<i64>,
     }

@@ -19,14 +19,14 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
-        revision: 3,
+        revision: 4,
         per_model: false,
         inputs: &[],
         outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
     },
     Stage {
         name: "synth",
-        revision: 3,
+        revision: 4,
         per_model: false,
         inputs: &["functions", "problems", "queries"],
         outputs: &["synthetic_pairs", "embeddings", "requests", "rejected"],

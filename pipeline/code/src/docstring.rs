@@ -43,6 +43,22 @@ impl Docstring {
     }
 }
 
+/// The first paragraph of a docstring: as far as the first empty line, or the first that begins with a tag, such as
+/// Javadoc's `@param`.
+#[must_use]
+pub fn first_paragraph(text: &str) -> &str {
+    let text = text.trim();
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        let start = line.trim_start();
+        if start.is_empty() || start.starts_with('@') {
+            break;
+        }
+        end += line.len();
+    }
+    &text[..end]
+}
+
 fn parse_and_find(source: &str) -> Result<Option<Docstring>, SyntaxError> {
     let tree = parse(source)?;
     let mut cursor = tree.walk();
@@ -135,6 +151,13 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paragraphs_end_at_empty_lines_and_tags() {
+        assert_eq!(first_paragraph("\n First  line\n of it.\n\n Args: x\n"), "First  line\n of it.\n");
+        assert_eq!(first_paragraph("Adds.\n @param a one"), "Adds.\n");
+        assert_eq!((first_paragraph("  "), first_paragraph("@return one")), ("", ""));
+    }
 
     fn cut_text(source: &str) -> (String, Option<String>) {
         let mut code = source.to_owned();

@@ -9,7 +9,7 @@ mod identifiers;
 mod language;
 mod syntax;
 
-pub use docstring::{Docstring, find_docstring};
+pub use docstring::{Docstring, find_docstring, first_paragraph};
 pub use edits::{EDITS, Edit, Edited, Meaning, edit};
 pub use functions::{Function, functions};
 pub use identifiers::words;

@@ -8,5 +8,5 @@ mod structure;
 
 pub use contamination::ContaminationIndex;
 pub use minhash::{BANDS, bands, jaccard, shingles};
-pub use normal::{first_paragraph, normal_code, normal_text};
+pub use normal::{normal_code, normal_text};
 pub use structure::structure;

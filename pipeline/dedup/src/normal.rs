@@ -13,22 +13,6 @@ pub fn normal_text(text: &str) -> String {
     normal
 }
 
-/// The first paragraph of a docstring: as far as the first empty line, or the first that begins with a tag, such as
-/// Javadoc's `@param`.
-#[must_use]
-pub fn first_paragraph(text: &str) -> &str {
-    let text = text.trim();
-    let mut end = 0;
-    for line in text.split_inclusive('\n') {
-        let start = line.trim_start();
-        if start.is_empty() || start.starts_with('@') {
-            break;
-        }
-        end += line.len();
-    }
-    &text[..end]
-}
-
 /// Program text with line feeds only, no trailing white space and no empty lines at its ends.
 #[must_use]
 pub fn normal_code(code: &str) -> String {
@@ -58,12 +42,5 @@ mod tests {
         assert_eq!(normal_code("\r\ndef f():  \r\n    pass\n\n"), "def f():\n    pass");
         assert_eq!(normal_code("\n\n"), "");
         assert_eq!(normal_code("a\u{a0}\nb \t\n\nc"), "a\nb\n\nc");
-    }
-
-    #[test]
-    fn paragraphs_end_at_empty_lines_and_tags() {
-        assert_eq!(first_paragraph("\n First  line\n of it.\n\n Args: x\n"), "First  line\n of it.\n");
-        assert_eq!(first_paragraph("Adds.\n @param a one"), "Adds.\n");
-        assert_eq!((first_paragraph("  "), first_paragraph("@return one")), ("", ""));
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use arrow::array::RecordBatch;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use codepair_schemas::Stage as StageEntry;
 use serde::de::DeserializeOwned;
 
 use crate::allocator;
+use crate::command_line::run_command;
 use crate::{
     Attempt, Config, Description, ExitStatus, Manifest, PipelineOptions, Published, ResolvedInput, Step, Store,
-    block_on, config_error, fingerprint, inputs, newest_generation, parquet_io, run_binary, verify,
+    block_on, config_error, fingerprint, inputs, newest_generation, parquet_io, verify,
 };
 
 /// A stage: what it is configured by, the steps this makes, and the work.
@@ -116,7 +117,7 @@ impl Context {
 
 /// Options that all stage binaries share.
 #[derive(Debug, Parser)]
-#[command(version, about = "One stage of a codepair pipeline. `codepair run` calls it; it also runs alone.")]
+#[command(version)]
 struct Arguments {
     #[command(flatten)]
     pipeline: PipelineOptions,
@@ -144,7 +145,20 @@ fn parse_input(text: &str) -> Result<(String, String), String> {
 
 /// The `main` of a stage binary.
 pub fn main<S: Stage>() -> ExitCode {
-    run_binary(start::<S>)
+    run_command(command(S::NAME), start::<S>)
+}
+
+/// The command line of a stage, with what the table of stages says it reads and writes.
+fn command(stage: &str) -> clap::Command {
+    let (inputs, outputs) =
+        codepair_schemas::stage(stage).map(|entry| (entry.inputs, entry.outputs)).unwrap_or_default();
+    let reads = if inputs.is_empty() { "the sources of its table".to_owned() } else { inputs.join(", ") };
+    let command = Arguments::command().display_name(format!("codepair-{stage}"));
+    command.about(format!(
+        "The stage `{stage}` of a codepair pipeline. `codepair run` calls it; it also runs alone.\n\n\
+         Reads:  {reads}\nWrites: {}",
+        outputs.join(", ")
+    ))
 }
 
 fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
@@ -311,7 +325,8 @@ fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest>
         }
         totals.into_iter().filter(|(_, rows)| *rows > 0).map(|(dataset, rows)| format!("{rows} {dataset}")).collect()
     };
-    tracing::info!("{step} done in {:.1} s: {}", manifest.seconds(), rows.join(", "));
+    let rows = if rows.is_empty() { "no rows".to_owned() } else { rows.join(", ") };
+    tracing::info!("{step} done in {:.1} s: {rows}", manifest.seconds());
     Ok(manifest)
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser};
+use clap::{Args, Command, Parser};
 
 use crate::{Config, ExitStatus, Plan, Store, exit_status, input_error, newest_plan, telemetry};
 
@@ -56,7 +56,12 @@ impl PipelineOptions {
 
 /// The `main` of a binary: reads the command line, starts logging, runs, and gives the documented exit code.
 pub fn run_binary<A: Parser>(run: impl FnOnce(&A) -> Result<ExitStatus>) -> ExitCode {
-    let arguments = match A::try_parse() {
+    run_command(A::command(), run)
+}
+
+/// As [`run_binary`], of a command that was given more than its type says.
+pub(crate) fn run_command<A: Parser>(command: Command, run: impl FnOnce(&A) -> Result<ExitStatus>) -> ExitCode {
+    let arguments = match command.try_get_matches().and_then(|matches| A::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // A closed pipe, as of `--help | head`, is no error.

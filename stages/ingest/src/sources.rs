@@ -46,7 +46,8 @@ impl Found {
             Self::Pair(row) => Some((&mut row.licence, &mut row.origin)),
             Self::Problem(row) => Some((&mut row.licence, &mut row.origin)),
             Self::Query(row) => Some((&mut row.licence, &mut row.origin)),
-            Self::Judgment(_) | Self::Rejected { .. } => None,
+            Self::Judgment(row) => Some((&mut row.licence, &mut row.origin)),
+            Self::Rejected { .. } => None,
         };
         if let Some((own_licence, own_origin)) = places {
             for (own, given) in [(own_licence, licence), (own_origin, origin)] {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, UInt8Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use codepair_dedup::{
-    BANDS, ContaminationIndex, bands, first_paragraph, normal_code, normal_text, shingles, structure,
-};
+use codepair_code::first_paragraph;
+use codepair_dedup::{BANDS, ContaminationIndex, bands, normal_code, normal_text, shingles, structure};
 use codepair_runtime::{Context, Progress, block_on, column, integer_column, short_digest, text_column};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt as _;
@@ -67,7 +66,7 @@ select 2, source, ordinal, id, case when label = 0 then 'negative' else 'origina
        split, whole_text(text), normal_code(code)
 from pairs
 union all
-select 3, generator, ordinal, id, kind, parent_id, 'python', split, whole_text(text), normal_code(code)
+select 3, generator, ordinal, id, kind, parent_id, language, split, whole_text(text), normal_code(code)
 from synthetic_pairs"#;
 
 /// Test rows, problems that are for testing or prompting, and queries.

@@ -18,5 +18,5 @@ pub(crate) use forecast::{Forecast, forecast};
 pub(crate) use jobs::Jobs;
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Allowed;
-pub(crate) use prompt::{Prompt, Question, parse};
+pub(crate) use prompt::{AnswerLimit, Prompt, Question, Shown, parse};
 pub(crate) use server::{OPENAI, Server, asking};

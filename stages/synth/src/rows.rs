@@ -236,6 +236,7 @@ impl Made {
             source: parent.source.clone(),
             text: pair.text,
             code: pair.code,
+            language: parent.language.clone(),
             group: parent.group.clone(),
             split: parent.split.clone(),
             request: pair.provenance.request,

@@ -126,9 +126,10 @@ fn every_request_is_answered_or_rejected_and_paid_once() {
     );
     assert_eq!(charges.len(), REQUESTS);
     let faults = &manifest.notes["llm"]["faults"];
-    for kind in ["rate limited", "timed out", "server error", "unreachable", "cut off", "malformed JSON"] {
+    for kind in ["rate limited", "timed out", "server error", "cut off", "malformed JSON"] {
         assert!(faults[kind].as_u64().unwrap() >= of_each as u64, "{kind}: {faults}");
     }
+    assert!(faults["unreachable"].as_u64().unwrap() > 0, "{faults}");
     // A changed parser, here other rows to keep, asks nothing again.
     let served = server.served();
     setup.run(&server.url(), "retries = 0\npairs = \"negative\"\nlimit = 7").unwrap();
@@ -272,6 +273,59 @@ fn batches_keep_to_the_budget() {
     assert!(answered > 5 && answered < 60, "{answered}");
     assert_eq!(setup.reasons(&manifest)["over_budget"] as u64, 60 - answered);
     assert_eq!(server.charges().values().sum::<usize>() as u64, answered);
+}
+
+/// A line that cannot be read was paid for: it is kept, counts as the most it can have cost, and is not asked again.
+#[test]
+fn a_damaged_line_of_a_batch_counts_as_paid() {
+    let setup = Setup::new(20);
+    let server = Server::start(Duration::from_millis(1), |task, _| if task == 3 { Act::BadJson } else { Act::Answer });
+    let manifest = setup.run(&server.url(), &format!("{BATCHES}\n{PRICE}")).unwrap();
+    assert_eq!(setup.reasons(&manifest), BTreeMap::from([("malformed_answer".to_owned(), 1)]));
+    let noted = manifest.notes["llm"]["cost_dollars"].as_f64().unwrap();
+    assert!(noted > cost(&server) && server.charges().values().sum::<usize>() == 20, "{noted}");
+    let again = setup.run(&server.url(), &format!("{BATCHES}\n{PRICE}\npairs = \"negative\"")).unwrap();
+    assert_eq!((server.batches(), setup.reasons(&again)), (1, setup.reasons(&manifest)));
+    assert_eq!(again.notes["llm"]["cost_dollars"].as_f64().unwrap(), noted);
+}
+
+/// A batch is paid for as a whole: what a run does not want of it is kept for one that does, by batch or not.
+#[test]
+fn all_of_a_batch_is_kept_whoever_collects_it() {
+    let setup = Setup::new(60);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let mut child = setup.spawn(&server.url(), BATCHES);
+    let began = Instant::now();
+    while server.batches() == 0 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let few = setup.run(&server.url(), "limit = 10\npoll_seconds = 0.2").unwrap();
+    assert_eq!((server.batches(), few.rows("synthetic_pairs")), (1, 10));
+    let all = setup.run(&server.url(), "").unwrap();
+    assert_eq!((server.batches(), all.rows("synthetic_pairs")), (1, 60));
+    assert_eq!(server.charges().values().sum::<usize>(), 60, "each was paid once");
+    let requests = read_output(&setup.store, &all, "requests", &[]).unwrap();
+    let payloads: Vec<_> =
+        requests.iter().flat_map(|batch| text_column(batch, "payload").unwrap().iter().flatten()).collect();
+    assert!(payloads.len() == 60 && payloads.iter().all(|payload| payload.contains("Task ")));
+}
+
+/// When asking is hopeless, what is under way is still paid for, and kept.
+#[test]
+fn what_is_under_way_is_kept_when_the_credit_runs_out() {
+    let setup = Setup::new(200);
+    let server =
+        Server::start(Duration::from_millis(30), |task, _| if task == 40 { Act::Fail(402) } else { Act::Answer });
+    let error = setup.run(&server.url(), "").err().unwrap();
+    assert!(format!("{error:#}").contains("402"), "{error:#}");
+    let charged = server.charges().values().sum::<usize>();
+    assert!((40..200).contains(&charged), "{charged}");
+    let patient = setup.run(&server.url(), "limit = 40").unwrap();
+    assert_eq!(patient.rows("synthetic_pairs"), 40);
+    assert!(server.charges().values().all(|charged| *charged <= 1), "nothing is paid twice");
 }
 
 #[test]

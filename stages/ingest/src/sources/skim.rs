@@ -8,8 +8,8 @@ const BLOCK: usize = 64;
 
 /// The fields of these names, each with its text. What is between other fields' brackets and quotes is not looked at.
 ///
-/// Nothing where `object` is not plainly one object, or such a field is no text: a parser is to say more. A name that is
-/// written with an escape is not found.
+/// Nothing where `object` is not plainly one object, such a field is no text, or a name is written with an escape: a parser
+/// is to say more.
 pub(crate) fn texts<'a>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>) -> Option<Vec<(&'a str, String)>> {
     let mut found = Vec::with_capacity(names.len());
     let mut at = token(object, 0, b'{')?;
@@ -17,6 +17,9 @@ pub(crate) fn texts<'a>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>)
         let start = token(object, at, b'"')?;
         let end = string_end(object, start)?;
         let name = &object[start..end];
+        if name.contains(&b'\\') {
+            return None;
+        }
         at = space(object, token(object, end + 1, b':')?);
         if names.iter().any(|wanted| wanted.as_bytes() == name) {
             let text;
@@ -291,6 +294,7 @@ mod tests {
             "{\"code\":\"\\ud800\"}",
             "{\"a\":[1}",
             "{\"a\":\"b",
+            "{\"cod\\u0065\":\"a\"}",
             "{\"a\":,\"code\":\"c\"}",
             "\"code\"",
             "{1:2}",

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::Result;
-use codepair_code::{Language, functions, words};
+use codepair_code::{Language, first_paragraph, functions, words};
 use codepair_runtime::{Config, config_error, input_error};
 use codepair_schemas::rows::Function;
 use serde::{Deserialize, Serialize};
@@ -178,10 +178,8 @@ impl SourceTree {
         let is_empty = language == Language::Python
             && !function.code.contains(": ")
             && lines.clone().skip(1).all(|line| line == "pass");
-        let short_docstring = || {
-            let paragraph = function.docstring.lines().map(str::trim).take_while(|line| !line.is_empty());
-            paragraph.flat_map(str::split_whitespace).count() < self.minimum_docstring_words
-        };
+        let short_docstring =
+            || first_paragraph(&function.docstring).split_whitespace().count() < self.minimum_docstring_words;
         if function.has_error {
             Some("syntax_error")
         } else if is_empty {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use codepair_code::Language;
+use codepair_code::{Language, functions};
 use codepair_runtime::{Config, Context, config_error, file_digest, input_error};
 use codepair_schemas::rows::Request;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
-use crate::openai::{Client, Forecast, Jobs, Prompt, Question, ask, asking, forecast, parse};
+use crate::openai::{AnswerLimit, Client, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse};
 use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
 
 /// Rows whose pairs are checked and written at once.
@@ -20,10 +20,11 @@ const CHUNK: usize = 4096;
 asking! {
     /// What is asked for, of whom.
     pub struct Openai {
-        /// A file with the user's message, a Jinja template over `text`, `code` and `context` (repository and path).
+        /// A file with the user's message, a Jinja template over `text`, `code`, `context` (repository and path), `language` and
+        /// `phrasings`.
         #[serde(skip_serializing)]
         prompt: String = String::new(),
-        /// A JSON-lines file of examples: `text`, `code` and the right `answer`.
+        /// A JSON-lines file of examples: `text`, `code` and the right `answer`, or `answers`.
         #[serde(skip_serializing)]
         few_shots: Option<String> = None,
         /// The system message.
@@ -39,6 +40,8 @@ asking! {
         temperature: f32 = 0.7,
         /// Tokens of an answer at most.
         answer_tokens: u32 = 512,
+        /// The parameter that says so: `max_completion_tokens`, or `max_tokens` for servers that know only that.
+        answer_limit: AnswerLimit = AnswerLimit::default(),
         /// A regular expression that the answer matches, for servers that need bounded schemas.
         answer_pattern: Option<String> = None,
         seed: i64 = 0,
@@ -66,11 +69,12 @@ impl Kind for Openai {
                 files.insert(name.to_owned(), digest);
             }
         }
+        self.read_prompt(config)?;
         Ok(files)
     }
 
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
-        let prompt = Prompt::read(&context.config, &self.prompt, self.few_shots.as_deref())?;
+        let prompt = self.read_prompt(&context.config)?;
         let (client, jobs) = self.jobs(context, &prompt)?;
         let answers = ask(&context.store, name, &self.server(), client, &jobs, self.answer_tokens)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
@@ -102,13 +106,17 @@ impl Kind for Openai {
     }
 
     fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
-        let prompt = Prompt::read(&context.config, &self.prompt, self.few_shots.as_deref())?;
+        let prompt = self.read_prompt(&context.config)?;
         let (_, jobs) = self.jobs(context, &prompt)?;
         forecast(&context.store, name, &self.server(), &jobs, self.answer_tokens).map(Some)
     }
 }
 
 impl Openai {
+    fn read_prompt(&self, config: &Config) -> Result<Prompt> {
+        Prompt::read(config, &self.prompt, self.few_shots.as_deref(), self.phrasings)
+    }
+
     fn check(&self) -> Result<()> {
         if self.prompt.is_empty() {
             return Err(config_error("prompt is needed, a file: prompt = \"prompts/query_for_code.txt\""));
@@ -126,7 +134,8 @@ impl Openai {
         let question = self.question();
         for parent in self.parents(context) {
             let parent = parent?;
-            jobs.add(&prompt.payload(&question, &parent.text, &parent.code, &parent.context)?)?;
+            let Parent { text, code, context, language, .. } = &parent;
+            jobs.add(&prompt.payload(&question, Shown { text, code, context, language })?)?;
         }
         Ok((client, jobs))
     }
@@ -142,6 +151,7 @@ impl Openai {
             system: &self.system,
             temperature: self.temperature,
             answer_tokens: self.answer_tokens,
+            answer_limit: self.answer_limit,
             answer_pattern: self.answer_pattern.as_deref(),
             phrasings: self.phrasings,
             seed: self.seed,
@@ -151,6 +161,7 @@ impl Openai {
     fn provenance(&self, prompt: &Prompt) -> Provenance {
         let parameters = json!({
             "temperature": self.temperature, "answer_tokens": self.answer_tokens, "phrasings": self.phrasings,
+            "system": self.system, "answer_pattern": self.answer_pattern,
         });
         Provenance {
             request: None,
@@ -161,24 +172,49 @@ impl Openai {
         }
     }
 
+    /// What is wrong with an answer.
+    fn fault(&self, parent: &Parent, answered: &str) -> Option<(&'static str, String)> {
+        let own = match self.answers {
+            Field::Text => &parent.text,
+            Field::Code => &parent.code,
+        };
+        let is_same =
+            own.split_whitespace().map(str::to_lowercase).eq(answered.split_whitespace().map(str::to_lowercase));
+        // A solution may be the one that is known; a negative that is the same is none.
+        if is_same && (self.answers == Field::Text || self.pairs == PairKind::Negative) {
+            return Some(("same_as_parent", "the answer repeats the row".to_owned()));
+        }
+        if self.answers == Field::Text {
+            return None;
+        }
+        // Only the languages whose grammar is here can be checked.
+        let language = Language::named(&parent.language)?;
+        if let Err(error) = language.check(answered) {
+            return Some(("syntax_error", format!("the {} has a {error}", parent.language)));
+        }
+        let has_function = |code: &str| functions(language, code).is_ok_and(|found| !found.is_empty());
+        let lacks_one = has_function(&parent.code) && !has_function(answered);
+        lacks_one.then(|| ("no_function", "the row has a function, the answer has none".to_owned()))
+    }
+
     /// Reads the pairs out of an answer.
     fn read<'p>(&self, parent: &'p Parent, answer: &Request, provenance: &Provenance, drafts: &mut Vec<Draft<'p>>) {
         let answers = match parse(&answer.response) {
             Ok(answers) => answers,
             Err(detail) => return drafts.push((parent, Err(("malformed_answer", detail)))),
         };
+        if answers.len() < self.phrasings {
+            let words = format!("{} different ones of {}", answers.len(), self.phrasings);
+            drafts.push((parent, Err(("too_few_answers", words))));
+        }
         for answered in answers {
+            if let Some(reason) = self.fault(parent, &answered) {
+                drafts.push((parent, Err(reason)));
+                continue;
+            }
             let (text, code) = match self.answers {
                 Field::Text => (answered, parent.code.clone()),
-                Field::Code => {
-                    // Only the languages whose grammar is here can be checked.
-                    if let Some(error) = Language::named(&parent.language).and_then(|l| l.check(&answered).err()) {
-                        let words = format!("the {} has a {error}", parent.language);
-                        drafts.push((parent, Err(("syntax_error", words))));
-                        continue;
-                    }
-                    (parent.text.clone(), answered)
-                }
+                Field::Code => (parent.text.clone(), answered),
             };
             let provenance = Provenance { request: Some(answer.request.clone()), ..provenance.clone() };
             drafts.push((parent, Ok(Pair { kind: self.pairs, edit: String::new(), text, code, provenance })));

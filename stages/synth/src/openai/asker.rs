@@ -10,6 +10,7 @@ use codepair_runtime::{Progress, Store, block_on};
 use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::batches::Asking;
 use super::budget::{Budget, Usage};
@@ -54,8 +55,10 @@ pub(crate) fn ask(
         budget: server.budget(spent),
         retries: server.retries,
         answer_tokens,
-        batches: server.batches.then(|| Duration::from_secs_f64(server.poll_seconds)),
+        batches: server.batches,
+        poll: Duration::from_secs_f64(server.poll_seconds),
     };
+    ledger.complete(jobs)?;
     let (unanswered, summary) = asker.ask_all(&mut ledger, jobs)?;
     Ok(Answers { ledger, unanswered, summary })
 }
@@ -70,8 +73,10 @@ pub(super) struct Asker<'a> {
     pub(super) retries: u32,
     /// Tokens of an answer at most.
     pub(super) answer_tokens: u32,
-    /// Ask by batches, and look after them so often.
-    batches: Option<Duration>,
+    /// Ask by batches.
+    batches: bool,
+    /// Look after batches so often.
+    poll: Duration,
 }
 
 /// Why a request has no answer: a reason to group by, and the words.
@@ -83,6 +88,8 @@ pub(super) struct Tally {
     sent: AtomicU64,
     answered: AtomicU64,
     faults: Mutex<BTreeMap<FaultKind, u64>>,
+    /// Nothing more is to be sent; what is under way is waited for.
+    stopped: watch::Sender<bool>,
 }
 
 impl Tally {
@@ -99,6 +106,16 @@ impl Tally {
         *faults.entry(kind).or_default() += 1;
     }
 
+    /// What `work` gives, or nothing when the asking is stopped before.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut stopped = self.stopped.subscribe();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+            done = work => Some(done),
+        }
+    }
+
     fn faults(&self) -> BTreeMap<&'static str, u64> {
         let faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         faults.iter().map(|(kind, count)| (kind.name(), *count)).collect()
@@ -111,7 +128,7 @@ enum Outcome {
 }
 
 /// What the ledger's answers to these requests cost, lost ones at their worst.
-fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
+pub(super) fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
     let mut seen = HashSet::new();
     let mut spent = Usage::default();
     for job in jobs.list() {
@@ -121,9 +138,9 @@ fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usag
         }
         let worst = Usage::worst(&jobs.payload(job)?, answer_tokens);
         (0..lost).for_each(|_| spent = spent.plus(worst));
-        let answer = ledger.find(&job.key)?;
-        let answer = answer.map(|answer| Usage::of_response(&answer.response).unwrap_or(worst));
-        spent = spent.plus(answer.unwrap_or_default());
+        if let Some(answer) = ledger.find(&job.key)? {
+            spent = spent.plus(Usage::of_response(&answer.response, worst));
+        }
     }
     Ok(spent)
 }
@@ -140,11 +157,13 @@ impl Asker<'_> {
         let mut unanswered = BTreeMap::new();
         let asked: Result<()> = block_on(async {
             let (shared, tally): (&Ledger, _) = (ledger, &tally);
-            if let Some(poll) = self.batches {
-                let asking = Asking { asker: self, ledger: shared, jobs, tally, progress: &progress, poll };
-                unanswered = asking.ask_all(open).await?;
-                return Ok(());
+            let asking = Asking { asker: self, ledger: shared, jobs, tally, progress: &progress, poll: self.poll };
+            // Batches of earlier runs, also where the config wants none any more: they are paid for.
+            let open = asking.collect_known(open, &mut unanswered).await?;
+            if self.batches {
+                return asking.ask_all(open, &mut unanswered).await;
             }
+            let mut failed = Ok(());
             let mut outcomes = futures::stream::iter(open)
                 .map(|job| async move {
                     let outcome = match jobs.payload(job) {
@@ -156,15 +175,19 @@ impl Asker<'_> {
                 .buffer_unordered(self.limits.most());
             while let Some((key, outcome)) = outcomes.next().await {
                 progress.add(1);
-                match outcome? {
-                    Outcome::Answered => {}
-                    Outcome::Unanswered(why) => drop(unanswered.insert(key.clone(), why)),
+                match outcome {
+                    Ok(Outcome::Answered) => {}
+                    Ok(Outcome::Unanswered(why)) => drop(unanswered.insert(key.clone(), why)),
+                    Err(error) => {
+                        tally.stopped.send_replace(true);
+                        failed = failed.and(Err(error));
+                    }
                 }
                 if self.budget.is_limited() {
                     progress.remark(&format!("${:.2} spent", self.budget.cost()));
                 }
             }
-            Ok(())
+            failed
         });
         ledger.close()?;
         let summary = self.summary(&tally, before, unanswered.len());
@@ -177,7 +200,13 @@ impl Asker<'_> {
         let answered_at_start = tally.answered.load(Ordering::Relaxed);
         let mut attempt = 0;
         loop {
-            let slot = self.limits.enter(worst.tokens() / 3).await;
+            // Nobody waits for a turn that there is no money for.
+            if !self.budget.fits(worst) {
+                return Ok(Outcome::Unanswered(Self::over_budget()));
+            }
+            // A token is some three bytes.
+            let tokens = worst.input_tokens / 3 + worst.output_tokens;
+            let Some(slot) = tally.unless_stopped(self.limits.enter(tokens)).await else { return Ok(Self::stopped()) };
             if !self.budget.set_aside(worst) {
                 return Ok(Outcome::Unanswered(Self::over_budget()));
             }
@@ -187,7 +216,7 @@ impl Asker<'_> {
             tally.count_sent(1);
             let fault = match self.client.send(payload).await {
                 Reply::Answered(response) => {
-                    let spent = Usage::of_response(&response).unwrap_or(worst);
+                    let spent = Usage::of_response(&response, worst);
                     let answer = self.row(key, payload, 200, response);
                     ledger.store(answer.clone()).await?;
                     ledger.remember(&answer)?;
@@ -199,6 +228,10 @@ impl Asker<'_> {
                 Reply::Refused { status, body } => {
                     self.budget.settle(worst, Usage::default());
                     let refused = format!("status {status}: {}", words(&body));
+                    if !self.budget.is_limited() {
+                        // A refusal in the ledger settles one sending.
+                        ledger.store_sent(key, self.generator).await?;
+                    }
                     ledger.store(self.row(key, payload, u32::from(status), body)).await?;
                     return Ok(Outcome::Unanswered(("request_refused", refused)));
                 }
@@ -212,9 +245,15 @@ impl Asker<'_> {
             if attempt == self.retries {
                 return self.give_up(&fault, attempt, answered_at_start == tally.answered.load(Ordering::Relaxed));
             }
-            self.pause(&fault, attempt).await;
+            if tally.unless_stopped(self.pause(&fault, attempt)).await.is_none() {
+                return Ok(Self::stopped());
+            }
             attempt += 1;
         }
+    }
+
+    fn stopped() -> Outcome {
+        Outcome::Unanswered(("stopped", "the asking ended before its turn".to_owned()))
     }
 
     pub(super) fn over_budget() -> Unanswered {

@@ -33,6 +33,8 @@ const MARK: &str = "codepair";
 struct Batch<'j> {
     id: String,
     mark: String,
+    /// All that it asks, as JSON; a run may want less.
+    keys: String,
     jobs: Vec<&'j Job>,
 }
 
@@ -64,22 +66,40 @@ pub(super) struct Asking<'a, 'j> {
 }
 
 impl<'j> Asking<'_, 'j> {
-    /// Has the open jobs answered; returns those without an answer.
-    pub(super) async fn ask_all(&self, open: Vec<&'j Job>) -> Result<BTreeMap<String, Unanswered>> {
-        let mut unanswered = BTreeMap::new();
-        let (mut batches, open) = self.resume(open).await?;
+    /// Waits for the batches of earlier runs that hold open jobs; returns the jobs that none holds.
+    pub(super) async fn collect_known(
+        &self,
+        open: Vec<&'j Job>,
+        unanswered: &mut BTreeMap<String, Unanswered>,
+    ) -> Result<Vec<&'j Job>> {
+        let (batches, open) = self.resume(open).await?;
+        self.collect_all(batches, unanswered).await?;
+        Ok(open)
+    }
+
+    /// Has the open jobs answered, but for those that end up in `unanswered`.
+    pub(super) async fn ask_all(
+        &self,
+        open: Vec<&'j Job>,
+        unanswered: &mut BTreeMap<String, Unanswered>,
+    ) -> Result<()> {
+        let mut batches = Vec::new();
         let mut jobs = open.into_iter().peekable();
         while jobs.peek().is_some() {
-            let (batch, file) = self.fill(&mut jobs, &mut unanswered)?;
+            let (batch, file) = self.fill(&mut jobs, unanswered)?;
             if !batch.is_empty() {
                 batches.push(self.create(batch, file).await?);
             }
         }
+        self.collect_all(batches, unanswered).await
+    }
+
+    async fn collect_all(&self, batches: Vec<Batch<'j>>, unanswered: &mut BTreeMap<String, Unanswered>) -> Result<()> {
         for batch in batches {
             let state = self.wait(&batch).await?;
-            self.collect(&batch, &state, &mut unanswered).await?;
+            self.collect(&batch, &state, unanswered).await?;
         }
-        Ok(unanswered)
+        Ok(())
     }
 
     fn url(&self) -> String {
@@ -109,7 +129,7 @@ impl<'j> Asking<'_, 'j> {
             for job in &jobs {
                 self.asker.budget.owe(self.worst(&self.jobs.payload(job)?));
             }
-            batches.push(Batch { id, mark: known.request, jobs });
+            batches.push(Batch { id, mark: known.request, keys: known.payload, jobs });
         }
         Ok((batches, left))
     }
@@ -165,7 +185,7 @@ impl<'j> Asking<'_, 'j> {
         self.ledger.store_batch(&mark, self.asker.generator, &keys, &id, false).await?;
         self.tally.count_sent(jobs.len() as u64);
         tracing::info!("{}: batch {id}, {} requests", self.asker.generator, jobs.len());
-        Ok(Batch { id, mark, jobs })
+        Ok(Batch { id, mark, keys, jobs })
     }
 
     /// Makes a batch once: where the answer to an attempt got lost, the batch may be there.
@@ -196,8 +216,9 @@ impl<'j> Asking<'_, 'j> {
             if let Some(found) = batches.iter().find(marked) {
                 return Ok(Some(found.id.clone()));
             }
-            match batches.last() {
-                Some(last) if list["has_more"] == true => after = format!("&after={}", last.id),
+            match batches.last().map(|last| format!("&after={}", last.id)) {
+                // A server that does not know `after` lists the same again.
+                Some(next) if list["has_more"] == true && next != after => after = next,
                 _ => return Ok(None),
             }
         }
@@ -225,34 +246,53 @@ impl<'j> Asking<'_, 'j> {
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<()> {
         let mut open: HashMap<&str, &Job> = batch.jobs.iter().map(|job| (job.key.as_str(), *job)).collect();
+        let mut unread = 0;
         for file in [&state.output_file_id, &state.error_file_id].into_iter().flatten() {
             let get = || self.asker.client.get(&format!("/files/{file}/content"));
             let text = self.body(get, false).await?;
             let mut rows = Vec::new();
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
-                let Some(answer) = read(line) else { continue };
-                let Some(job) = open.remove(answer.key.as_str()) else { continue };
+                let Some(answer) = read(line) else {
+                    unread += 1;
+                    continue;
+                };
+                let Some(job) = open.remove(answer.key.as_str()) else {
+                    // Nobody wants it now; it was paid for.
+                    if answer.status == 200 && !self.ledger.has(&answer.key) {
+                        rows.push(self.asker.row(&answer.key, "", 200, answer.body));
+                    }
+                    continue;
+                };
                 let payload = self.jobs.payload(job)?;
                 let worst = self.worst(&payload);
-                let (spent, why) = match answer.status {
-                    200 => (Usage::of_response(&answer.body).unwrap_or(worst), None),
-                    status => (Usage::default(), Some(format!("status {status}: {}", words(&answer.body)))),
-                };
-                self.asker.budget.settle(worst, spent);
-                match why {
-                    Some(why) => drop(unanswered.insert(answer.key, ("request_refused", why))),
-                    None => rows.push(self.asker.row(&job.key, &payload, 200, answer.body)),
+                if answer.status == 200 {
+                    self.asker.budget.settle(worst, Usage::of_response(&answer.body, worst));
+                    rows.push(self.asker.row(&job.key, &payload, 200, answer.body));
+                } else {
+                    self.asker.budget.settle(worst, Usage::default());
+                    let is_passing = matches!(answer.status, 0 | 408 | 409 | 429 | 500..);
+                    let reason = if is_passing { "request_failed" } else { "request_refused" };
+                    let why = format!("status {}: {}", answer.status, words(&answer.body));
+                    unanswered.insert(answer.key, (reason, why));
                 }
             }
             self.keep(rows).await?;
         }
         for (key, job) in open {
-            self.asker.budget.settle(self.worst(&self.jobs.payload(job)?), Usage::default());
-            let why = format!("the batch {} {} without an answer to it", batch.id, state.status);
-            unanswered.insert(key.to_owned(), ("request_failed", why));
+            let worst = self.worst(&self.jobs.payload(job)?);
+            let (id, status) = (&batch.id, &state.status);
+            let (spent, why) = match unread {
+                0 => (Usage::default(), ("request_failed", format!("the batch {id} {status} without an answer to it"))),
+                // It may be one of them, and was paid then: a later run is to count it as well.
+                _ => (worst, ("malformed_answer", format!("{unread} lines of the batch {id} cannot be read"))),
+            };
+            if unread > 0 {
+                self.ledger.store_sent(key, self.asker.generator).await?;
+            }
+            self.asker.budget.settle(worst, spent);
+            unanswered.insert(key.to_owned(), why);
         }
-        let keys = serde_json::to_string(&batch.jobs.iter().map(|job| &job.key).collect::<Vec<_>>())?;
-        self.ledger.store_batch(&batch.mark, self.asker.generator, &keys, &batch.id, true).await?;
+        self.ledger.store_batch(&batch.mark, self.asker.generator, &batch.keys, &batch.id, true).await?;
         self.progress.add(batch.jobs.len() as u64);
         if state.status == "failed" {
             let messages = state.errors["data"].as_array().into_iter().flatten();
@@ -309,9 +349,14 @@ struct Answer {
     body: String,
 }
 
-/// Reads a line; the body of the response as it came.
+/// Reads a line; the body of the response as it came. A line that is no JSON is the answer of the request it names, as it
+/// came: whatever it says, it was paid for.
 fn read(line: &str) -> Option<Answer> {
-    let value: Value = serde_json::from_str(line).ok()?;
+    let Ok(value) = serde_json::from_str::<Value>(line) else {
+        let (_, rest) = line.split_once("\"custom_id\":")?;
+        let (key, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+        return Some(Answer { key: key.to_owned(), status: 200, body: line.to_owned() });
+    };
     let key = value["custom_id"].as_str()?.to_owned();
     let response = &value["response"];
     let Some(status) = response["status_code"].as_u64() else {
@@ -338,5 +383,7 @@ mod tests {
         let failed = read(r#"{"custom_id": "k", "response": null, "error": {"message": "expired"}}"#).unwrap();
         assert_eq!((failed.status, words(&failed.body).as_str()), (0, "expired"));
         assert!(read("{").is_none());
+        let cut = read(r#"{"custom_id": "k", "respo"#).unwrap();
+        assert_eq!((cut.key.as_str(), cut.status, cut.body.as_str()), ("k", 200, r#"{"custom_id": "k", "respo"#));
     }
 }

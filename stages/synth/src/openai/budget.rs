@@ -24,11 +24,14 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// What a response says of itself.
-    pub(crate) fn of_response(response: &str) -> Option<Self> {
-        let response: Value = serde_json::from_str(response).ok()?;
+    /// What a response says of itself; what it does not say counts as in the worst case.
+    pub(crate) fn of_response(response: &str, worst: Self) -> Self {
+        let response: Value = serde_json::from_str(response).unwrap_or_default();
         let count = |name: &str| response["usage"][name].as_u64();
-        Some(Self { input_tokens: count("prompt_tokens")?, output_tokens: count("completion_tokens").unwrap_or(0) })
+        Self {
+            input_tokens: count("prompt_tokens").unwrap_or(worst.input_tokens),
+            output_tokens: count("completion_tokens").unwrap_or(worst.output_tokens),
+        }
     }
 
     /// The most that a payload can cost: a token is a byte at least.
@@ -37,7 +40,7 @@ impl Usage {
     }
 
     pub(crate) fn tokens(self) -> u64 {
-        self.input_tokens + self.output_tokens
+        self.input_tokens.saturating_add(self.output_tokens)
     }
 
     /// Dollars.
@@ -47,8 +50,8 @@ impl Usage {
 
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
-            input_tokens: self.input_tokens + other.input_tokens,
-            output_tokens: self.output_tokens + other.output_tokens,
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
         }
     }
 }
@@ -88,16 +91,25 @@ impl Budget {
     /// Sets the worst case of a request aside; false where that is more than may be spent.
     pub(crate) fn set_aside(&self, worst: Usage) -> bool {
         self.with(|state| {
-            let all = state.spent.plus(state.set_aside).plus(worst);
-            let cost = self.max_cost.is_none_or(|most| all.cost(self.price) <= most);
-            let tokens = self.max_tokens.is_none_or(|most| all.tokens() <= most);
-            if cost && tokens {
+            let fits = self.has_room(state, worst);
+            if fits {
                 state.set_aside = state.set_aside.plus(worst);
-            } else {
-                state.exhausted = true;
             }
-            cost && tokens
+            fits
         })
+    }
+
+    /// Whether the worst case of a request could be set aside now.
+    pub(crate) fn fits(&self, worst: Usage) -> bool {
+        self.with(|state| self.has_room(state, worst))
+    }
+
+    fn has_room(&self, state: &mut State, worst: Usage) -> bool {
+        let all = state.spent.plus(state.set_aside).plus(worst);
+        let fits = self.max_cost.is_none_or(|most| all.cost(self.price) <= most)
+            && self.max_tokens.is_none_or(|most| all.tokens() <= most);
+        state.exhausted |= !fits;
+        fits
     }
 
     /// Sets aside what is spent already, though nobody knows yet how much.
@@ -108,8 +120,8 @@ impl Budget {
     /// A request is over: what was set aside for it is free again, but for what it cost.
     pub(crate) fn settle(&self, worst: Usage, spent: Usage) {
         self.with(|state| {
-            state.set_aside.input_tokens -= worst.input_tokens;
-            state.set_aside.output_tokens -= worst.output_tokens;
+            state.set_aside.input_tokens = state.set_aside.input_tokens.saturating_sub(worst.input_tokens);
+            state.set_aside.output_tokens = state.set_aside.output_tokens.saturating_sub(worst.output_tokens);
             state.spent = state.spent.plus(spent);
         });
     }
@@ -140,8 +152,13 @@ mod tests {
         let usage = Usage { input_tokens: 500_000, output_tokens: 250_000 };
         assert!((usage.cost(Price { input: 0.4, output: 1.6 }) - 0.6).abs() < 1e-12);
         let response = r#"{"usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}}"#;
-        assert_eq!(Usage::of_response(response), Some(Usage { input_tokens: 7, output_tokens: 5 }));
-        assert_eq!(Usage::of_response("{}"), None);
+        let worst = Usage { input_tokens: 90, output_tokens: 80 };
+        assert_eq!(Usage::of_response(response, worst), Usage { input_tokens: 7, output_tokens: 5 });
+        let half = r#"{"usage": {"prompt_tokens": 7}}"#;
+        assert_eq!(Usage::of_response(half, worst), Usage { input_tokens: 7, output_tokens: 80 });
+        assert_eq!((Usage::of_response("{}", worst), Usage::of_response("{", worst)), (worst, worst));
+        let most = Usage { input_tokens: u64::MAX, output_tokens: 1 };
+        assert_eq!((most.plus(most).input_tokens, most.tokens()), (u64::MAX, u64::MAX));
     }
 
     proptest! {

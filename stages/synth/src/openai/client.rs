@@ -44,13 +44,13 @@ pub(crate) struct Fault {
 pub(crate) enum FaultKind {
     /// Status 429.
     RateLimited,
-    /// Status 408, or no answer in time.
+    /// Status 408 or 504, or no answer in time.
     TimedOut,
     /// Status 409 or 5xx.
     ServerError,
-    /// The connection was refused or broke before an answer.
+    /// There was no connection.
     Unreachable,
-    /// The body ended early.
+    /// The connection broke before the end of the answer.
     Cut,
     /// Status 200 and a body that is no JSON.
     MalformedJson,
@@ -125,7 +125,9 @@ impl Client {
     pub(crate) async fn exchange(&self, request: RequestBuilder, is_json: bool) -> Reply {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return fault_of(&error, FaultKind::Unreachable),
+            // A connection that broke after the request was sent may have been answered, and paid for.
+            Err(error) if error.is_connect() => return fault_of(&error, FaultKind::Unreachable),
+            Err(error) => return fault_of(&error, FaultKind::Cut),
         };
         let status = response.status();
         let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
@@ -160,7 +162,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Repl
         401..=405 => Reply::Hopeless(format!("{status}: {}", words(&text()))),
         // OpenAI's word for an account without credit.
         429 if text().contains("insufficient_quota") => Reply::Hopeless(format!("{status}: {}", words(&text()))),
-        408 => fault(FaultKind::TimedOut),
+        408 | 504 => fault(FaultKind::TimedOut),
         429 => fault(FaultKind::RateLimited),
         409 | 500.. => fault(FaultKind::ServerError),
         status => Reply::Refused { status, body: text() },
@@ -173,13 +175,16 @@ fn has_broken_text(body: &[u8]) -> bool {
         && serde_json::from_str::<serde::de::IgnoredAny>(&String::from_utf8_lossy(body)).is_ok()
 }
 
+/// However long a server wants to be left alone.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
 /// A number of seconds or a date (RFC 9110, section 10.2.3).
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
+        return Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(LONGEST_PAUSE));
     }
     let date = httpdate::parse_http_date(value.trim()).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    Some(date.duration_since(now).unwrap_or_default().min(LONGEST_PAUSE))
 }
 
 /// Full jitter: anywhere up to half a second, doubled each time, a minute at most.
@@ -222,7 +227,7 @@ mod tests {
         assert_eq!(judge(200, "{\"a\": 1}"), Reply::Answered("{\"a\": 1}".to_owned()));
         assert_eq!(kind(judge(200, "{\"a\": ")), Some(FaultKind::MalformedJson));
         assert_eq!(kind(judge(429, "slow")), Some(FaultKind::RateLimited));
-        assert_eq!(kind(judge(408, "")), Some(FaultKind::TimedOut));
+        assert_eq!([408, 504].map(|status| kind(judge(status, ""))), [Some(FaultKind::TimedOut); 2]);
         assert_eq!(kind(judge(503, "")), Some(FaultKind::ServerError));
         assert_eq!(judge(400, "{}"), Reply::Refused { status: 400, body: "{}".to_owned() });
         let quota = "{\"error\": {\"code\": \"insufficient_quota\", \"message\": \"no credit\"}}";
@@ -239,5 +244,7 @@ mod tests {
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:40 GMT", now), Some(Duration::from_secs(3)));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:00 GMT", now), Some(Duration::ZERO));
         assert_eq!((retry_after("soon", now), retry_after("-1", now)), (None, None));
+        assert_eq!(retry_after("10000000000000000000", now), Some(LONGEST_PAUSE));
+        assert_eq!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now), Some(LONGEST_PAUSE));
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tiktoken_rs::{CoreBPE, bpe_for_model, o200k_base_singleton};
 
+use super::asker::spent_before;
 use super::budget::Usage;
 use super::jobs::Jobs;
 use super::ledger::Ledger;
@@ -51,11 +52,7 @@ pub(crate) fn forecast(
     let mut seen = HashSet::new();
     let distinct: Vec<_> = jobs.list().iter().filter(|job| seen.insert(job.key.as_str())).collect();
     let (answered, open): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|job| ledger.has(&job.key));
-    let mut spent = Usage::default();
-    for job in &answered {
-        let answer = ledger.find(&job.key)?.map(|answer| answer.response).unwrap_or_default();
-        spent = spent.plus(Usage::of_response(&answer).unwrap_or_default());
-    }
+    let spent = spent_before(&ledger, jobs, answer_tokens)?;
     let (bpe, tokenizer) = match bpe_for_model(&server.model) {
         Ok(bpe) => (bpe, "the model's own"),
         Err(_) => (o200k_base_singleton(), "o200k_base, for the model's own is not known"),

@@ -15,6 +15,8 @@ use codepair_schemas::rows::Request;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::oneshot;
 
+use super::jobs::Jobs;
+
 const FOLDER: &str = "ledger";
 /// So many files of a run become one.
 const SMALL_FILES: usize = 16;
@@ -40,6 +42,8 @@ pub(crate) struct Ledger {
     answers: Mutex<Answers>,
     /// Times a request was sent and nothing came of it that is known.
     unsettled: HashMap<String, i64>,
+    /// Answers of which nobody knew the payload when they were stored.
+    incomplete: HashSet<String>,
     /// Batches that hold wanted requests.
     batches: BTreeMap<String, Request>,
     rows: Option<Sender<Entry>>,
@@ -67,6 +71,7 @@ impl Ledger {
             store: store.clone(),
             answers: Mutex::new(Answers { rows: Spool::new()?, places: HashMap::new() }),
             unsettled: HashMap::new(),
+            incomplete: HashSet::new(),
             batches: BTreeMap::new(),
             rows: Some(rows),
             writer: Some(writer),
@@ -99,14 +104,27 @@ impl Ledger {
     }
 
     fn take(&mut self, row: Request) -> Result<()> {
-        if self.has(&row.request) {
-            return Ok(());
+        let has = self.has(&row.request);
+        if row.status == 200 && row.payload.is_empty() && !has {
+            self.incomplete.insert(row.request.clone());
         }
         let sent = self.unsettled.entry(row.request.clone()).or_default();
         match row.status {
             SENT => *sent += 1,
+            200 if has => {}
             200 => self.remember(&row)?,
             _ => *sent -= 1,
+        }
+        Ok(())
+    }
+
+    /// Gives answers their payloads that were stored without.
+    pub(crate) fn complete(&mut self, jobs: &Jobs) -> Result<()> {
+        let incomplete = std::mem::take(&mut self.incomplete);
+        for job in jobs.list().iter().filter(|job| incomplete.contains(&job.key)) {
+            if let Some(answer) = self.find(&job.key)? {
+                self.remember(&Request { payload: jobs.payload(job)?, ..answer })?;
+            }
         }
         Ok(())
     }
@@ -196,8 +214,8 @@ impl Ledger {
     pub(crate) fn close(&mut self) -> Result<()> {
         self.rows = None;
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let mut small = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        small.append(&mut self.earlier);
+        let mut small = std::mem::take(&mut self.earlier);
+        small.extend(writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         if small.len() < SMALL_FILES { Ok(()) } else { compact(&self.store, small) }
     }
 }
@@ -342,9 +360,20 @@ mod tests {
             ledger.store(Request { status: 429, ..answer(1) }).await.unwrap();
         });
         ledger.close().unwrap();
-        let read = Ledger::open(&store, &wanted(3)).unwrap();
+        let lost = || {
+            let read = Ledger::open(&store, &wanted(3)).unwrap();
+            [0, 1, 2].map(|n| read.lost(&answer(n).request))
+        };
         // Two were sent for the one answer; a refusal costs nothing; of the last nothing is known.
-        assert_eq!([0, 1, 2].map(|n| read.lost(&answer(n).request)), [1, 0, 1]);
+        assert_eq!(lost(), [1, 0, 1]);
+        // In whatever order files are read that were made one of many.
+        let mut again = Ledger::open(&store, &wanted(3)).unwrap();
+        for n in 10..10 + SMALL_FILES {
+            block_on(again.store(answer(n))).unwrap();
+        }
+        again.close().unwrap();
+        assert_eq!((files(&store).unwrap().len(), lost()), (1, [1, 0, 1]));
+        let read = Ledger::open(&store, &wanted(3)).unwrap();
         assert!(!read.has(&answer(1).request));
     }
 }

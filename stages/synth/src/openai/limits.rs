@@ -122,6 +122,12 @@ impl Limits {
                 Ok(wait) => {
                     let slot = Slot(self);
                     tokio::time::sleep(wait).await;
+                    // The server may have asked for a pause meanwhile.
+                    while let Some(until) =
+                        self.with(|state| state.paused_until).filter(|until| *until > Instant::now())
+                    {
+                        tokio::time::sleep_until(until).await;
+                    }
                     return slot;
                 }
                 Err(Some(until)) => tokio::time::sleep_until(until).await,

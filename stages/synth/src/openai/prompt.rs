@@ -5,8 +5,9 @@ use async_openai::types::chat::{
     ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
     ChatCompletionRequestUserMessage, CreateChatCompletionRequest, ResponseFormat, ResponseFormatJsonSchema,
 };
-use codepair_runtime::{Config, config_error, file_digest, sha256};
-use serde::Deserialize;
+use codepair_runtime::{Config, config_error, file_digest, input_error, sha256};
+use minijinja::{Environment, UndefinedBehavior};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// An example of what to answer.
@@ -17,13 +18,44 @@ struct FewShot {
     /// What the template may use as well, such as where the code stands.
     #[serde(default)]
     context: String,
-    answer: String,
+    #[serde(default = "python")]
+    language: String,
+    /// The right answer, or several: as many as a request asks for.
+    #[serde(default)]
+    answer: Option<String>,
+    #[serde(default)]
+    answers: Vec<String>,
+}
+
+fn python() -> String {
+    "python".to_owned()
+}
+
+/// What a template may use of a row.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Shown<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) code: &'a str,
+    pub(crate) context: &'a str,
+    pub(crate) language: &'a str,
+}
+
+/// The name of the parameter that bounds an answer: servers know one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AnswerLimit {
+    /// OpenAI's.
+    #[default]
+    MaxCompletionTokens,
+    /// The older one, which many servers still go by.
+    MaxTokens,
 }
 
 /// The content of the prompt's files.
 pub(crate) struct Prompt {
     path: String,
     template: String,
+    templates: Environment<'static>,
     few_shots: Vec<FewShot>,
     /// SHA-256 of the files.
     pub(crate) digest: String,
@@ -35,6 +67,7 @@ pub(crate) struct Question<'a> {
     pub(crate) system: &'a str,
     pub(crate) temperature: f32,
     pub(crate) answer_tokens: u32,
+    pub(crate) answer_limit: AnswerLimit,
     pub(crate) answer_pattern: Option<&'a str>,
     /// Answers in one response.
     pub(crate) phrasings: usize,
@@ -45,30 +78,51 @@ impl Prompt {
     /// Reads a template and few-shot examples.
     ///
     /// # Errors
-    /// Exit 2: an example is malformed.
-    pub(crate) fn read(config: &Config, path: &str, few_shots: Option<&str>) -> Result<Self> {
-        let template = std::fs::read_to_string(config.resolve(path))?;
+    /// Exit 2: an example is malformed, or has not as many answers as are asked for; the template uses a name that it is not
+    /// given. Exit 3: a file cannot be read.
+    pub(crate) fn read(config: &Config, path: &str, few_shots: Option<&str>, phrasings: usize) -> Result<Self> {
+        let read = |path: &str| {
+            let text = std::fs::read_to_string(config.resolve(path));
+            text.map_err(|error| input_error(format!("cannot read {path}: {error}")))
+        };
+        let template = read(path)?;
         let mut digest = file_digest(&config.resolve(path))?;
         let mut shots = Vec::new();
         if let Some(path) = few_shots {
-            for (number, line) in std::fs::read_to_string(config.resolve(path))?.lines().enumerate() {
-                let shot = serde_json::from_str(line)
-                    .map_err(|error| config_error(format!("{path}:{}: {error}", number + 1)))?;
+            for (number, line) in read(path)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                let wrong = |what: String| config_error(format!("{path}:{}: {what}", number + 1));
+                let shot: FewShot = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+                if shot.all_answers().len() < phrasings {
+                    let count = shot.all_answers().len();
+                    return Err(wrong(format!(
+                        "{count} answers, and phrasings = {phrasings} asks for more: answers = [\"…\", …]"
+                    )));
+                }
                 shots.push(shot);
             }
             digest = sha256(format!("{digest}\n{}", file_digest(&config.resolve(path))?).as_bytes());
         }
-        Ok(Self { path: path.to_owned(), template, few_shots: shots, digest })
+        let prompt = Self::new(path, template, shots, digest);
+        prompt.render(Shown::default(), phrasings)?;
+        Ok(prompt)
     }
 
-    fn render(&self, text: &str, code: &str, context: &str) -> Result<String> {
-        let values = minijinja::context! { text => text, code => code, context => context };
-        let rendered = minijinja::Environment::new().render_str(&self.template, values);
+    fn new(path: &str, template: String, few_shots: Vec<FewShot>, digest: String) -> Self {
+        let mut templates = Environment::new();
+        // A name that nobody knows would be rendered as nothing, and all requests be the same.
+        templates.set_undefined_behavior(UndefinedBehavior::Strict);
+        Self { path: path.to_owned(), template, templates, few_shots, digest }
+    }
+
+    fn render(&self, shown: Shown, phrasings: usize) -> Result<String> {
+        let Shown { text, code, context, language } = shown;
+        let values = minijinja::context! { text, code, context, language, phrasings };
+        let rendered = self.templates.render_str(&self.template, values);
         rendered.map_err(|error| config_error(format!("{}: {error}", self.path)))
     }
 
     /// The request's body; equal rows give equal bytes.
-    pub(crate) fn payload(&self, question: &Question, text: &str, code: &str, context: &str) -> Result<String> {
+    pub(crate) fn payload(&self, question: &Question, row: Shown) -> Result<String> {
         let user = |text: String| ChatCompletionRequestMessage::User(ChatCompletionRequestUserMessage::from(text));
         let assistant = |answer: Value| {
             let answer = ChatCompletionRequestAssistantMessage::from(answer.to_string().as_str());
@@ -80,24 +134,33 @@ impl Prompt {
             messages.push(ChatCompletionRequestMessage::System(system));
         }
         for shot in &self.few_shots {
-            messages.push(user(self.render(&shot.text, &shot.code, &shot.context)?));
-            messages.push(assistant(match question.phrasings {
-                1 => json!({ "answer": shot.answer }),
-                _ => json!({ "answers": [shot.answer] }),
+            let FewShot { text, code, context, language, .. } = shot;
+            messages.push(user(self.render(Shown { text, code, context, language }, question.phrasings)?));
+            messages.push(assistant(match (question.phrasings, shot.all_answers()) {
+                (1, answers) => json!({ "answer": answers[0] }),
+                (count, answers) => json!({ "answers": answers[..count] }),
             }));
         }
-        messages.push(user(self.render(text, code, context)?));
+        messages.push(user(self.render(row, question.phrasings)?));
+        let limit = |name| (question.answer_limit == name).then_some(question.answer_tokens);
         #[allow(deprecated, reason = "servers of open models take it, and it is what makes them repeat")]
         let request = CreateChatCompletionRequest {
             model: question.model.to_owned(),
             messages,
             temperature: Some(question.temperature),
-            max_completion_tokens: Some(question.answer_tokens),
+            max_completion_tokens: limit(AnswerLimit::MaxCompletionTokens),
+            max_tokens: limit(AnswerLimit::MaxTokens),
             seed: Some(question.seed),
             response_format: Some(ResponseFormat::JsonSchema { json_schema: question.format() }),
             ..CreateChatCompletionRequest::default()
         };
         Ok(serde_json::to_string(&request)?)
+    }
+}
+
+impl FewShot {
+    fn all_answers(&self) -> Vec<&str> {
+        self.answer.iter().chain(&self.answers).map(String::as_str).collect()
     }
 }
 
@@ -127,7 +190,7 @@ pub(crate) fn parse(response: &str) -> Result<Vec<String>, String> {
     let content = body["choices"][0]["message"]["content"].as_str().ok_or("the response has no content")?;
     let content: Value = serde_json::from_str(content).map_err(|e| format!("the content is no JSON: {e}"))?;
     let one = content["answer"].as_str().map(|answer| vec![answer]);
-    let many = || Some(content["answers"].as_array()?.iter().filter_map(Value::as_str).collect());
+    let many = || content["answers"].as_array()?.iter().map(Value::as_str).collect();
     let found: Vec<&str> = one.or_else(many).ok_or("the content has no answer")?;
     let mut answers: Vec<String> = Vec::new();
     for answer in found.into_iter().map(str::trim).filter(|answer| !answer.is_empty()) {
@@ -153,6 +216,7 @@ mod tests {
             (body("text").as_str(), "content is no JSON"),
             (body("{\"x\": 1}").as_str(), "no answer"),
             (body("{\"answer\": \" \"}").as_str(), "empty"),
+            (body("{\"answers\": [\"a\", 1]}").as_str(), "no answer"),
         ] {
             assert!(parse(response).unwrap_err().contains(word), "{response}");
         }
@@ -165,26 +229,40 @@ mod tests {
             system: "s",
             temperature: 0.5,
             answer_tokens: 9,
+            answer_limit: AnswerLimit::MaxTokens,
             answer_pattern: Some("[a-z]+"),
             phrasings: 1,
             seed: 3,
         };
-        let shot = FewShot { text: "t0".into(), code: "c0".into(), context: String::new(), answer: "a0".into() };
-        let template = "Text: {{ text }} Code: {{ code }} In: {{ context }}".to_owned();
-        let prompt = Prompt { path: "p".into(), template, few_shots: vec![shot], digest: String::new() };
-        let payload = prompt.payload(&question, "t1", "c1", "a.py").unwrap();
-        assert_eq!(payload, prompt.payload(&question, "t1", "c1", "a.py").unwrap());
+        let shot = r#"{"text": "t0", "code": "c0", "answers": ["a0", "a1", "a2", "a3"]}"#;
+        let template = "{{ phrasings }} Text: {{ text }} Code: {{ code }} In: {{ context }} {{ language }}".to_owned();
+        let prompt = Prompt::new("p", template, vec![serde_json::from_str(shot).unwrap()], String::new());
+        let row = Shown { text: "t1", code: "c1", context: "a.py", language: "go" };
+        let payload = prompt.payload(&question, row).unwrap();
+        assert_eq!(payload, prompt.payload(&question, row).unwrap());
         let value: Value = serde_json::from_str(&payload).unwrap();
+        assert_eq!((&value["max_tokens"], &value["max_completion_tokens"]), (&9.into(), &Value::Null));
         let roles: Vec<&str> =
             value["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "user"]);
-        assert_eq!(value["messages"][3]["content"], "Text: t1 Code: c1 In: a.py");
+        assert_eq!(value["messages"][3]["content"], "1 Text: t1 Code: c1 In: a.py go");
+        assert_eq!(value["messages"][2]["content"], "{\"answer\":\"a0\"}");
         let properties = |payload: &str| {
             let value: Value = serde_json::from_str(payload).unwrap();
             value["response_format"]["json_schema"]["schema"]["properties"].clone()
         };
         assert_eq!(properties(&payload)["answer"]["pattern"], "[a-z]+");
-        let three = prompt.payload(&Question { phrasings: 3, ..question }, "t1", "c1", "").unwrap();
+        let three = prompt.payload(&Question { phrasings: 3, ..question }, row).unwrap();
         assert_eq!(properties(&three)["answers"]["minItems"], 3);
+        let value: Value = serde_json::from_str(&three).unwrap();
+        assert_eq!(value["messages"][2]["content"], "{\"answers\":[\"a0\",\"a1\",\"a2\"]}");
+        assert_eq!(value["messages"][1]["content"], "3 Text: t0 Code: c0 In:  python");
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_an_error() {
+        let prompt = Prompt::new("p.txt", "{{ txt }}".to_owned(), Vec::new(), String::new());
+        let error = prompt.render(Shown::default(), 1).unwrap_err().to_string();
+        assert!(error.contains("p.txt") && error.contains("undefined"), "{error}");
     }
 }

@@ -39,6 +39,9 @@ impl Server {
         if !(self.poll_seconds > 0.0 && self.poll_seconds < 1e6) {
             return Err(config_error("poll_seconds must be above 0"));
         }
+        if [self.allowed.requests_per_minute, self.allowed.tokens_per_minute].contains(&Some(0)) {
+            return Err(config_error("requests_per_minute and tokens_per_minute must be above 0"));
+        }
         if self.max_cost.is_some() && self.price == Price::default() {
             return Err(config_error(
                 "max_cost needs the price of a million tokens: price = { input = 0.4, output = 1.6 }",

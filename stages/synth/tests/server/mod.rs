@@ -251,6 +251,10 @@ impl State {
                     bad += "\n";
                 }
                 Act::Drop => {}
+                Act::BadJson => {
+                    entry.1 += 1;
+                    good += &format!("{{\"custom_id\": \"{key}\", \"respo\n");
+                }
                 _ => {
                     entry.1 += 1;
                     let body = completion(&format!("{{\\\"answer\\\": \\\"query for task {task}\\\"}}"));
