@@ -126,7 +126,10 @@ impl State {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
         while let Some((path, body)) = read_request(&mut reader) {
-            let goes_on = if path.contains("/batches") || path.contains("/files") {
+            // Connections that were there end as well.
+            let goes_on = if self.refusing.load(Ordering::SeqCst) {
+                false
+            } else if path.contains("/batches") || path.contains("/files") {
                 self.served.fetch_add(1, Ordering::SeqCst);
                 match self.batch(&path, &body) {
                     Some(answer) => write(&mut stream, 200, "", &answer, answer.len()),
