@@ -119,6 +119,8 @@ def train_and_encode(*arguments):
     tokenizer.train_from_iterator(training, trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=["<pad>", "<s>", "</s>"], show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    # A text that spells a special token is text.
+    tokenizer.encode_special_tokens = True
     tokens = sum(len(encoding.ids) for start in range(0, len(codes), 4096)
                  for encoding in tokenizer.encode_batch_fast(codes[start:start + 4096]))
     return time.time() - began, tokens, tokenizers.__version__

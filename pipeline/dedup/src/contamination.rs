@@ -2,7 +2,7 @@
 //! words, found word for word anywhere in a row's text or code, or as a text that is nearly the same.
 
 use crate::hasher::HashedMap;
-use crate::minhash::{bands, distinct_runs, hash, jaccard, runs, word_length};
+use crate::minhash::{bands, distinct_runs, fold, hash, jaccard, runs, word_length};
 
 /// Shorter texts are too common to count.
 const WORDS: usize = 8;
@@ -16,6 +16,8 @@ pub struct ContaminationIndex {
     anchors: HashedMap<Vec<u32>>,
     /// Positions in `texts`, by the bands of their shingles.
     bands: HashedMap<Vec<u32>>,
+    /// Names of short texts, by the hash of all their words.
+    whole: HashedMap<String>,
     texts: Vec<Text>,
     threshold: f64,
 }
@@ -48,13 +50,26 @@ impl ContaminationIndex {
         self.texts.push(Text { name: name.to_owned(), words, shingles });
     }
 
-    /// The name of a text that `row` holds word for word.
+    /// Adds a text that counts where it is shorter than eight words as well: no row may be the same, though it may hold it.
+    pub fn add_whole(&mut self, name: &str, text: &str) {
+        let words = words(text);
+        match words.len() {
+            0 => {}
+            1..WORDS => drop(self.whole.entry(fold(&words)).or_insert_with(|| name.to_owned())),
+            _ => self.add(name, text),
+        }
+    }
+
+    /// The name of a text that `row` holds word for word, or is as a whole.
     #[must_use]
     pub fn find(&self, row: &str) -> Option<&str> {
-        if self.texts.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let words = words(row);
+        if words.len() < WORDS {
+            return self.whole.get(&fold(&words)).map(String::as_str);
+        }
         anchors(&words).enumerate().find_map(|(start, anchor)| {
             let anchored = self.anchors.get(&anchor)?;
             let mut texts = anchored.iter().map(|&at| &self.texts[at as usize]);
@@ -78,13 +93,13 @@ impl ContaminationIndex {
     /// Texts in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.texts.len()
+        self.texts.len() + self.whole.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+        self.len() == 0
     }
 }
 
@@ -134,6 +149,13 @@ mod tests {
         assert_eq!(index.find("# Task: write a FUNCTION, to find the sum of two numbers!"), Some("q1"));
         assert_eq!(index.find("Write a function to find the sum of two"), None);
         assert_eq!(index.find("find the sum"), None);
+        index.add_whole("query", "Python: read JSON file");
+        index.add_whole("empty", " -- ");
+        assert_eq!((index.len(), index.find("python read json file")), (2, Some("query")));
+        assert_eq!(
+            (index.find("read json file"), index.find("python read json file fast"), index.find("")),
+            (None, None, None)
+        );
         assert_eq!(ContaminationIndex::default().find("anything at all, however long the text may be here"), None);
     }
 

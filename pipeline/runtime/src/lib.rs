@@ -17,6 +17,7 @@ mod parallel;
 mod parquet_io;
 mod plan;
 mod progress;
+mod retry;
 mod spool;
 mod store;
 mod telemetry;
@@ -37,5 +38,6 @@ pub use parquet_io::{
 };
 pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
+pub use retry::{back_off, retry_after};
 pub use spool::{Place, Spool};
 pub use store::{Created, DEEP_STACK, Store, block_on};

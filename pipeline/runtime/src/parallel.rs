@@ -1,7 +1,7 @@
 //! Work on all cores that comes out in the order in which it went in, with a bound on what is under way.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, anyhow};
 
@@ -27,7 +27,7 @@ pub fn ordered<P: Send, R: Send>(
     let threads = threads.max(1);
     let (work, todo) = sync_channel::<(P, SyncSender<Result<R>>)>(WAITING * threads);
     let (line, results) = sync_channel::<Receiver<Result<R>>>(AHEAD * threads);
-    let todo = Mutex::new(todo);
+    let todo = Arc::new(Mutex::new(todo));
     std::thread::scope(|scope| {
         let producer = scope.spawn(move || {
             produce(&mut |piece| {
@@ -38,13 +38,16 @@ pub fn ordered<P: Send, R: Send>(
             })
         });
         for _ in 0..threads {
-            std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, || {
+            let (todo, map) = (Arc::clone(&todo), &map);
+            std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, move || {
                 while let Some((piece, result)) = take(&todo) {
                     // Nobody waits for it where the work ended early.
                     let _ = result.send(map(piece));
                 }
             })?;
         }
+        // Where all workers panic, the producer is to hear that nobody takes its pieces any more.
+        drop(todo);
         let mut consumed = Ok(());
         for slot in &results {
             // A slot without a result is that of a worker that panicked; the scope passes the panic on.
@@ -94,6 +97,15 @@ mod tests {
         }
         let failing = ordered(2, |_: &mut dyn FnMut(u8) -> Result<()>| Err(anyhow!("no file")), Ok, |_| Ok(()));
         assert_eq!(failing.unwrap_err().to_string(), "no file");
+    }
+
+    #[test]
+    fn a_panic_comes_out_however_much_is_left_to_do() {
+        for threads in [1, 2] {
+            let map = |n: usize| if n >= 5 { panic!("piece {n}") } else { Ok(n) };
+            let work = || ordered(threads, |emit| (0..10_000).try_for_each(emit), map, |_| Ok(()));
+            assert!(std::panic::catch_unwind(work).is_err());
+        }
     }
 
     #[test]

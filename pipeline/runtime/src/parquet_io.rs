@@ -376,6 +376,12 @@ pub(crate) fn batches(part: Result<bytes::Bytes>, columns: &[&str]) -> Box<dyn I
     }
 }
 
+/// So many rows that a batch of long ones has a bound: a text column of more than 2 GiB could not be read at all.
+fn rows_of_a_batch(rows: i64, bytes: i64) -> usize {
+    let fit = BATCH_BYTES as i64 * rows / bytes.max(1);
+    usize::try_from(fit).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS)
+}
+
 /// The batches of one part; no columns named means all.
 fn read_part(bytes: bytes::Bytes, columns: &[&str]) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
@@ -385,7 +391,9 @@ fn read_part(bytes: bytes::Bytes, columns: &[&str]) -> Result<impl Iterator<Item
     };
     // The reader leaves the schema's metadata out of projected batches; the width of tokens is there.
     let metadata = reader.schema().metadata().clone();
-    let batches = reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    let groups = reader.metadata().row_groups().iter();
+    let rows = groups.map(|group| rows_of_a_batch(group.num_rows(), group.total_byte_size())).min();
+    let batches = reader.with_projection(mask).with_batch_size(rows.unwrap_or(BATCH_ROWS)).build()?;
     Ok(batches.map(move |batch| {
         let batch = batch?;
         let schema = Schema::new_with_metadata(batch.schema().fields().clone(), metadata.clone());
@@ -489,6 +497,19 @@ mod tests {
         let sizes: Vec<u64> = manifest.files("rejected").map(|output| output.bytes).collect();
         assert_eq!((sizes.len(), manifest.rows("rejected")), (2, 130));
         assert!(sizes[0] < (PART_BYTES + BATCH_BYTES) as u64, "{sizes:?}");
+    }
+
+    #[test]
+    fn long_rows_are_read_a_few_at_a_time() {
+        let store = Store::memory();
+        let mut attempt = Attempt::new(&store, "s", "f");
+        let rows = (0..64).map(|n| Rejected { detail: "x".repeat(1 << 20), ..rejected(n) });
+        attempt.write_rows(rows).unwrap();
+        let Published::Ours(manifest) = attempt.publish(|_| {}).unwrap() else { panic!() };
+        let batches = read_output(&store, &manifest, "rejected", &[]).unwrap();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 64);
+        assert!(batches.iter().all(|batch| batch.num_rows() <= 16), "{}", batches[0].num_rows());
+        assert_eq!((rows_of_a_batch(100, 0), rows_of_a_batch(0, 7), rows_of_a_batch(100, 1 << 40)), (BATCH_ROWS, 1, 1));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub fn session(threads: usize) -> SessionContext {
 /// The folder cannot be used.
 pub fn bounded_session(threads: usize, memory_limit: Option<u64>, scratch: &Path) -> Result<SessionContext> {
     let mut config = config(threads).with_batch_size(BOUNDED_BATCH_ROWS);
+    config.options_mut().optimizer.repartition_file_min_size = REPARTITION_BYTES;
     let mut runtime = RuntimeEnvBuilder::new().with_temp_file_path(scratch);
     if let Some(limit) = memory_limit {
         let pool = usize::try_from(limit)? / 2;
@@ -42,6 +43,8 @@ pub fn bounded_session(threads: usize, memory_limit: Option<u64>, scratch: &Path
     Ok(SessionContext::new_with_config_rt(config, runtime.build_arc()?))
 }
 
+/// Files from this size on are read by all threads: decisions about a row take longer than reading it.
+const REPARTITION_BYTES: usize = 64 << 10;
 /// Small, for rows may be a mebibyte long.
 const BOUNDED_BATCH_ROWS: usize = 4096;
 

@@ -88,7 +88,9 @@ impl Tokenizer {
         Self::of(inner)
     }
 
-    fn of(inner: Inner) -> Result<Self, Error> {
+    fn of(mut inner: Inner) -> Result<Self, Error> {
+        // A text that spells a special token is text: a model would take it for the end.
+        inner.set_encode_special_tokens(true);
         let cut = match (inner.get_normalizer(), inner.get_pre_tokenizer()) {
             (None, Some(PreTokenizerWrapper::ByteLevel(level))) if !level.add_prefix_space && level.use_regex => {
                 Some(Cut::Bytes)
@@ -128,7 +130,7 @@ impl Tokenizer {
     /// # Errors
     /// The library's own.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        if let Some((cut, merges)) = self.fast.as_ref().filter(|_| !SPECIAL.iter().any(|token| text.contains(token)))
+        if let Some((cut, merges)) = &self.fast
             && let Some(tokens) = encode_pieces(text, *cut, merges)
         {
             return Ok(tokens);
@@ -278,7 +280,8 @@ mod tests {
         fn equals_hugging_face(texts in prop::collection::vec(any_text(), 1..8), other in any_text()) {
             for cut in [Cut::Bytes, Cut::Words] {
                 // The library counts a special token in a text as text; so do we.
-                let theirs = hugging_face(&texts, cut);
+                let mut theirs = hugging_face(&texts, cut);
+                theirs.set_encode_special_tokens(true);
                 let ours = Tokenizer::train(texts.iter().map(String::as_str), 400, cut).unwrap();
                 prop_assert!(ours.to_json().unwrap() == theirs.to_string(true).unwrap());
                 prop_assert!(ours.fast.is_some());
@@ -291,7 +294,6 @@ mod tests {
 
         #[test]
         fn bytes_come_back(text in "\\PC*|[ \\n\\ta-z(){}=:]*") {
-            prop_assume!(!SPECIAL.iter().any(|special| text.contains(special)));
             let tokens = BYTES.encode(&text).unwrap();
             prop_assert_eq!(BYTES.decode(&tokens).unwrap(), text);
         }

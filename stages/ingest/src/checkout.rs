@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use codepair_runtime::input_error;
 
-use crate::files::{Patterns, SourceFile};
+use crate::files::SourceFile;
 
 /// Where a checkout came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +19,19 @@ pub(crate) struct Checkout {
 }
 
 impl Checkout {
-    /// The checkout whose top is `folder`; nothing where it is none, or git is not there.
-    pub(crate) fn find(folder: &Path) -> Option<Self> {
+    /// The checkout whose top is `folder`; nothing where it is none.
+    ///
+    /// # Errors
+    /// Exit 3: git cannot read it, so that other files would count, under other addresses.
+    pub(crate) fn find(folder: &Path) -> Result<Option<Self>> {
         if !folder.join(".git").exists() {
-            return None;
+            return Ok(None);
         }
-        let commit = git(folder, &["rev-parse", "HEAD"]).ok()?;
+        let commit = git(folder, &["rev-parse", "HEAD"]).map_err(|error| {
+            input_error(format!("{} is a git checkout that git cannot read: {error:#}", folder.display()))
+        })?;
         let remote = git(folder, &["config", "--get", "remote.origin.url"]).unwrap_or_default();
-        Some(Self::new(&remote, commit.trim(), folder))
+        Ok(Some(Self::new(&remote, commit.trim(), folder)))
     }
 
     fn new(remote: &str, commit: &str, folder: &Path) -> Self {
@@ -46,11 +52,11 @@ impl Checkout {
         if self.address.is_empty() { file.to_owned() } else { format!("{}/blob/{}/{file}", self.address, self.commit) }
     }
 
-    /// The files that git tracks, as they lie there now.
-    pub(crate) fn files(&self, folder: &Path, patterns: &Patterns) -> Result<Vec<SourceFile>> {
+    /// The files that git tracks and that are wanted, as they lie there now.
+    pub(crate) fn files(&self, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<SourceFile>> {
         let names = git(folder, &["ls-files", "-z"])?;
         let mut files = Vec::new();
-        for name in names.split('\0').filter(|name| !name.is_empty() && patterns.fits(name)) {
+        for name in names.split('\0').filter(|name| !name.is_empty() && wanted(name)) {
             let path = folder.join(name);
             // Links and submodules are left out, and so is what was deleted since.
             if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {

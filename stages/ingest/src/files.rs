@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Config, Digest, cache_folder, file_digest, files_digest, input_error, sha256};
+use codepair_runtime::{Config, Digest, cache_folder, config_error, file_digest, files_digest, input_error, sha256};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::checkout::Checkout;
@@ -94,8 +94,12 @@ impl Opened<'_> {
     }
     /// All of it.
     pub(crate) fn read_all(&mut self) -> Result<Vec<u8>> {
+        self.read_at_most(u64::MAX)
+    }
+    /// The first so many bytes of it.
+    pub(crate) fn read_at_most(&mut self, limit: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.reader.read_to_end(&mut bytes).map_err(|error| self.damaged(&error))?;
+        self.reader.by_ref().take(limit).read_to_end(&mut bytes).map_err(|error| self.damaged(&error))?;
         Ok(bytes)
     }
     pub(crate) fn damaged(&self, error: &dyn std::fmt::Display) -> anyhow::Error {
@@ -277,14 +281,27 @@ fn globs<S: AsRef<str>>(patterns: &[S]) -> Result<GlobSet> {
     Ok(builder.build()?)
 }
 
-/// The files at `location`: a file, a folder, an archive, or a URL of one of them that is downloaded first. In a folder
-/// archives count too where `archives` says so.
+/// What counts besides plain files.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    /// Archives in a folder.
+    pub(crate) archives: bool,
+    /// In a git checkout what git knows of, and nothing else.
+    pub(crate) checkouts: bool,
+}
+
+/// The files at `location`: a file, a folder, an archive, or a URL of one of them that is downloaded first.
 ///
 /// # Errors
-/// Exit 3: there is nothing.
-pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives: bool) -> Result<Files> {
-    if location.starts_with("hf://") && !patterns.fits(location) {
-        return hugging_face(location, patterns);
+/// Exit 2: there is no location. Exit 3: there is nothing there.
+pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, look: Look) -> Result<Files> {
+    let Look { archives, checkouts } = look;
+    if location.is_empty() {
+        return Err(config_error("path is missing: a file, a folder, an archive, or a URL"));
+    }
+    let plain = file_name(location);
+    if location.starts_with("hf://") && packing(plain) == Packing::None && !patterns.fits(plain) {
+        return hugging_face(location, patterns, archives);
     }
     if bucket::is_bucket(location) {
         let found = bucket::fetch(location, |name| is_wanted(name, &patterns, archives), &downloads())?;
@@ -297,14 +314,13 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives
     } else {
         config.resolve(location)
     };
-    let checkout = Checkout::find(&path);
+    let checkout = if checkouts { Checkout::find(&path)? } else { None };
     let list = if let Some(checkout) = &checkout {
-        checkout.files(&path, &patterns)?
+        checkout.files(&path, |name| is_wanted(name, &patterns, archives))?
     } else if path.is_dir() {
         in_folder(&path, &patterns, archives)?
     } else if path.is_file() {
-        let name = location.split_once("#sha256=").map_or(location, |(location, _)| location);
-        vec![SourceFile::new(&path, name.rsplit('/').next().unwrap_or(name).to_owned())?]
+        vec![SourceFile::new(&path, plain.rsplit('/').next().unwrap_or(plain).to_owned())?]
     } else {
         return Err(input_error(format!("{} does not exist", path.display())));
     };
@@ -314,10 +330,20 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, archives
     Ok(Files { list, patterns, checkout })
 }
 
+/// A location without what follows its file's name: a digest, and of a URL the query.
+pub(crate) fn file_name(location: &str) -> &str {
+    let plain = download::pinned(location).0;
+    if download::is_url(plain) { plain.split(['?', '#']).next().unwrap_or(plain) } else { plain }
+}
+
 /// The files of a dataset at Hugging Face that fit, downloaded.
-fn hugging_face(location: &str, patterns: Patterns) -> Result<Files> {
+fn hugging_face(location: &str, patterns: Patterns, archives: bool) -> Result<Files> {
+    if location.contains("#sha256=") {
+        return Err(input_error(format!("{location} names a folder; a SHA-256 is of one file")));
+    }
     let mut list = Vec::new();
-    for name in download::list_hugging_face(location)?.into_iter().filter(|name| patterns.fits(name)) {
+    let names = download::list_hugging_face(location)?;
+    for name in names.into_iter().filter(|name| is_wanted(name, &patterns, archives)) {
         let file = format!("{}/{name}", location.trim_end_matches('/'));
         let path = download::fetch(&file, &downloads())?;
         list.push(SourceFile::new(&path.ok_or_else(|| input_error(format!("{file} is gone")))?, name)?);
@@ -344,7 +370,7 @@ fn in_folder(folder: &Path, patterns: &Patterns, archives: bool) -> Result<Vec<S
     let mut files = Vec::new();
     // Links are not followed: a tree that links to itself has an end.
     for entry in walkdir::WalkDir::new(folder) {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        let entry = entry.map_err(|error| input_error(format!("cannot read {}: {error}", folder.display())))?;
         let name = entry.path().strip_prefix(folder)?.to_string_lossy().replace('\\', "/");
         if entry.file_type().is_file() && is_wanted(&name, patterns, archives) {
             files.push(SourceFile::new(entry.path(), name)?);

@@ -51,7 +51,13 @@ fn serve(mut stream: TcpStream, files: &BTreeMap<String, String>, log: &Mutex<Ve
     };
     let range: Option<usize> = range;
     let line = range.map_or(format!("{method} {path}"), |start| format!("{method} {path} from {start}"));
+    let is_first = !log.lock().unwrap().contains(&line);
     log.lock().unwrap().push(line);
+    if is_first && path.starts_with("/busy") {
+        let busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 0.3\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(busy);
+        return;
+    }
     let start = range.unwrap_or(0);
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
     let rest = &content[start..];
@@ -102,6 +108,20 @@ fn a_download_goes_on_where_it_broke_off() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("has the SHA-256"), "{wrong:?}");
 }
 
+/// A server that is busy is asked again, when it says so, whatever is asked.
+#[test]
+fn a_busy_server_is_asked_again_when_it_wants_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[("/busy/rows.jsonl", ROWS)]);
+    let began = std::time::Instant::now();
+    let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"{}/busy/rows.jsonl\"", server.url()), "");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success() && said.contains("503") && said.contains("again in 0.3 s"), "{said}");
+    assert!(began.elapsed().as_secs_f64() > 0.6, "two requests waited");
+    let heads = server.seen().iter().filter(|line| line.starts_with("HEAD")).count();
+    assert!(heads >= 2, "{heads}");
+}
+
 #[test]
 fn a_dataset_of_the_hub_is_listed_and_downloaded() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,10 +132,14 @@ fn a_dataset_of_the_hub_is_listed_and_downloaded() {
         ("/datasets/owner/name/resolve/main/data/a.jsonl", ROWS),
         ("/datasets/owner/name/resolve/main/data/b.jsonl", ROWS),
     ]);
-    for (location, files) in [("datasets/owner/name", 2), ("datasets/owner/name/data/a.jsonl", 1)] {
+    let pinned = format!("datasets/owner/name/data/a.jsonl#sha256={}", codepair_runtime::sha256(ROWS.as_bytes()));
+    for (location, files) in [("datasets/owner/name", 2), ("datasets/owner/name/data/a.jsonl", 1), (pinned.as_str(), 1)]
+    {
         let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"hf://{location}\""), &server.url());
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-        assert!(said.contains(&format!("s: {} rows of {files} files", 2 * files)), "{said}");
+        // The same content has the same artifact, pinned or not.
+        let is_known = location == pinned && said.contains("is there already");
+        assert!(is_known || said.contains(&format!("s: {} rows of {files} files", 2 * files)), "{said}");
     }
     let none = ingest(folder.path(), &format!("{COLUMNS}\npath = \"hf://datasets/owner/other\""), &server.url());
     assert_eq!(none.status.code(), Some(3));

@@ -249,6 +249,91 @@ fn codesearchnet_comes_in_all_its_formats() {
     assert_eq!(column(&read, "rejected", "detail"), ["relevance \"?\" is no number"]);
     let python = ingest(folder.path(), "kind = \"codesearchnet\"\npath = \"csn\"").unwrap();
     assert_eq!(column(&python, "functions", "repo"), ["a", "c"]);
+    assert_eq!(column(&python, "judgments", "origin"), ["CodeSearchNet, github.com/github/CodeSearchNet"]);
+    // The project's own repository knows of the annotations, and not of the data that lie beside them.
+    std::process::Command::new("git")
+        .arg("-C")
+        .arg(folder.path().join("csn"))
+        .args(["init", "--quiet"])
+        .output()
+        .unwrap();
+    let again = ingest(folder.path(), "kind = \"codesearchnet\"\npath = \"csn\"").unwrap();
+    assert_eq!(again.1.digest, python.1.digest);
+}
+
+#[test]
+fn the_zips_of_a_folder_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |repo: &str, language: &str| {
+        serde_json::json!({
+            "repo": repo, "path": "p", "func_name": "f", "language": language, "code": "x", "docstring": "Say.",
+            "partition": "train", "url": "u"
+        })
+    };
+    for (language, repo) in [("go", "a"), ("php", "b")] {
+        let name = format!("{language}/final/jsonl/train/{language}_train_0.jsonl.gz");
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        writer.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(&gz(format!("{}\n", row(repo, language)).as_bytes())).unwrap();
+        write(folder.path(), &format!("csn/{language}.zip"), writer.finish().unwrap().into_inner());
+    }
+    let read =
+        ingest(folder.path(), "kind = \"codesearchnet\"\npath = \"csn\"\nlanguages = [\"go\", \"php\"]").unwrap();
+    assert_eq!(column(&read, "functions", "repo"), ["a", "b"]);
+}
+
+#[test]
+fn a_table_without_code_is_no_function() {
+    let folder = tempfile::tempdir().unwrap();
+    let columns: [(&str, &[&str]); 3] =
+        [("language", &["python"]), ("func_documentation_string", &["Say."]), ("split_name", &["train"])];
+    write(folder.path(), "csn/python/train.parquet", parquet(&columns));
+    let error = ingest(folder.path(), "kind = \"codesearchnet\"\npath = \"csn\"").err().unwrap();
+    assert!(format!("{error:#}").contains("func_code_string is missing"), "{error:#}");
+}
+
+#[test]
+fn cosqas_files_are_told_apart_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |label: f64| {
+        serde_json::json!([{"idx": "i", "doc": "say it", "code": MODULE, "label": label, "retrieval_idx": 7}])
+            .to_string()
+    };
+    write(folder.path(), "cosqa-retrieval/code_idx_map.txt", serde_json::json!({ MODULE: 7 }).to_string());
+    write(folder.path(), "cosqa-retrieval/cosqa-retrieval-train-19604.json", rows(0.0));
+    write(folder.path(), "cosqa-retrieval/cosqa-retrieval-test-500.json", rows(1.0));
+    write(folder.path(), "cosqa-retrieval/cosqa-dev.json", rows(0.0));
+    let read = ingest(folder.path(), "kind = \"cosqa\"\npath = \"cosqa-retrieval\"").unwrap();
+    // Nobody is tested on queries to train with.
+    assert_eq!((column(&read, "queries", "split"), read.1.rows("judgments")), (vec!["test".to_owned()], 1));
+    assert_eq!(column(&read, "pairs", "split"), ["validation", "train"]);
+    assert_eq!(
+        (column(&read, "functions", "split"), column(&read, "functions", "url")),
+        (vec!["corpus".to_owned()], vec!["cosqa:7".to_owned()])
+    );
+}
+
+#[test]
+fn sources_that_name_nothing_or_too_much_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["jsonl", "mbpp", "parquet"] {
+        let error =
+            ingest(folder.path(), &format!("kind = \"{kind}\"\ncolumns = {{ code = \"c\", docstring = \"d\" }}"));
+        let error = error.or_else(|_| ingest(folder.path(), &format!("kind = \"{kind}\""))).err().unwrap();
+        assert_eq!(exit_status(&error), ExitStatus::WrongConfig, "{error:#}");
+    }
+    write(folder.path(), "m/mbpp.jsonl", "{}\n");
+    write(folder.path(), "m/sanitized-mbpp.json", "[]");
+    let error = ingest(folder.path(), "kind = \"mbpp\"\npath = \"m\"").err().unwrap();
+    assert!(format!("{error:#}").contains("holds both"), "{error:#}");
+    write(folder.path(), "tree/large.py", "x = 1\n".repeat(400_000));
+    write(folder.path(), "tree/small.py", MODULE);
+    let read = ingest(
+        folder.path(),
+        "kind = \"source_tree\"\npath = \"tree\"\nminimum_lines = 0\nminimum_docstring_words = 0",
+    )
+    .unwrap();
+    assert_eq!((read.1.rows("functions"), column(&read, "rejected", "reason")), (1, vec!["too_large".to_owned()]));
 }
 
 #[test]
@@ -305,7 +390,7 @@ fn translations_are_aligned() {
 #[test]
 fn rows_too_large_to_use_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let huge = format!("def f():\n    a = 1\n    return '{}'\n", "x".repeat(2 << 20));
+    let huge = format!("def f():\n    a = 1\n    return '{}'\n", "x".repeat(3 << 19));
     write(folder.path(), "t/a.py", format!("{huge}{MODULE}"));
     let read = ingest(folder.path(), "kind = \"source_tree\"\npath = \"t\"").unwrap();
     assert_eq!(column(&read, "functions", "name"), ["f"]);

@@ -44,12 +44,13 @@ pub(crate) fn session(context: &Context, config: &Prepare, scratch: &Scratch) ->
     filters::register(&session);
     block_on(session.sql(CANDIDATES))?;
     filters::check(&session, &config.filters)?;
-    let index = evaluation_texts(&session, config.near_duplicate_threshold)?;
+    let EvaluationTexts { index, paired } = EvaluationTexts::read(&session, config.near_duplicate_threshold)?;
     tracing::info!("{} test texts that no training row may hold", index.len());
     let index = Arc::new(index);
     let similar = Arc::clone(&index);
     session.register_udf(functions::text("held_by", 1, move |row| index.find(row[0]).map(str::to_owned)));
     session.register_udf(functions::text("like_text", 1, move |row| similar.find_similar(row[0]).map(str::to_owned)));
+    session.register_udf(functions::text("like_paired", 1, move |row| paired.find_similar(row[0]).map(str::to_owned)));
     Ok(session)
 }
 
@@ -71,22 +72,40 @@ from synthetic_pairs"#;
 
 /// Test rows, problems that are for testing or prompting, and queries.
 const EVALUATION_TEXTS: &str = "
-select rank, source, ordinal, id, text, code from candidates where split in ('test', 'prompt') and kind = 'original'
+select rank, source, ordinal, id, text, code from candidates where split in ('test', 'prompt')
 union all select 4, source, ordinal, id, whole_text(text), '' from queries
 order by rank, source, ordinal";
 
-fn evaluation_texts(session: &SessionContext, threshold: f64) -> Result<ContaminationIndex> {
-    let mut index = ContaminationIndex::new(threshold);
-    each_batch(session, EVALUATION_TEXTS, |batch| {
-        let column = |name| text_column(batch, name);
-        let (ids, texts, codes) = (column("id")?, column("text")?, column("code")?);
-        for row in 0..batch.num_rows() {
-            index.add(ids.value(row), texts.value(row));
-            index.add(ids.value(row), codes.value(row));
-        }
-        Ok(())
-    })?;
-    Ok(index)
+/// What models are tested on.
+struct EvaluationTexts {
+    /// Texts and codes.
+    index: ContaminationIndex,
+    /// The codes of test pairs. Those of functions and problems are found as near-duplicates.
+    paired: ContaminationIndex,
+}
+
+impl EvaluationTexts {
+    fn read(session: &SessionContext, threshold: f64) -> Result<Self> {
+        let (mut index, mut paired) = (ContaminationIndex::new(threshold), ContaminationIndex::new(threshold));
+        each_batch(session, EVALUATION_TEXTS, |batch| {
+            let column = |name| text_column(batch, name);
+            let (ids, texts, codes) = (column("id")?, column("text")?, column("code")?);
+            for (row, rank) in integer_column(batch, "rank")?.into_iter().enumerate() {
+                let (id, text, code) = (ids.value(row), texts.value(row), codes.value(row));
+                match rank {
+                    // Short documentation is too common to count.
+                    0 => index.add(id, text),
+                    _ => index.add_whole(id, text),
+                }
+                index.add(id, code);
+                if rank == 2 {
+                    paired.add(id, code);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { index, paired })
+    }
 }
 
 /// Where the rows of each source begin when all candidates are numbered: by source, by dataset within a source, by
@@ -208,7 +227,7 @@ from (
       from (
         select *, case when first_reason is null and split in ('train', 'validation')
                        then coalesce(held_by(text), held_by(code), like_text(text),
-                                      case when rank > 1 then like_text(code) end) end as held
+                                      case when rank > 1 then like_text(code) else like_paired(code) end) end as held
         from (
           select *, case split when 'test' then 0 when 'prompt' then 0 when 'validation' then 1 else 2 end as split_rank,
                  case when rank = 1 and split in ('test', 'prompt') then 'evaluation_only'

@@ -112,15 +112,21 @@ impl Prepare {
         if !(0.0..=1.0).contains(&self.near_duplicate_threshold) || self.near_duplicate_threshold == 0.0 {
             return Err(config_error("prepare.near_duplicate_threshold must be above 0 and at most 1"));
         }
-        if let Some(name) = self.filters.keys().find(|name| !is_name(name)) {
+        if let Some(name) = self.filters.keys().find(|name| !is_name(name) || REASONS.contains(&name.as_str())) {
             return Err(config_error(format!(
-                "prepare.filters.{name}: use letters, digits and _, for it names a reason"
+                "prepare.filters.{name}: use letters, digits and _, for it names a reason, and none of {}",
+                REASONS.join(", ")
             )));
         }
         for (name, tokenizer) in &self.tokenizers {
             if !is_name(name) {
                 return Err(config_error(format!(
                     "prepare.tokenizers.{name}: use letters, digits and _, for it names a table"
+                )));
+            }
+            if tokenizer.fields.is_empty() || tokenizer.training_rows == 0 {
+                return Err(config_error(format!(
+                    "prepare.tokenizers.{name}: fields and training_rows say what it is trained on; they cannot be empty or 0"
                 )));
             }
             if tokenizer.vocabulary < 260 {
@@ -133,8 +139,20 @@ impl Prepare {
     }
 }
 
+/// The stage's own reasons for leaving a row out.
+const REASONS: [&str; 8] = [
+    "no_text",
+    "contaminated",
+    "corpus_only",
+    "evaluation_only",
+    "exact_duplicate",
+    "near_duplicate",
+    "structural_duplicate",
+    "parent_rejected",
+];
+
 fn is_name(name: &str) -> bool {
-    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 impl Stage for Prepare {
@@ -167,6 +185,8 @@ impl Stage for Prepare {
         let verdicts = Verdicts::new(&session, keys, config, context.threads)?;
         drop(session);
         context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
+        // A filter that nothing fell under says so too.
+        config.filters.keys().for_each(|name| context.attempt.count_rejected(name, 0));
         examples::write(context, config, &verdicts)?;
         drop((verdicts, scratch));
         tokens::write(context, config)

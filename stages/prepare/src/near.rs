@@ -118,11 +118,14 @@ impl<'a> Finder<'a> {
             for (one, two) in pairs_of(rows) {
                 if self.can_be_similar(one, two) && self.root(one) != self.root(two) {
                     self.pairs.push((one, two));
+                    if self.pairs.len() >= PAIRS {
+                        self.verify()?;
+                    }
                 }
             }
         }
         rows.clear();
-        if self.pairs.len() >= PAIRS { self.verify() } else { Ok(()) }
+        Ok(())
     }
 
     fn structural(&mut self, one: u64, two: u64) -> Result<()> {

@@ -14,18 +14,32 @@ use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-/// A folder that goes when the run ends.
+/// A folder that goes when the run ends; the next run clears away what a killed one left.
 pub(crate) struct Scratch {
     folder: tempfile::TempDir,
+    /// Locked while the run lives.
+    _lock: File,
 }
+
+const PREFIX: &str = "codepair-prepare-";
+const LOCK: &str = "lock";
 
 impl Scratch {
     /// In the system's folder for such things (`TMPDIR`).
     pub(crate) fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("codepair-prepare-").tempdir();
-        let folder =
-            folder.with_context(|| format!("cannot write to {}; set TMPDIR", std::env::temp_dir().display()))?;
-        Ok(Self { folder })
+        let place = std::env::temp_dir();
+        clear(&place);
+        Self::within(&place).with_context(|| format!("cannot write to {}; set TMPDIR", place.display()))
+    }
+
+    fn within(place: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+        // It gets its name once it is locked, so that nobody finds it open.
+        let unnamed = folder.path().join("lock.new");
+        let lock = File::create(&unnamed)?;
+        lock.lock()?;
+        std::fs::rename(unnamed, folder.path().join(LOCK))?;
+        Ok(Self { folder, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -44,6 +58,18 @@ impl Scratch {
     pub(crate) fn shingles(&self) -> Result<ShingleWriter> {
         let path = self.path().join("shingles");
         Ok(ShingleWriter { file: BufWriter::new(File::create(&path)?), path, places: Vec::new(), words: 0 })
+    }
+}
+
+/// Deletes the folders whose runs have ended.
+fn clear(place: &Path) {
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let is_left = File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        // Another run may clear it away as well.
+        if is_left && std::fs::remove_dir_all(entry.path()).is_ok() {
+            tracing::info!("{} of a run that was killed is deleted", entry.path().display());
+        }
     }
 }
 
@@ -128,6 +154,19 @@ impl Shingles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_cleared_away() {
+        let place = tempfile::tempdir().unwrap();
+        let (killed, alive) = (Scratch::within(place.path()).unwrap(), Scratch::within(place.path()).unwrap());
+        let left = killed.path().to_owned();
+        let Scratch { folder, _lock } = killed;
+        let kept = folder.keep();
+        std::fs::write(kept.join("shingles"), "x").unwrap();
+        drop(_lock);
+        clear(place.path());
+        assert!(!left.exists() && alive.path().exists());
+    }
 
     #[test]
     fn shingles_are_read_by_position() {

@@ -55,6 +55,8 @@ fn inputs(store: &Store) {
         // One word of twenty differs from the leaked problem's text below.
         function(13, "similar", "train", &SIMILAR.replace("every", "any"), "def similar():\n    return 7".into()),
         function(14, "searched", "corpus", "To be found.", "def searched():\n    return 8".into()),
+        // Nearly the code of a pair to be tested on.
+        function(15, "paired", "train", "Near to a test pair.", program("judge", 12).replace("= 11", "= 99")),
     ];
     let problem = |ordinal: u64, id: &str, split: &str, text: &str, code: &str| Problem {
         id: id.into(),
@@ -100,8 +102,18 @@ fn inputs(store: &Store) {
             labelled(0, "fits", 1.0, "give one"),
             labelled(1, "fits again", 1.0, "give  one"),
             labelled(2, "fits not", 0.0, "give two"),
+            // A short query is too common to be looked for within rows, but no row may be one.
+            labelled(3, "asked too", 1.0, "Read a JSON file!"),
+            Pair { split: "test".into(), code: program("judge", 12), ..labelled(4, "judged", 0.0, "judge it") },
         ])?;
-        attempt.write_rows([Query { id: "asked".into(), source: "q".into(), text: SIMILAR.into(), ..Query::default() }])
+        let query = |ordinal: u64, id: &str, text: &str| Query {
+            id: id.into(),
+            ordinal,
+            source: "q".into(),
+            text: text.into(),
+            ..Query::default()
+        };
+        attempt.write_rows([query(0, "asked", SIMILAR), query(1, "short", "read a json file")])
     })
     .unwrap();
     testing::publish(store, "synth", |attempt| {
@@ -156,6 +168,9 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
                 ("long test", "original"),
                 ("mail", "mail"),
                 ("renamed", "structural_duplicate"),
+                ("asked too", "contaminated"),
+                ("judged", "negative"),
+                ("paired", "contaminated"),
                 ("searched", "corpus_only"),
                 ("similar", "contaminated"),
                 ("far", "original"),
@@ -183,6 +198,57 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
             assert!(texts.contains(&"Train row.") && texts.contains(&"give one"), "{texts:?}");
             manifest
         });
+    }
+}
+
+/// Rows enough for every thread to have a share of each file and of each sort: near and exact duplicates, contaminated rows
+/// and clusters over several of them.
+fn many(store: &Store) {
+    let mut state = 7u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut rows: Vec<Function> = Vec::new();
+    for n in 0..6000u64 {
+        let mut code = format!("def f{n}(x):\n");
+        for _ in 0..8 + random(8) {
+            code.push_str(&format!("    v{} = compute(w{}, {})\n", random(900), random(900), random(50)));
+        }
+        if n > 100 && random(4) == 0 {
+            // One line more than another row, of any split.
+            code = format!("{}    last = {}\n", rows[random(n) as usize].code, random(2));
+        }
+        let split = ["train", "train", "train", "validation", "test"][random(5) as usize];
+        rows.push(function(n, &format!("row{n}"), split, &format!("Say {} of {}.", random(5000), random(9)), code));
+    }
+    testing::publish(store, "ingest", |attempt| {
+        attempt.write_rows(rows.clone())?;
+        attempt.write_rows::<Problem>([])?;
+        attempt.write_rows::<Pair>([])?;
+        attempt.write_rows::<Query>([])
+    })
+    .unwrap();
+    testing::publish(store, "synth", |attempt| attempt.write_rows::<SyntheticPair>([])).unwrap();
+}
+
+#[test]
+fn partitions_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |threads: usize, memory: &str| {
+        let text = format!(
+            "name = \"t\"\n[prepare.tokenizers.code]\nvocabulary = 400\n[resources.prepare]\nthreads = {threads}\n\
+             memory_limit = \"{memory}\"\n"
+        );
+        let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();
+        let store = Store::memory();
+        many(&store);
+        testing::run::<Prepare>(&store, &config, None, &INPUTS).unwrap()
+    };
+    let one = run(1, "1GiB");
+    assert!(one.rows("duplicates") > 1000 && one.rows("examples") > 3000, "{} duplicates", one.rows("duplicates"));
+    for (threads, memory) in [(2, "1GiB"), (16, "64MiB")] {
+        assert_eq!(run(threads, memory).digest, one.digest, "{threads} threads");
     }
 }
 

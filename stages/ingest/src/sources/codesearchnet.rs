@@ -12,7 +12,7 @@ use super::lines::{self, Lines};
 use super::records::{self, Records};
 use super::table::{self, Table};
 use super::{Found, Kind, download, line_feeds};
-use crate::files::{self, Files, Opened, Patterns, SourceFile};
+use crate::files::{self, Files, Look, Opened, Patterns, SourceFile};
 use crate::split::group;
 
 /// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`, or `<language>/**/*.parquet`; and where
@@ -106,6 +106,9 @@ const COLUMNS: [&str; 8] = [
     "func_code_url",
 ];
 
+/// Those of them without which a row is none.
+const NEEDED: [&str; 4] = ["language", "func_code_string", "func_documentation_string", "split_name"];
+
 pub(crate) enum Piece {
     Lines(Lines),
     Table(Table),
@@ -122,12 +125,13 @@ impl Kind for Codesearchnet {
             return Err(config_error("path is missing: the folder above python/final/jsonl, a zip, or a URL"));
         }
         let patterns = self.patterns()?;
-        let file = self.path.split_once("#sha256=").map_or(self.path.as_str(), |(file, _)| file);
-        let is_tree = !file.ends_with(".zip") && !file.ends_with(".parquet") && !file.starts_with("hf://");
-        if download::is_url(file) && is_tree {
+        let file = files::file_name(&self.path);
+        let is_file =
+            [".zip", ".tar.gz", ".tgz", ".parquet", ".jsonl.gz", ".pkl", ".csv"].iter().any(|end| file.ends_with(end));
+        if download::is_url(file) && !is_file && !file.starts_with("hf://") {
             return self.remote_tree(patterns);
         }
-        files::find(config, &self.path, patterns, false)
+        files::find(config, &self.path, patterns, Look { archives: true, ..Look::default() })
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -151,8 +155,18 @@ impl Kind for Codesearchnet {
         match piece {
             Piece::Lines(lines) => lines::parse_fields(&lines, &FIELDS, |place, line| self.row(place, line)),
             Piece::Table(table) => {
-                let cell = |column, row| table.text(column, row).unwrap_or_default().to_owned();
-                let row = |row| self.row(table.place(row), Line::from_cells(COLUMNS.map(|column| cell(column, row))));
+                let row = |row| {
+                    let place = table.place(row);
+                    if let Some(column) = NEEDED.iter().find(|column| table.text(column, row).is_none()) {
+                        return Found::Rejected {
+                            place,
+                            reason: "wrong_fields",
+                            detail: format!("{column} is missing"),
+                        };
+                    }
+                    let cell = |column| table.text(column, row).unwrap_or_default().to_owned();
+                    self.row(place, Line::from_cells(COLUMNS.map(cell)))
+                };
                 Ok((0..table.rows).map(row).collect())
             }
             Piece::Annotations(records) => Ok(each(&records, |record| annotation(&records, record))),
@@ -185,7 +199,7 @@ impl Codesearchnet {
         Patterns::new(&include, &[])
     }
 
-    /// A web server lists nothing, but the files are numbered from 0.
+    /// A web server lists nothing, but the files are numbered from 0, and the others have known names.
     fn remote_tree(&self, patterns: Patterns) -> Result<Files> {
         let base = self.path.trim_end_matches('/');
         let mut list = Vec::new();
@@ -193,7 +207,13 @@ impl Codesearchnet {
         {
             for number in 0.. {
                 let name = format!("{language}/final/jsonl/{split}/{language}_{split}_{number}.jsonl.gz");
-                match download::fetch(&format!("{base}/{name}"), &files::downloads())? {
+                let (url, downloads) = (format!("{base}/{name}"), files::downloads());
+                let found = if number == 0 {
+                    download::fetch(&url, &downloads)
+                } else {
+                    download::fetch_next(&url, &downloads)
+                };
+                match found? {
                     Some(path) => list.push(SourceFile::new(&path, name)?),
                     None => break,
                 }
@@ -203,6 +223,13 @@ impl Codesearchnet {
             let language = self.languages.first().map_or("python", |language| language.name());
             let wanted = format!("{language}/final/jsonl/train/{language}_train_0.jsonl.gz");
             return Err(input_error(format!("{base} has no {wanted}")));
+        }
+        let definitions = self.languages.iter().filter(|_| self.definitions);
+        let definitions = definitions.map(|language| format!("{}_dedupe_definitions_v2.pkl", language.name()));
+        for name in ["annotationStore.csv", "queries.csv"].map(str::to_owned).into_iter().chain(definitions) {
+            if let Some(path) = download::fetch_next(&format!("{base}/{name}"), &files::downloads())? {
+                list.push(SourceFile::new(&path, name)?);
+            }
         }
         list.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Files { list, patterns, checkout: None })

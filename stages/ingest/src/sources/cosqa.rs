@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind, line_feeds};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns};
 
 /// A folder with `code_idx_map.txt`, `cosqa-retrieval-*.json` and `cosqa-{train,dev,test}.json`, as far as they are there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,7 +47,12 @@ impl Kind for Cosqa {
         if self.path.is_empty() {
             return Err(config_error("path is missing: the folder with code_idx_map.txt and cosqa-*.json"));
         }
-        files::find(config, &self.path, Patterns::new(&["**/code_idx_map.txt", "**/cosqa-*.json"], &[])?, false)
+        files::find(
+            config,
+            &self.path,
+            Patterns::new(&["**/code_idx_map.txt", "**/cosqa-*.json"], &[])?,
+            Look::default(),
+        )
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -67,10 +72,12 @@ impl Kind for Cosqa {
             return Ok(codes.into_iter().map(|(index, code)| function(index, code)).collect());
         }
         let lines: Vec<Line> = json(&file, &content)?;
-        if file.contains("retrieval") {
-            return Ok(lines.into_iter().flat_map(|line| retrieval(&file, line)).collect());
+        let name = file.rsplit('/').next().unwrap_or(&file);
+        let split = split(name)?;
+        // The retrieval file for training is one of labelled pairs: nobody is to be tested on its queries.
+        if name.contains("retrieval") && split != "train" {
+            return Ok(lines.into_iter().flat_map(|line| retrieval(&file, split, line)).collect());
         }
-        let split = split(&file)?;
         Ok(lines.into_iter().map(|line| pair(line, split)).collect())
     }
 }
@@ -104,19 +111,18 @@ fn function(index: u64, code: String) -> Found {
     }
 }
 
-fn retrieval(file: &str, line: Line) -> Vec<Found> {
+fn retrieval(file: &str, split: &str, line: Line) -> Vec<Found> {
     let Some(index) = line.retrieval_idx else {
         let detail = "field retrieval_idx is missing".to_owned();
         return vec![Found::Rejected { place: format!("{file} {}", line.idx), reason: "wrong_fields", detail }];
     };
-    let split = if file.contains("-dev") { "validation" } else { "test" };
     vec![
         Found::Query(Query { text: line.doc.clone(), split: split.to_owned(), ..Query::default() }),
         Found::Judgment(Judgment {
             query: line.doc,
             language: "python".to_owned(),
             url: format!("cosqa:{index}"),
-            relevance: 1.0,
+            relevance: line.label.unwrap_or(1.0),
             ..Judgment::default()
         }),
     ]

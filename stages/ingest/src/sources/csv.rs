@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::mapped::Columns;
 use super::records::{self, Records};
 use super::{Found, Kind};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::split::Shares;
 
 /// A file or folder of `.csv`, `.tsv`, packed or not.
@@ -53,7 +53,7 @@ impl Kind for Csv {
             return Err(config_error(format!("delimiter {:?} is no ASCII character", self.delimiter)));
         }
         let include = ["**/*.csv", "**/*.csv.gz", "**/*.tsv", "**/*.tsv.gz"];
-        files::find(config, &self.path, Patterns::new(&include, &[""; 0])?, false)
+        files::find(config, &self.path, Patterns::new(&include, &[""; 0])?, Look::default())
     }
 
     fn provenance(&self) -> (&str, &str) {

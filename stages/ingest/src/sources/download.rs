@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use codepair_runtime::{Progress, block_on, file_digest, input_error, sha256};
+use codepair_runtime::{Progress, back_off, block_on, file_digest, input_error, retry_after, sha256};
 use futures::StreamExt as _;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
 /// Tries after the first, where a server is busy or a download breaks off.
@@ -28,9 +28,21 @@ pub(crate) fn is_url(location: &str) -> bool {
 /// # Errors
 /// Exit 3: the server cannot be reached, the download breaks off for good, or the file is another one.
 pub(crate) fn fetch(location: &str, cache: &Path) -> Result<Option<PathBuf>> {
+    fetch_unless(location, cache, &[StatusCode::NOT_FOUND])
+}
+
+/// [`fetch`] from a server that may say otherwise that it has no file: a bucket that may not be listed answers 403.
+///
+/// # Errors
+/// As [`fetch`].
+pub(crate) fn fetch_next(location: &str, cache: &Path) -> Result<Option<PathBuf>> {
+    fetch_unless(location, cache, &[StatusCode::NOT_FOUND, StatusCode::FORBIDDEN])
+}
+
+fn fetch_unless(location: &str, cache: &Path, absent: &[StatusCode]) -> Result<Option<PathBuf>> {
     let (url, expected) = pinned(location);
     let url = web_address(url);
-    let place = block_on(fetch_to(&url, cache)).map_err(|error| input_error(format!("{url}: {error:#}")))?;
+    let place = block_on(fetch_to(&url, cache, absent)).map_err(|error| input_error(format!("{url}: {error:#}")))?;
     if let (Some(place), Some(expected)) = (&place, expected) {
         check(place, &expected, &url)?;
     }
@@ -71,12 +83,23 @@ pub(crate) fn list_hugging_face(location: &str) -> Result<Vec<String>> {
     let (repository, folder) = split_hugging_face(location);
     let url = format!("{}/api/{repository}/tree/main?recursive=true", hugging_face());
     let list = || async {
-        let response = client()?.get(&url).send().await?.error_for_status()?;
-        anyhow::Ok(response.json::<Vec<Entry>>().await?)
+        let (client, mut entries, mut next) = (client()?, Vec::new(), Some(url.clone()));
+        while let Some(page) = next {
+            let response = send(|| client.get(&page)).await?.error_for_status()?;
+            next = next_page(header(&response, "link"));
+            entries.extend(response.json::<Vec<Entry>>().await?);
+        }
+        anyhow::Ok(entries)
     };
     let entries = block_on(list()).map_err(|error| input_error(format!("{url}: {error:#}")))?;
     let files = entries.into_iter().filter(|entry| entry.r#type == "file").map(|entry| entry.path);
     Ok(files.filter_map(|path| within(&path, folder).map(str::to_owned)).collect())
+}
+
+/// The address of the next page in a `Link` header (RFC 8288).
+fn next_page(header: &str) -> Option<String> {
+    let next = header.split(',').find(|link| link.contains("rel=\"next\""))?;
+    Some(next.split_once('<')?.1.split_once('>')?.0.to_owned())
 }
 
 /// A path below a folder; the folder may be empty.
@@ -111,15 +134,46 @@ fn client() -> Result<Client> {
     Ok(Client::builder().user_agent(agent).connect_timeout(SILENCE).read_timeout(SILENCE).build()?)
 }
 
-async fn fetch_to(url: &str, cache: &Path) -> Result<Option<PathBuf>> {
+/// Sends a request until the server has an answer other than that it is busy: after the time it names, else with full jitter.
+async fn send(request: impl Fn() -> RequestBuilder) -> reqwest::Result<Response> {
+    let mut attempt = 0;
+    loop {
+        let answer = request().send().await;
+        let pause = match &answer {
+            Ok(response) if is_busy(response.status()) => retry_after(header(response, "retry-after")),
+            Err(error) if error.is_connect() || error.is_timeout() || error.is_request() => None,
+            _ => return answer,
+        };
+        if attempt == RETRIES {
+            return answer;
+        }
+        let pause = pause.unwrap_or_else(|| back_off(attempt + 1));
+        let what = answer.map_or_else(|error| error.to_string(), |response| response.status().to_string());
+        tracing::warn!("{what}; again in {:.1} s", pause.as_secs_f64());
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+    }
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
+}
+
+async fn fetch_to(url: &str, cache: &Path, absent: &[StatusCode]) -> Result<Option<PathBuf>> {
     let client = client()?;
-    let head = client.head(url).send().await?;
-    if head.status() == StatusCode::NOT_FOUND {
+    let head = send(|| client.head(url)).await?;
+    if absent.contains(&head.status()) {
         return Ok(None);
     }
     let head = head.error_for_status()?;
-    let (etag, length) = (header(&head, "etag").to_owned(), header(&head, "content-length").to_owned());
-    let place = cache.join(sha256(format!("{url}\0{etag}\0{length}").as_bytes()));
+    let length = header(&head, "content-length").to_owned();
+    // What says that the file is still the same.
+    let validator = match (header(&head, "etag"), header(&head, "last-modified")) {
+        ("", modified) => modified,
+        (etag, _) => etag,
+    };
+    let validator = validator.to_owned();
+    let place = cache.join(sha256(format!("{url}\0{validator}\0{length}").as_bytes()));
     std::fs::create_dir_all(cache).with_context(|| format!("cannot write the cache {}", cache.display()))?;
     if place.is_file() {
         return Ok(Some(place));
@@ -133,15 +187,18 @@ async fn fetch_to(url: &str, cache: &Path) -> Result<Option<PathBuf>> {
     }
     let expected: Option<u64> = length.parse().ok();
     let progress = Progress::new(&format!("downloading {url}"), "bytes", expected.unwrap_or(0));
-    let mut attempt = 0;
-    while let Err(error) = receive(&client, url, &etag, &mut file, expected, &progress).await {
-        if attempt == RETRIES {
-            let received = file.metadata()?.len();
+    let (mut attempt, mut had) = (0, file.metadata()?.len());
+    while let Err(error) = receive(&client, url, &validator, &mut file, expected, &progress).await {
+        let received = file.metadata()?.len();
+        // What comes on is not lost, however often it breaks off.
+        attempt = if received > had { 0 } else { attempt + 1 };
+        had = received;
+        let status = error.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::status);
+        if attempt == RETRIES || status.is_some() {
             return Err(error.context(format!("the download broke off after {received} bytes; run it again to go on")));
         }
         tracing::warn!("{url}: {error:#}; going on");
-        tokio::time::sleep(Duration::from_millis(500) * 2u32.pow(attempt)).await;
-        attempt += 1;
+        tokio::time::sleep(back_off(attempt)).await;
     }
     file.sync_all()?;
     std::fs::rename(&staged, &place)?;
@@ -152,27 +209,31 @@ async fn fetch_to(url: &str, cache: &Path) -> Result<Option<PathBuf>> {
 async fn receive(
     client: &Client,
     url: &str,
-    etag: &str,
+    validator: &str,
     file: &mut File,
     expected: Option<u64>,
     progress: &Progress,
 ) -> Result<()> {
     let mut received = file.metadata()?.len();
-    if expected.is_some_and(|expected| received > expected) {
+    // Without a validator nobody knows whether what is there is of the same file.
+    let is_sure = !validator.is_empty() && !validator.starts_with("W/");
+    if !is_sure || expected.is_some_and(|expected| received > expected) {
         file.set_len(0)?;
         received = 0;
     }
     if expected == Some(received) && received > 0 {
         return Ok(());
     }
-    let mut request = client.get(url);
-    if received > 0 {
-        request = request.header("range", format!("bytes={received}-"));
-        if !etag.is_empty() && !etag.starts_with("W/") {
-            request = request.header("if-range", etag);
-        }
+    let request = || match received {
+        0 => client.get(url),
+        _ => client.get(url).header("range", format!("bytes={received}-")).header("if-range", validator),
+    };
+    let response = send(request).await?;
+    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+        file.set_len(0)?;
+        bail!("the server has no more of it than {received} bytes");
     }
-    let response = request.send().await?.error_for_status()?;
+    let response = response.error_for_status()?;
     if response.status() != StatusCode::PARTIAL_CONTENT {
         // The server sends all of it, whatever was asked for.
         file.set_len(0)?;
@@ -205,6 +266,8 @@ mod tests {
         let location = "hf://datasets/o/n/python/train.parquet";
         assert_eq!(split_hugging_face(location), ("datasets/o/n".to_owned(), "python/train.parquet"));
         assert_eq!(split_hugging_face("hf://datasets/o/n/"), ("datasets/o/n".to_owned(), ""));
+        let link = r#"<https://h/api?cursor=a>; rel="prev", <https://h/api?cursor=b>; rel="next""#;
+        assert_eq!((next_page(link).as_deref(), next_page("")), (Some("https://h/api?cursor=b"), None));
         assert!(web_address(location).ends_with("/datasets/o/n/resolve/main/python/train.parquet"));
         assert_eq!((within("a/b", "a"), within("ab", "a"), within("a/b", "")), (Some("b"), None, Some("a/b")));
     }

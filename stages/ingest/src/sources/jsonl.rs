@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::lines::{self, Lines};
 use super::mapped::Columns;
 use super::{Found, Kind};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::split::Shares;
 
 /// A file, folder or archive of `.jsonl` and `.jsonl.gz`.
@@ -35,7 +35,7 @@ impl Kind for Jsonl {
 
     fn files(&self, config: &Config) -> Result<Files> {
         self.columns.check()?;
-        files::find(config, &self.path, Patterns::new(&["**/*.jsonl", "**/*.jsonl.gz"], &[""; 0])?, false)
+        files::find(config, &self.path, Patterns::new(&["**/*.jsonl", "**/*.jsonl.gz"], &[""; 0])?, Look::default())
     }
 
     fn provenance(&self) -> (&str, &str) {

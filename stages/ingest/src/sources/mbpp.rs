@@ -1,13 +1,13 @@
 //! Mostly Basic Python Problems (Austin et al., 2021), or problems in its fields.
 
 use anyhow::Result;
-use codepair_runtime::Config;
+use codepair_runtime::{Config, config_error};
 use codepair_schemas::rows::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{self, Lines};
 use super::{Found, Kind, line_feeds};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns, SourceFile};
 use crate::split::Shares;
 
 /// `mbpp.jsonl`, or the sanitized subset `sanitized-mbpp.json`.
@@ -50,7 +50,17 @@ impl Kind for Mbpp {
     type Piece = Lines;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        files::find(config, &self.path, Patterns::new(&["**/*mbpp*.jsonl", "**/*mbpp*.json"], &[""; 0])?, false)
+        let patterns = Patterns::new(&["**/*mbpp*.jsonl", "**/*mbpp*.json"], &[""; 0])?;
+        let files = files::find(config, &self.path, patterns, Look::default())?;
+        let is_sanitized = |file: &&SourceFile| file.name.ends_with(".json");
+        if let (Some(one), Some(other)) =
+            (files.list.iter().find(is_sanitized), files.list.iter().find(|file| !is_sanitized(file)))
+        {
+            // The sanitized problems are among the others, under the same numbers.
+            let (one, other) = (&one.name, &other.name);
+            return Err(config_error(format!("path holds both {one} and {other}: name the one that is meant")));
+        }
+        Ok(files)
     }
 
     fn provenance(&self) -> (&str, &str) {

@@ -9,7 +9,7 @@ use codepair_schemas::rows::Pair;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns};
 
 const LINES: usize = 4096;
 
@@ -47,7 +47,7 @@ impl Kind for ParallelText {
         }
         let ends = |language: &str| [format!("**/*.{language}"), format!("**/*.{language}.gz")];
         let include = [ends(&self.source), ends(&self.target)].concat();
-        let files = files::find(config, &self.path, Patterns::new(&include, &[])?, false)?;
+        let files = files::find(config, &self.path, Patterns::new(&include, &[])?, Look::default())?;
         for file in &files.list {
             let (stem, language) = stem(&file.name);
             let other = if language == self.source { &self.target } else { &self.source };

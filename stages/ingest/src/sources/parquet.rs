@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::mapped::Columns;
 use super::table::{self, Table};
 use super::{Found, Kind};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::split::Shares;
 
 /// A file or folder of `.parquet`, such as a Hugging Face dataset.
@@ -34,7 +34,7 @@ impl Kind for Parquet {
 
     fn files(&self, config: &Config) -> Result<Files> {
         self.columns.check()?;
-        files::find(config, &self.path, Patterns::new(&["**/*.parquet"], &[""; 0])?, false)
+        files::find(config, &self.path, Patterns::new(&["**/*.parquet"], &[""; 0])?, Look::default())
     }
 
     fn provenance(&self) -> (&str, &str) {

@@ -10,7 +10,7 @@ use codepair_schemas::rows::Function;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind, line_feeds};
-use crate::files::{self, Files, Opened, Patterns};
+use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::split::{Shares, group};
 
 /// A folder, or the standard library of an interpreter.
@@ -72,11 +72,24 @@ impl Default for SourceTree {
     }
 }
 
+/// A larger source file is data or made by a program; parsers of languages need many times its size.
+const SOURCE_BYTES: u64 = 2 << 20;
+
 /// Tests, and code of others.
-const EXCLUDED: [&str; 8] = [
+const EXCLUDED: [&str; 18] = [
     "**/test/**",
     "**/tests/**",
+    "**/__tests__/**",
+    "**/spec/**",
+    "**/conftest.py",
+    "**/test_*.py",
+    "**/*_test.py",
     "**/*_test.go",
+    "**/*Test.java",
+    "**/*Test.php",
+    "**/*_spec.rb",
+    "**/*_test.rb",
+    "**/*.spec.js",
     "**/*.test.js",
     "**/vendor/**",
     "**/node_modules/**",
@@ -109,7 +122,12 @@ impl Kind for SourceTree {
         let extensions = self.languages.iter().flat_map(|language| language.extensions());
         let of_languages = extensions.map(|extension| format!("**/*.{extension}")).collect();
         let include = if self.include.is_empty() { &of_languages } else { &self.include };
-        files::find(config, &location, Patterns::new(include, &self.exclude)?, self.archives)
+        files::find(
+            config,
+            &location,
+            Patterns::new(include, &self.exclude)?,
+            Look { archives: self.archives, checkouts: true },
+        )
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -117,7 +135,7 @@ impl Kind for SourceTree {
     }
 
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Module) -> Result<()>) -> Result<()> {
-        let content = file.read_all()?;
+        let content = file.read_at_most(SOURCE_BYTES + 1)?;
         let path = file.name().to_owned();
         let (repo, url) = match (file.archive(), file.checkout()) {
             (Some(archive), _) => (package(archive).to_owned(), format!("{archive}/{path}")),
@@ -131,6 +149,9 @@ impl Kind for SourceTree {
     fn rows(&self, mut module: Module) -> Result<Vec<Found>> {
         let place = module.url.clone();
         let reject = |reason, detail| Ok(vec![Found::Rejected { place, reason, detail }]);
+        if module.content.len() as u64 > SOURCE_BYTES {
+            return reject("too_large", format!("the file has more than {SOURCE_BYTES} bytes"));
+        }
         let Ok(text) = String::from_utf8(std::mem::take(&mut module.content)) else {
             return reject("not_utf8", "the file is no UTF-8 text".to_owned());
         };
@@ -186,7 +207,7 @@ impl SourceTree {
             Some("no_code")
         } else if !self.boilerplate && language.is_boilerplate(&function.name) {
             Some("boilerplate")
-        } else if !self.tests && words(&function.name).any(|word| matches!(word.as_str(), "test" | "tests")) {
+        } else if !self.tests && is_test(&function.name) {
             Some("test")
         } else if self.minimum_lines > 0 && lines.nth(self.minimum_lines - 1).is_none() {
             Some("short_code")
@@ -196,6 +217,14 @@ impl SourceTree {
             None
         }
     }
+}
+
+/// Whether a word of the name is test, tests or testcase, numbered or not.
+fn is_test(name: &str) -> bool {
+    words(name).any(|word| {
+        let word = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        matches!(word, "test" | "tests" | "testcase" | "runtest" | "runtests")
+    })
 }
 
 /// The package in an archive, by the archive's name: `sympy` of `wheels/sympy-1.14.0-py3-none-any.whl`.
@@ -222,7 +251,17 @@ fn standard_library(python: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::package;
+    use super::{is_test, package};
+
+    #[test]
+    fn tests_are_known_by_their_names() {
+        for name in ["test_add", "TestCase.run", "add_tests", "test1", "HTTPTest2", "runtests"] {
+            assert!(is_test(name), "{name}");
+        }
+        for name in ["latest", "contest", "attestation", "testify"] {
+            assert!(!is_test(name), "{name}");
+        }
+    }
 
     #[test]
     fn packages_are_named_by_their_archives() {

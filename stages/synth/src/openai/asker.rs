@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use codepair_runtime::{Progress, Store, block_on};
+use codepair_runtime::{Progress, Store, back_off, block_on};
 use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::batches::Asking;
 use super::budget::{Budget, Usage};
-use super::client::{Client, Fault, FaultKind, Reply, back_off, words};
+use super::client::{Client, Fault, FaultKind, Reply, words};
 use super::jobs::{Job, Jobs};
 use super::ledger::Ledger;
 use super::limits::Limits;

@@ -1,9 +1,10 @@
 //! One request, and what came of it. Bodies are taken as raw bytes: what the server said is kept before anything parses it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Result;
 use async_openai::config::{Config as _, OpenAIConfig};
+use codepair_runtime::retry_after;
 use reqwest::{RequestBuilder, StatusCode};
 
 /// Where to ask.
@@ -131,7 +132,7 @@ impl Client {
         };
         let status = response.status();
         let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let retry_after = header.and_then(|value| retry_after(value, SystemTime::now()));
+        let retry_after = header.and_then(retry_after);
         match response.bytes().await {
             Ok(body) if status == StatusCode::OK && !is_json => {
                 Reply::Answered(String::from_utf8_lossy(&body).into_owned())
@@ -175,24 +176,6 @@ fn has_broken_text(body: &[u8]) -> bool {
         && serde_json::from_str::<serde::de::IgnoredAny>(&String::from_utf8_lossy(body)).is_ok()
 }
 
-/// However long a server wants to be left alone.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-
-/// A number of seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(LONGEST_PAUSE));
-    }
-    let date = httpdate::parse_http_date(value.trim()).ok()?;
-    Some(date.duration_since(now).unwrap_or_default().min(LONGEST_PAUSE))
-}
-
-/// Full jitter: anywhere up to half a second, doubled each time, a minute at most.
-pub(crate) fn back_off(attempt: u32) -> Duration {
-    let limit = 0.5 * 2f64.powi(attempt.min(7) as i32);
-    Duration::from_secs_f64(limit.min(60.0) * rand::random::<f64>())
-}
-
 /// The server's own message, out of an error body.
 pub(crate) fn words(body: &str) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
@@ -208,13 +191,6 @@ mod tests {
     fn the_servers_words_are_found() {
         assert_eq!(words("{\"error\": {\"message\": \"no such model\"}}"), "no such model");
         assert_eq!(words("Bad gateway"), "Bad gateway");
-    }
-
-    #[test]
-    fn pauses_grow_and_end() {
-        for attempt in 0..40 {
-            assert!(back_off(attempt) <= Duration::from_secs_f64((0.5 * 2f64.powi(attempt.min(20) as i32)).min(60.0)));
-        }
     }
 
     #[test]
@@ -234,17 +210,5 @@ mod tests {
         assert_eq!(judge(429, quota), Reply::Hopeless("429 Too Many Requests: no credit".to_owned()));
         let half = [b"{\"a\": \"".as_slice(), &[0xe2, 0x82], b"\"}"].concat();
         assert!(matches!(super::judge(StatusCode::OK, None, &half), Reply::Answered(_)));
-    }
-
-    #[test]
-    fn servers_say_when_to_come_back() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        assert_eq!(retry_after("3", now), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after("0.25", now), Some(Duration::from_millis(250)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:40 GMT", now), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!((retry_after("soon", now), retry_after("-1", now)), (None, None));
-        assert_eq!(retry_after("10000000000000000000", now), Some(LONGEST_PAUSE));
-        assert_eq!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now), Some(LONGEST_PAUSE));
     }
 }
