@@ -362,7 +362,7 @@ pub const DATASETS: &[Dataset] = &[
     Dataset {
         name: "tokens",
         version: 1,
-        doc: "Token ids of the examples, one folder a tokenizer (tokens_NAME); detokenize('NAME', column) reads them.",
+        doc: "Token ids of the examples, one folder a tokenizer (tokens_NAME); detokenize('NAME', column) reads them, tokenize('NAME', text) makes them.",
         sort_key: &["ordinal"],
         volatile: false,
         columns: &[

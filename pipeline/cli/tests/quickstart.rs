@@ -86,6 +86,8 @@ fn rows_are_all_accounted_for(pipeline: &Pipeline) {
     let text = pipeline.sql("select e.code as code, detokenize('code', t.code) as read from tokens_code t join examples e on e.id = t.id and e.ordinal = t.ordinal limit 20");
     assert_eq!(text.len(), 20);
     assert!(text.iter().all(|row| row["code"] == row["read"]), "{text:#?}");
+    let other = "select count(*) from tokens_code t join examples e on e.id = t.id and e.ordinal = t.ordinal where tokenize('code', e.code) <> t.code";
+    assert_eq!(pipeline.number(other), 0.0);
 }
 
 fn scores_are_there(pipeline: &Pipeline) {

@@ -1,6 +1,6 @@
 //! A DataFusion session over the datasets of a store.
 
-mod detokenize;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,7 +15,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use url::Url;
 
-pub use detokenize::register as register_detokenize;
+pub use tokens::{encode, register as register_tokenizers, token_bytes};
 
 /// The name under which DataFusion sees the store.
 const STORE: &str = "codepair://store";
@@ -79,7 +79,7 @@ pub fn register(context: &SessionContext, store: &Store, table: &str, holders: &
 }
 
 /// Registers every dataset of a plan's artifacts that are there, each as one table over all steps that write it, and
-/// the function `detokenize('NAME', tokens)`. Returns the tables' names.
+/// the functions `tokenize('NAME', text)` and `detokenize('NAME', tokens)`. Returns the tables' names.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -105,6 +105,6 @@ pub fn register_plan(context: &SessionContext, store: &Store, plan: &Plan) -> Re
     for (table, holders) in &tables {
         register(context, store, table, holders)?;
     }
-    register_detokenize(context, &tokenizers)?;
+    register_tokenizers(context, &tokenizers)?;
     Ok(tables.into_keys().map(str::to_owned).collect())
 }

@@ -105,8 +105,6 @@ const OTHERS: [&str; 46] = [
     "di",
     "che",
     "restituisce",
-    "o",
-    "os",
     "um",
     "uma",
     "não",

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use arrow::array::{Array, ArrayRef, BinaryBuilder, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, UInt32Array};
 use codepair_runtime::{Attempt, Context, Progress, column, ordered, text_column};
+use codepair_sql::{encode, token_bytes};
 use codepair_tokenizer::Tokenizer;
 use serde_json::json;
 
@@ -19,7 +20,7 @@ pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
         let began = Instant::now();
         let tokenizer = pool.install(|| train(settings, &context.attempt))?;
         let training = began.elapsed().as_secs_f64();
-        let token_bytes = if tokenizer.vocabulary() <= 1 << 16 { 2 } else { 4 };
+        let token_bytes = token_bytes(&tokenizer);
         let metadata = [("token_bytes", token_bytes.to_string()), ("tokenizer", name.clone())];
         let mut writer = context.attempt.writer_with(&format!("tokens_{name}"), &metadata)?;
         let progress = Progress::new(&format!("encoding with {name}"), "rows", context.attempt.rows("examples"));
@@ -27,7 +28,7 @@ pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
         ordered(
             context.threads,
             |emit| attempt.read_back("examples", &COLUMNS).try_for_each(|batch| emit(batch?)),
-            |batch| encode(&batch, settings, &tokenizer, token_bytes),
+            |batch| encode_batch(&batch, settings, &tokenizer),
             |batch| {
                 progress.add(batch.num_rows() as u64);
                 writer.write(batch)
@@ -85,38 +86,24 @@ fn for_training(attempt: &Attempt, mut use_row: impl FnMut(&RecordBatch, usize) 
 }
 
 /// The token columns of a batch; nothing for a field the tokenizer does not read.
-fn encode(
-    batch: &RecordBatch,
-    settings: &TokenizerConfig,
-    tokenizer: &Tokenizer,
-    token_bytes: usize,
-) -> Result<RecordBatch> {
+fn encode_batch(batch: &RecordBatch, settings: &TokenizerConfig, tokenizer: &Tokenizer) -> Result<RecordBatch> {
     let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
     for name in ["id", "ordinal", "kind", "name", "parent_id", "split"] {
         columns.push((name, Arc::clone(column(batch, name)?)));
     }
     for (field, length) in [(Field::Text, "text_length"), (Field::Code, "code_length")] {
         let (tokens, lengths) = match settings.fields.contains(&field) {
-            true => encode_column(text_column(batch, field.name())?, tokenizer, token_bytes)?,
+            true => {
+                let tokens = encode(text_column(batch, field.name())?.iter(), tokenizer)?;
+                let lengths = tokens.offsets().lengths().map(|bytes| (bytes / token_bytes(tokenizer)) as u32);
+                let lengths = UInt32Array::from_iter_values(lengths);
+                (Arc::new(tokens) as ArrayRef, Arc::new(lengths) as ArrayRef)
+            }
             false => no_tokens(batch.num_rows()),
         };
         columns.extend([(field.name(), tokens), (length, lengths)]);
     }
     Ok(RecordBatch::try_from_iter(columns)?)
-}
-
-fn encode_column(texts: &StringArray, tokenizer: &Tokenizer, token_bytes: usize) -> Result<(ArrayRef, ArrayRef)> {
-    let mut tokens = BinaryBuilder::new();
-    let mut lengths = Vec::with_capacity(texts.len());
-    let mut bytes = Vec::new();
-    for text in texts.iter().flatten() {
-        let ids = tokenizer.encode(text)?;
-        bytes.clear();
-        bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(token_bytes)));
-        tokens.append_value(&bytes);
-        lengths.push(ids.len() as u32);
-    }
-    Ok((Arc::new(tokens.finish()), Arc::new(UInt32Array::from(lengths))))
 }
 
 fn no_tokens(rows: usize) -> (ArrayRef, ArrayRef) {

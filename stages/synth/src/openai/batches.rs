@@ -24,6 +24,8 @@ use super::ledger::Ledger;
 /// Requests of a batch at most, and bytes of its file; OpenAI takes five times and twice as many.
 const REQUESTS: usize = 10_000;
 const BYTES: usize = 100 << 20;
+/// Texts to embed that OpenAI takes in a batch.
+const TEXTS: usize = 50_000;
 /// Answers that are stored at once.
 const STORED_AT_ONCE: usize = 512;
 /// The key of a batch's metadata that says which it is.
@@ -140,9 +142,14 @@ impl<'j> Asking<'_, 'j> {
         jobs: &mut std::iter::Peekable<impl Iterator<Item = &'j Job>>,
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<(Vec<&'j Job>, String)> {
-        let (mut batch, mut file) = (Vec::new(), String::new());
-        while let Some(job) = jobs.next_if(|_| batch.len() < REQUESTS && file.len() < BYTES) {
+        let (mut batch, mut file, mut texts) = (Vec::new(), String::new(), 0);
+        while let Some(job) = jobs.peek().filter(|_| batch.len() < REQUESTS && file.len() < BYTES) {
             let payload = self.jobs.payload(job)?;
+            texts += texts_of(&payload);
+            if texts > TEXTS && !batch.is_empty() {
+                break;
+            }
+            let Some(job) = jobs.next() else { break };
             if !self.asker.budget.set_aside(self.worst(&payload)) {
                 unanswered.insert(job.key.clone(), Asker::over_budget());
                 continue;
@@ -342,6 +349,15 @@ impl<'j> Asking<'_, 'j> {
     }
 }
 
+/// Texts that a request has embedded; one where it asks for something else.
+fn texts_of(payload: &str) -> usize {
+    #[derive(Deserialize)]
+    struct Texts {
+        input: Vec<IgnoredAny>,
+    }
+    serde_json::from_str::<Texts>(payload).map_or(1, |texts| texts.input.len())
+}
+
 /// One line of a batch's output.
 struct Answer {
     key: String,
@@ -374,6 +390,12 @@ fn read(line: &str) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_to_embed_are_counted() {
+        assert_eq!(texts_of(r#"{"model": "m", "input": ["a", "b", "c"]}"#), 3);
+        assert_eq!(texts_of(r#"{"model": "m", "messages": []}"#), 1);
+    }
 
     #[test]
     fn bodies_are_kept_as_they_came() {
