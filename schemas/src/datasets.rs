@@ -353,7 +353,7 @@ pub const DATASETS: &[Dataset] = &[
         columns: &[
             text("id", "the removed row"),
             ordinal("ordinal", "its position among all candidates"),
-            text("kind", "exact or near"),
+            text("kind", "exact, near or structural"),
             text("neighbour_id", "the row of the same cluster that the verified edge leads to"),
             real("jaccard", "Jaccard similarity of the two rows' 5-token shingles; 1 for exact duplicates"),
             text("kept_id", "the row of the cluster that was kept"),

@@ -47,6 +47,12 @@ impl Checkout {
         Self { repository, address, commit: commit.to_owned() }
     }
 
+    /// Its address and commit.
+    pub(crate) fn origin(&self) -> String {
+        let place = if self.address.is_empty() { &self.repository } else { &self.address };
+        format!("{place}@{}", self.commit)
+    }
+
     /// The address of a file at the commit.
     pub(crate) fn url(&self, file: &str) -> String {
         if self.address.is_empty() { file.to_owned() } else { format!("{}/blob/{}/{file}", self.address, self.commit) }

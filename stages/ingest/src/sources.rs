@@ -153,6 +153,12 @@ impl Source {
 
 fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
     let files = kind.files(config)?;
+    let (licence, origin) = kind.provenance();
+    let origin = match (origin, files.list.as_slice()) {
+        ("", [file]) => file.name.as_str(),
+        ("", _) => name,
+        (origin, _) => origin,
+    };
     let progress = Progress::new("reading", "bytes", files.list.iter().map(|f| f.bytes).sum());
     let mut digest = String::new();
     ordered(
@@ -163,7 +169,7 @@ fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &m
         },
         |piece| {
             let found = kind.rows(piece)?.into_iter();
-            Ok(found.map(|found| identified(name, found.with_provenance(kind.provenance()))).collect::<Vec<_>>())
+            Ok(found.map(|found| identified(name, found.with_provenance((licence, origin)))).collect::<Vec<_>>())
         },
         |found| found.into_iter().try_for_each(|found| sink.add(found)),
     )?;

@@ -83,6 +83,9 @@ fn trees_are_read_out_of_archives() {
     assert_eq!(column(&one, "functions", "licence"), ["MIT", "MIT"]);
     let many = ingest(folder.path(), "kind = \"source_tree\"\npath = \"many\"\narchives = true").unwrap();
     assert_eq!(column(&many, "functions", "repo"), ["alpha", "alpha", "beta", "beta", ""]);
+    let (alpha, beta) = ("alpha-1.2-py3.whl", "beta-3.tar.gz");
+    // What says nothing else has the source's own name.
+    assert_eq!(column(&many, "functions", "origin"), [alpha, alpha, beta, beta, "s"]);
     assert_eq!(column(&many, "functions", "group"), ["alpha", "alpha", "beta", "beta", "plain.py"]);
     let without = ingest(folder.path(), "kind = \"source_tree\"\npath = \"many\"").unwrap();
     assert_eq!(column(&without, "functions", "path"), ["plain.py"]);
@@ -169,6 +172,7 @@ fn a_checkout_says_where_it_is_from() {
     let url = format!("https://example.org/owner/name/blob/{commit}/a.py#L1-L4");
     assert_eq!(column(&read, "functions", "url"), [url]);
     assert_eq!(column(&read, "functions", "repo"), ["owner/name"]);
+    assert_eq!(column(&read, "functions", "origin"), [format!("https://example.org/owner/name@{commit}")]);
 }
 
 #[test]
@@ -194,6 +198,7 @@ fn columns_are_mapped_from_parquet_csv_and_jsonl() {
         assert_eq!(column(&read, "functions", "code"), ["def f(a):\n    b = a\n    return b"], "{file}");
         let row = ["docstring", "name", "split", "licence"].map(|name| column(&read, "functions", name).remove(0));
         assert_eq!(row, ["Say it.", "f", "validation", "MIT"], "{file}");
+        assert_eq!(column(&read, "functions", "origin"), [file]);
         let rejected = if kind == "csv" { vec!["rows.tsv:7"] } else { Vec::new() };
         assert_eq!(column(&read, "rejected", "id"), rejected);
     }

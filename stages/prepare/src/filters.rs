@@ -172,8 +172,7 @@ mod tests {
 
     #[test]
     fn languages_are_told_apart() {
-        for text in ["Return the name of the file.", "Parse it.", "", "x", "Naïve Bayes of a list"]
-        {
+        for text in ["Return the name of the file.", "Parse it.", "", "x", "Naïve Bayes of a list"] {
             assert!(is_english(text), "{text}");
         }
         for text in [

@@ -20,7 +20,7 @@ pub(crate) struct Corpus {
     ids: Vec<u64>,
     /// The first row with the same code; only such rows are found.
     first: Vec<u32>,
-    /// First rows of the codes that belong to a text.
+    /// First rows of the codes that belong to a text, ascending.
     of_text: HashMap<u64, Vec<u32>>,
 }
 
@@ -52,15 +52,16 @@ impl Corpus {
                     if first == position { corpus.codes.put(parent.code.as_bytes())? } else { Place::default() };
                 corpus.places.push(place);
                 if parent.has_text() {
-                    let own = corpus.of_text.entry(key(&parent.text)).or_default();
-                    if !own.contains(&first) {
-                        own.push(first);
-                    }
+                    corpus.of_text.entry(key(&parent.text)).or_default().push(first);
                 }
             }
             progress.add(chunk.len() as u64);
             also(&chunk)
         })?;
+        for own in corpus.of_text.values_mut() {
+            own.sort_unstable();
+            own.dedup();
+        }
         Ok(corpus)
     }
 
@@ -73,7 +74,7 @@ impl Corpus {
         self.first[position] as usize == position
     }
 
-    /// The rows that belong to a text, so that none of them is a negative for it.
+    /// The rows that belong to a text, ascending; none of them is a negative for it.
     pub(crate) fn positives(&self, text: &str) -> &[u32] {
         self.of_text.get(&key(text)).map_or(&[], Vec::as_slice)
     }
@@ -125,6 +126,6 @@ impl Bm25Miner {
         let positives = self.corpus.positives(text);
         let scores = self.index.scores(words(query)).into_iter().enumerate();
         let better = scores.filter(|(_, other)| *other > score);
-        better.filter(|(at, _)| self.corpus.is_first(*at) && !positives.contains(&(*at as u32))).count()
+        better.filter(|(at, _)| self.corpus.is_first(*at) && positives.binary_search(&(*at as u32)).is_err()).count()
     }
 }

@@ -73,10 +73,10 @@ impl Rules {
         Ok(())
     }
 
-    /// Chooses among the nearest candidates, which come best first; `positives` are left out. `positive` is the lowest score
+    /// Chooses among the nearest candidates, which come best first; `positives`, ascending, are left out. `positive` is the lowest score
     /// of the positives; `query` decides, with the seed, what is drawn.
     pub(crate) fn choose(&self, hits: &[Hit], positives: &[u32], positive: Option<f32>, query: &str) -> Vec<Chosen> {
-        let others = hits.iter().filter(|hit| !positives.contains(&(hit.candidate as u32)));
+        let others = hits.iter().filter(|hit| positives.binary_search(&(hit.candidate as u32)).is_err());
         let ranked = others.take(self.range_max).enumerate().map(|(at, hit)| Chosen { hit: *hit, rank: at + 1 });
         let fits = |chosen: &Chosen| {
             let score = chosen.hit.score;

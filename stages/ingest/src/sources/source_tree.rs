@@ -104,6 +104,8 @@ pub(crate) struct Module {
     path: String,
     /// Of the whole file.
     url: String,
+    /// The archive, or the checkout's address and commit.
+    origin: String,
     content: Vec<u8>,
 }
 
@@ -131,19 +133,23 @@ impl Kind for SourceTree {
     }
 
     fn provenance(&self) -> (&str, &str) {
-        (&self.licence, &self.origin)
+        let is_library = self.python.is_some();
+        let licence = if is_library && self.licence.is_empty() { "PSF-2.0" } else { &self.licence };
+        let origin = if is_library && self.origin.is_empty() { "Python's standard library" } else { &self.origin };
+        (licence, origin)
     }
 
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Module) -> Result<()>) -> Result<()> {
         let content = file.read_at_most(SOURCE_BYTES + 1)?;
         let path = file.name().to_owned();
-        let (repo, url) = match (file.archive(), file.checkout()) {
-            (Some(archive), _) => (package(archive).to_owned(), format!("{archive}/{path}")),
-            (None, Some(checkout)) => (checkout.repository.clone(), checkout.url(&path)),
-            (None, None) => (String::new(), path.clone()),
+        let (repo, url, origin) = match (file.archive(), file.checkout()) {
+            (Some(archive), _) => (package(archive).to_owned(), format!("{archive}/{path}"), archive.to_owned()),
+            (None, Some(checkout)) => (checkout.repository.clone(), checkout.url(&path), checkout.origin()),
+            (None, None) => (String::new(), path.clone(), String::new()),
         };
+        let origin = if self.origin.is_empty() { origin } else { String::new() };
         let repo = if self.repo.is_empty() { repo } else { self.repo.clone() };
-        emit(Module { repo, path, url, content })
+        emit(Module { repo, path, url, origin, content })
     }
 
     fn rows(&self, mut module: Module) -> Result<Vec<Found>> {
@@ -185,6 +191,7 @@ impl SourceTree {
             name: function.name,
             language: language.name().to_owned(),
             url,
+            origin: module.origin.clone(),
             code: function.code,
             docstring: function.docstring,
             split: self.shares.split(&group).to_owned(),

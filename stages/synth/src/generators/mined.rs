@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float32Type;
 use codepair_runtime::{Config, Context, Progress, column, text_column};
-use codepair_search::{Nearest, dot};
+use codepair_search::{Hit, Nearest, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -130,13 +130,13 @@ impl Mined {
         let rules = self.rules();
         let progress = Progress::new(&format!("mining {name}"), "codes", corpus.len() as u64);
         chunked(self.queries(context), QUERIES, |parents| {
-            let mut queries = Vec::new();
+            let mut queries = Queries::default();
             let mut with_vector = Vec::new();
             for parent in parents {
                 match next_of(&mut texts, key(&parent.id))? {
                     Some(vector) => {
-                        queries.extend(vector);
-                        with_vector.push(parent);
+                        let query = queries.add(&parent.text, vector);
+                        with_vector.push((parent, query));
                     }
                     None => {
                         made.reject(name, &parent.id, "no_vector", format!("{} has no vector of its text", self.by));
@@ -146,34 +146,34 @@ impl Mined {
             if with_vector.is_empty() {
                 return Ok(());
             }
-            let found = self.search(context, &corpus, &with_vector, &queries, &rules, &progress)?;
-            with_vector
-                .iter()
-                .zip(found)
-                .try_for_each(|(parent, chosen)| self.put(name, parent, &chosen, &corpus, made))
+            let found = self.search(context, &corpus, &queries, &rules, &progress)?;
+            with_vector.iter().try_for_each(|(parent, query)| {
+                let (hits, positive) = &found[*query];
+                let chosen = rules.choose(hits, corpus.positives(&parent.text), *positive, &parent.id);
+                self.put(name, parent, &chosen, &corpus, made)
+            })
         })
     }
 
-    /// The negatives of each query: one pass over the vectors of the corpus.
+    /// What is nearest to each query, and the lowest score of its own codes: one pass over the vectors of the corpus.
     fn search(
         &self,
         context: &Context,
         corpus: &Corpus,
-        parents: &[Parent],
-        queries: &[f32],
+        queries: &Queries,
         rules: &Rules,
         progress: &Progress,
-    ) -> Result<Vec<Vec<Chosen>>> {
-        let width = queries.len() / parents.len();
+    ) -> Result<Vec<(Vec<Hit>, Option<f32>)>> {
+        let Queries { texts, vectors: queries, .. } = queries;
+        let width = queries.len() / texts.len();
         let mut owners: HashMap<u32, Vec<usize>> = HashMap::new();
-        for (query, parent) in parents.iter().enumerate() {
-            for position in corpus.positives(&parent.text) {
+        for (query, text) in texts.iter().enumerate() {
+            for position in corpus.positives(text) {
                 owners.entry(*position).or_default().push(query);
             }
         }
-        let mut positive: Vec<Option<f32>> = vec![None; parents.len()];
-        let mut nearest =
-            Nearest::new(queries, width, |query| rules.range_max + corpus.positives(&parents[query].text).len());
+        let mut positive: Vec<Option<f32>> = vec![None; texts.len()];
+        let mut nearest = Nearest::new(queries, width, |query| rules.range_max + corpus.positives(&texts[query]).len());
         let mut codes = vectors(context, &self.by, "code").peekable();
         let mut block: Vec<f32> = Vec::with_capacity(BLOCK * width);
         for start in (0..corpus.len()).step_by(BLOCK) {
@@ -203,8 +203,7 @@ impl Mined {
             nearest.search(&block, |position| corpus.is_first(position) && there[position - start]);
             progress.add((end - start) as u64);
         }
-        let found = nearest.finish().into_iter().zip(parents).zip(positive);
-        Ok(found.map(|((hits, p), own)| rules.choose(&hits, corpus.positives(&p.text), own, &p.id)).collect())
+        Ok(nearest.finish().into_iter().zip(positive).collect())
     }
 
     fn put(&self, name: &str, parent: &Parent, chosen: &[Chosen], corpus: &Corpus, made: &mut Made) -> Result<()> {
@@ -226,6 +225,25 @@ impl Mined {
             )?;
         }
         Ok(())
+    }
+}
+
+/// Texts, each once however many rows have it: each of its own codes takes place beside its nearest.
+#[derive(Default)]
+struct Queries {
+    texts: Vec<String>,
+    vectors: Vec<f32>,
+    known: HashMap<u64, usize>,
+}
+
+impl Queries {
+    /// The number of a text.
+    fn add(&mut self, text: &str, vector: Vec<f32>) -> usize {
+        *self.known.entry(key(text)).or_insert_with(|| {
+            self.texts.push(text.to_owned());
+            self.vectors.extend(vector);
+            self.texts.len() - 1
+        })
     }
 }
 
