@@ -12,6 +12,7 @@ const TOKENS: usize = 20;
 /// words and quotes, not grammar: the languages are Python, Java, JavaScript, Go, PHP and Ruby.
 #[must_use]
 pub fn structure(code: &str, language: &str) -> Option<u128> {
+    let keywords = if language == "python" { &PYTHON } else { &KEYWORDS };
     let mut numbers: HashedMap<u64> = HashedMap::default();
     let mut hashes = Vec::with_capacity(code.len() / 4);
     let mut before = "";
@@ -19,7 +20,7 @@ pub fn structure(code: &str, language: &str) -> Option<u128> {
     while let Some(token) = next(&mut rest, language) {
         let own = hash(token.as_bytes());
         let called = || trim_start(rest).starts_with('(') && !matches!(before, "def" | "func" | "function");
-        let variable = starts_name(token) && before != "." && !KEYWORDS.contains(own) && !called();
+        let variable = starts_name(token) && before != "." && !keywords.contains(own) && !called();
         hashes.push(if variable {
             let next = numbers.len() as u64;
             *numbers.entry(own).or_insert(next)
@@ -177,14 +178,24 @@ const WORDS: [&str; 84] = [
     "yield",
 ];
 
+/// Python's own, for `end`, `map` or `next` are names there.
+const PYTHON_WORDS: [&str; 35] = [
+    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
+    "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
+    "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+];
+
 /// The hashes of keywords, in a table of 512 places; each stands at its own place or soon after it.
 struct Keywords([u64; 512]);
 
-static KEYWORDS: Keywords = {
+static KEYWORDS: Keywords = table(&WORDS);
+static PYTHON: Keywords = table(&PYTHON_WORDS);
+
+const fn table(words: &[&str]) -> Keywords {
     let mut places = [0; 512];
     let mut at = 0;
-    while at < WORDS.len() {
-        let own = hash(WORDS[at].as_bytes());
+    while at < words.len() {
+        let own = hash(words[at].as_bytes());
         let mut place = own as usize % 512;
         while places[place] != 0 {
             place = (place + 1) % 512;
@@ -193,7 +204,7 @@ static KEYWORDS: Keywords = {
         at += 1;
     }
     Keywords(places)
-};
+}
 
 impl Keywords {
     fn contains(&self, own: u64) -> bool {
@@ -223,6 +234,8 @@ mod tests {
         let renamed =
             CODE.replace("rows", "lines").replace("result", "sum_").replace("total", "count").replace("note", "x");
         assert!(same(CODE, &renamed));
+        // Keywords of other languages are names here.
+        assert!(same(CODE, &CODE.replace("result", "end").replace("limit", "next")));
     }
 
     #[test]
@@ -252,6 +265,8 @@ mod tests {
     #[test]
     fn keywords_are_known() {
         assert!(WORDS.iter().all(|word| KEYWORDS.contains(hash(word.as_bytes()))));
+        assert!(PYTHON_WORDS.iter().all(|word| PYTHON.contains(hash(word.as_bytes()))));
+        assert!(!PYTHON.contains(hash(b"end")));
         assert!(!KEYWORDS.contains(hash(b"value")) && !KEYWORDS.contains(hash(b"")));
     }
 }

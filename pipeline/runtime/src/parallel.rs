@@ -13,7 +13,7 @@ const WAITING: usize = 4;
 const AHEAD: usize = 16;
 
 /// Makes pieces on one thread, maps them on `threads` others, and hands the results on in the order of the pieces, on the
-/// calling thread. The others have a [`DEEP_STACK`], for parsers that recurse. At most a few dozen pieces a thread are in
+/// calling thread. The others, and the one that makes them, have a [`DEEP_STACK`], for parsers that recurse. At most a few dozen pieces a thread are in
 /// memory at once.
 ///
 /// # Errors
@@ -29,14 +29,14 @@ pub fn ordered<P: Send, R: Send>(
     let (line, results) = sync_channel::<Receiver<Result<R>>>(AHEAD * threads);
     let todo = Arc::new(Mutex::new(todo));
     std::thread::scope(|scope| {
-        let producer = scope.spawn(move || {
+        let producer = std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, move || {
             produce(&mut |piece| {
                 let (result, slot) = sync_channel(1);
                 let stopped = || anyhow!("the work ended early");
                 line.send(slot).map_err(|_| stopped())?;
                 work.send((piece, result)).map_err(|_| stopped())
             })
-        });
+        })?;
         for _ in 0..threads {
             let (todo, map) = (Arc::clone(&todo), &map);
             std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, move || {

@@ -341,6 +341,18 @@ fn sources_that_name_nothing_or_too_much_are_refused() {
     assert_eq!((read.1.rows("functions"), column(&read, "rejected", "reason")), (1, vec!["too_large".to_owned()]));
 }
 
+/// Lists in lists, deeper than an ordinary stack: an error, and no crash.
+#[test]
+fn a_pickle_that_nests_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let depth = 100_000;
+    let nested = [b"]".repeat(depth), b"a".repeat(depth - 1), b".".to_vec()].concat();
+    write(folder.path(), "python_dedupe_definitions_v2.pkl", nested);
+    let table = "kind = \"codesearchnet\"\npath = \"python_dedupe_definitions_v2.pkl\"\ndefinitions = true";
+    let error = ingest(folder.path(), table).err().unwrap();
+    assert_eq!(exit_status(&error), ExitStatus::MissingInput, "{error:#}");
+}
+
 #[test]
 fn a_pickle_that_calls_something_is_refused() {
     let folder = tempfile::tempdir().unwrap();

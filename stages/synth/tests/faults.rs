@@ -366,6 +366,11 @@ fn what_is_hopeless_stops_in_the_servers_own_words() {
     let error = setup.run(&server.url(), "").err().unwrap();
     let words = format!("{error:#}");
     assert!(words.contains("401") && words.contains("the server's own words") && words.contains("is kept"), "{words}");
+    // Something that the server does not take at all, such as a parameter it does not know.
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Fail(422));
+    let words = format!("{:#}", Setup::new(200).run(&server.url(), "").err().unwrap());
+    assert!(words.contains("refuses every request") && words.contains("the server's own words"), "{words}");
+    assert!(server.served() < 60, "{}", server.served());
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = setup.run(&format!("http://{free}/v1"), "retries = 0").err().unwrap();
     assert!(format!("{error:#}").contains("(1 tries)"), "{error:#}");

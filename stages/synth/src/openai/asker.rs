@@ -20,6 +20,9 @@ use super::ledger::Ledger;
 use super::limits::Limits;
 use super::server::Server;
 
+/// So many refusals and no answer: no request would fare better.
+const REFUSALS: u64 = 20;
+
 /// Notes by name.
 type Summary = Vec<(&'static str, Value)>;
 
@@ -163,7 +166,7 @@ impl Asker<'_> {
             if self.batches {
                 return asking.ask_all(open, &mut unanswered).await;
             }
-            let mut failed = Ok(());
+            let (mut failed, mut refused) = (Ok(()), 0);
             let mut outcomes = futures::stream::iter(open)
                 .map(|job| async move {
                     let outcome = match jobs.payload(job) {
@@ -177,7 +180,16 @@ impl Asker<'_> {
                 progress.add(1);
                 match outcome {
                     Ok(Outcome::Answered) => {}
-                    Ok(Outcome::Unanswered(why)) => drop(unanswered.insert(key.clone(), why)),
+                    Ok(Outcome::Unanswered(why)) => {
+                        let words = why.1.clone();
+                        refused += u64::from(why.0 == "request_refused");
+                        unanswered.insert(key.clone(), why);
+                        if refused == REFUSALS && tally.answered.load(Ordering::Relaxed) == 0 {
+                            tally.stopped.send_replace(true);
+                            let endpoint = self.client.endpoint();
+                            failed = failed.and(Err(anyhow!("{endpoint} refuses every request: {words}")));
+                        }
+                    }
                     Err(error) => {
                         tally.stopped.send_replace(true);
                         failed = failed.and(Err(error));
