@@ -78,17 +78,19 @@ class Bench:
                           f"{result['peak']:.0f} MB", f"{ratio:.1f}×", f"{wanted}×", met))
 
     def convert(self):
-        """Each ran once a round, in turn, so that a slow minute of the machine is everybody's; the median round counts."""
+        """Each ran once a round, in turn, so that a slow minute of the machine is everybody's; the round with the median ratio
+        counts."""
         ours, peers = [], {"duckdb": [], "pyarrow": []}
         for _ in self.fresh(ROUNDS):
             ours.append(self.codepair("ingest", self.config(self.corpus())))
             for name, found in peers.items():
                 found.append(self.peer(name, self.options.corpus, self.work / f"{name}.parquet"))
-        seconds, peak, manifest = median(ours, lambda ran: ran[0])
+        manifest = ours[0][2]
         rows = sum(output["rows"] for output in manifest["outputs"] if output["dataset"] == "functions")
         for name, wanted in (("duckdb", 1.5), ("pyarrow", 2)):
             found = [one for one in peers[name] if one]
-            result = median(found, lambda one: one["seconds"]) if found else None
+            rounds = [(ran, one) for ran, one in zip(ours, peers[name]) if one]
+            (seconds, peak, _), result = median(rounds, lambda pair: pair[1]["seconds"] / pair[0][0]) if rounds else (ours[0], None)
             if result and result["rows"] != rows:
                 self.notes.append(f"{name} wrote {result['rows']} rows, codepair {rows}")
             self.add(f"JSONL.gz → Parquet, {rows} rows", seconds, peak, name, result and result["version"], wanted, result)
