@@ -10,7 +10,6 @@ use clap::{CommandFactory as _, Parser};
 use codepair_schemas::Stage as StageEntry;
 use serde::de::DeserializeOwned;
 
-use crate::allocator;
 use crate::command_line::run_command;
 use crate::{
     Attempt, Config, Description, ExitStatus, Manifest, PipelineOptions, Published, ResolvedInput, Step, Store,
@@ -21,9 +20,6 @@ use crate::{
 pub trait Stage {
     /// The stage's name in the table of stages.
     const NAME: &'static str;
-    /// Whether the allocator keeps pages that are free: faster where rows stream by, and more memory than the stage needs at
-    /// any one time.
-    const KEEPS_PAGES: bool = false;
     /// Its table of the config.
     type Config: DeserializeOwned;
 
@@ -169,9 +165,6 @@ fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
             println!("{text}");
         }
         return Ok(ExitStatus::Done);
-    }
-    if S::KEEPS_PAGES {
-        allocator::keep_pages();
     }
     let (config, store) = arguments.pipeline.open()?;
     if arguments.forecast {

@@ -26,7 +26,6 @@ pub struct Ingest;
 
 impl Stage for Ingest {
     const NAME: &'static str = "ingest";
-    const KEEPS_PAGES: bool = true;
     type Config = Sources;
 
     fn steps(sources: &Sources, config: &Config) -> Result<Vec<Step>> {

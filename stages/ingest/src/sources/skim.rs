@@ -2,20 +2,37 @@
 //! (tokens, the code once more), and to find where a value ends takes a fifth of the time of parsing it: 64 bytes at a time
 //! are compared at once, as Langdale and Lemire do ("Parsing Gigabytes of JSON per Second", 2019).
 
-use wide::u8x16;
+mod block;
 
-const BLOCK: usize = 64;
+use block::{BLOCK, Block, Portable, load};
 
 /// The fields of these names, each with its text. What is between other fields' brackets and quotes is not looked at.
 ///
 /// Nothing where `object` is not plainly one object, such a field is no text, or a name is written with an escape: a parser
 /// is to say more.
 pub(crate) fn texts<'a>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>) -> Option<Vec<(&'a str, String)>> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("popcnt") {
+        #[allow(unsafe_code, reason = "the instructions are there: the lines above say so")]
+        // SAFETY: they were detected.
+        return unsafe { texts_avx2(object, names, scratch) };
+    }
+    texts_by::<Portable>(object, names, scratch)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+fn texts_avx2<'a>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>) -> Option<Vec<(&'a str, String)>> {
+    texts_by::<block::Avx2>(object, names, scratch)
+}
+
+#[inline(always)]
+fn texts_by<'a, B: Block>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>) -> Option<Vec<(&'a str, String)>> {
     let mut found = Vec::with_capacity(names.len());
     let mut at = token(object, 0, b'{')?;
     loop {
         let start = token(object, at, b'"')?;
-        let end = string_end(object, start)?;
+        let end = string_end::<B>(object, start)?;
         let name = &object[start..end];
         if name.contains(&b'\\') {
             return None;
@@ -23,10 +40,10 @@ pub(crate) fn texts<'a>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>)
         at = space(object, token(object, end + 1, b':')?);
         if names.iter().any(|wanted| wanted.as_bytes() == name) {
             let text;
-            (text, at) = read_string(object, token(object, at, b'"')?, scratch)?;
+            (text, at) = read_string::<B>(object, token(object, at, b'"')?, scratch)?;
             found.push((std::str::from_utf8(name).ok()?, text));
         } else {
-            at = value_end(object, at)?;
+            at = value_end::<B>(object, at)?;
         }
         at = space(object, at);
         match object.get(at)? {
@@ -38,11 +55,12 @@ pub(crate) fn texts<'a>(object: &'a [u8], names: &[&str], scratch: &mut Vec<u8>)
 }
 
 /// The text of the string whose content begins at `at`, and the place behind its quote.
-fn read_string(bytes: &[u8], at: usize, scratch: &mut Vec<u8>) -> Option<(String, usize)> {
+#[inline(always)]
+fn read_string<B: Block>(bytes: &[u8], at: usize, scratch: &mut Vec<u8>) -> Option<(String, usize)> {
     scratch.clear();
     let (mut escapes, mut copied) = (Escapes::default(), at);
     for start in (at..bytes.len()).step_by(BLOCK) {
-        let block = Block::new(bytes, start);
+        let block = load::<B>(bytes, start);
         let mut escaped = escapes.escaped(block.equal(b'\\'));
         let quotes = block.equal(b'"') & !escaped;
         let content = if quotes == 0 { u64::MAX } else { (quotes - 1) & !quotes };
@@ -61,7 +79,7 @@ fn read_string(bytes: &[u8], at: usize, scratch: &mut Vec<u8>) -> Option<(String
                 same @ (b'"' | b'\\' | b'/') => same,
                 // The others are rare.
                 _ => {
-                    let end = string_end(bytes, at)? + 1;
+                    let end = string_end::<B>(bytes, at)? + 1;
                     return Some((serde_json::from_slice(&bytes[at - 1..end]).ok()?, end));
                 }
             });
@@ -71,28 +89,31 @@ fn read_string(bytes: &[u8], at: usize, scratch: &mut Vec<u8>) -> Option<(String
         if quotes != 0 {
             let end = start + quotes.trailing_zeros() as usize;
             scratch.extend_from_slice(&bytes[copied..end]);
-            return Some((std::str::from_utf8(scratch).ok()?.to_owned(), end + 1));
+            return Some((simdutf8::basic::from_utf8(scratch).ok()?.to_owned(), end + 1));
         }
     }
     None
 }
 
 /// The place of the first byte from `at` on that is no white space.
+#[inline(always)]
 fn space(bytes: &[u8], at: usize) -> usize {
     at + bytes[at.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
 /// The place behind `wanted`, which may stand behind white space.
+#[inline(always)]
 fn token(bytes: &[u8], at: usize, wanted: u8) -> Option<usize> {
     let at = space(bytes, at);
     (*bytes.get(at)? == wanted).then_some(at + 1)
 }
 
 /// The place behind the value that begins at `at`.
-fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
+#[inline(always)]
+fn value_end<B: Block>(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at)? {
-        b'"' => Some(string_end(bytes, at + 1)? + 1),
-        b'[' | b'{' => Some(container_end(bytes, at + 1)? + 1),
+        b'"' => Some(string_end::<B>(bytes, at + 1)? + 1),
+        b'[' | b'{' => Some(container_end::<B>(bytes, at + 1)? + 1),
         _ => {
             let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
             let length = bytes[at..].iter().position(is_end)?;
@@ -102,10 +123,11 @@ fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The place of the quote that ends a string whose content begins at `at`.
-fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+#[inline(always)]
+fn string_end<B: Block>(bytes: &[u8], at: usize) -> Option<usize> {
     let mut escapes = Escapes::default();
     for start in (at..bytes.len()).step_by(BLOCK) {
-        let block = Block::new(bytes, start);
+        let block = load::<B>(bytes, start);
         let quotes = block.equal(b'"') & !escapes.escaped(block.equal(b'\\'));
         if quotes != 0 {
             return Some(start + quotes.trailing_zeros() as usize);
@@ -115,15 +137,19 @@ fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The place of the bracket that ends an array or object whose content begins at `at`. Brackets of both kinds count alike.
-fn container_end(bytes: &[u8], at: usize) -> Option<usize> {
+#[inline(always)]
+fn container_end<B: Block>(bytes: &[u8], at: usize) -> Option<usize> {
     let (mut escapes, mut depth, mut in_string) = (Escapes::default(), 1, 0);
     for start in (at..bytes.len()).step_by(BLOCK) {
-        let block = Block::new(bytes, start);
+        let block = load::<B>(bytes, start);
         let quotes = block.equal(b'"') & !escapes.escaped(block.equal(b'\\'));
         let quoted = parity(quotes) ^ in_string;
         in_string = if quoted >> (BLOCK - 1) == 1 { u64::MAX } else { 0 };
         // Either bit-or 32 makes a brace of a bracket, or it was one.
         let (opening, closing) = (block.equal_but_for_bit_5(b'{') & !quoted, block.equal_but_for_bit_5(b'}') & !quoted);
+        if opening | closing == 0 {
+            continue;
+        }
         if closing.count_ones() < depth {
             depth = depth + opening.count_ones() - closing.count_ones();
             continue;
@@ -141,48 +167,8 @@ fn container_end(bytes: &[u8], at: usize) -> Option<usize> {
     None
 }
 
-/// 64 bytes, zeros behind the end.
-struct Block([u8x16; 4]);
-
-impl Block {
-    #[inline]
-    fn new(bytes: &[u8], start: usize) -> Self {
-        let mut padded = [0; BLOCK];
-        let block = bytes[start..].first_chunk().unwrap_or_else(|| {
-            padded[..bytes.len() - start].copy_from_slice(&bytes[start..]);
-            &padded
-        });
-        let ([a, b, c, d], _) = block.as_chunks() else { unreachable!("64 bytes are four times 16") };
-        Self([u8x16::new(*a), u8x16::new(*b), u8x16::new(*c), u8x16::new(*d)])
-    }
-
-    /// The bytes that are `wanted`, a bit each.
-    #[inline]
-    fn equal(&self, wanted: u8) -> u64 {
-        self.bits(|word| word.simd_eq(u8x16::splat(wanted)))
-    }
-
-    /// The bytes that are `wanted` once their bit 5 is set.
-    #[inline]
-    fn equal_but_for_bit_5(&self, wanted: u8) -> u64 {
-        self.bits(|word| (word | u8x16::splat(1 << 5)).simd_eq(u8x16::splat(wanted)))
-    }
-
-    /// The bytes below 32.
-    #[inline]
-    fn controls(&self) -> u64 {
-        self.bits(|word| word.min(u8x16::splat(b' ' - 1)).simd_eq(word))
-    }
-
-    #[inline]
-    fn bits(&self, test: impl Fn(u8x16) -> u8x16) -> u64 {
-        let [a, b, c, d] = self.0;
-        let bits = |word| u64::from(test(word).to_bitmask());
-        bits(a) | bits(b) << 16 | bits(c) << 32 | bits(d) << 48
-    }
-}
-
 /// Bit `i` is the parity of the bits up to `i`.
+#[inline(always)]
 fn parity(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
         bits ^= bits << shift;
@@ -198,6 +184,7 @@ struct Escapes {
 }
 
 impl Escapes {
+    #[inline(always)]
     fn escaped(&mut self, mut backslashes: u64) -> u64 {
         let mut escaped = self.first;
         backslashes &= !escaped;
