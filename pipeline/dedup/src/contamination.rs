@@ -2,33 +2,56 @@
 //! words, found word for word anywhere in a row's text or code, or as a text that is nearly the same.
 
 use crate::hasher::HashedMap;
-use crate::minhash::{bands, distinct_runs, fold, hash, jaccard, runs, word_length};
+use crate::minhash::{BANDS, bands, distinct_runs, fold, hash, jaccard, runs, word_length};
 
 /// Shorter texts are too common to count.
 const WORDS: usize = 8;
 /// Words a shingle of a text.
 const SHINGLE: usize = 5;
 
-/// Texts that no training row may hold.
+/// Texts that no training row may hold; of each about a kilobyte is in memory, and four bytes a word.
 #[derive(Debug, Default)]
 pub struct ContaminationIndex {
-    /// Positions in `texts`, by the hash of the first eight words.
-    anchors: HashedMap<Vec<u32>>,
-    /// Positions in `texts`, by the bands of their shingles.
-    bands: HashedMap<Vec<u32>>,
+    /// Texts by the hash of their first eight words.
+    anchors: Chains,
+    /// Texts by the bands of their shingles.
+    bands: Chains,
     /// Names of short texts, by the hash of all their words.
     whole: HashedMap<String>,
-    texts: Vec<Text>,
+    names: Vec<String>,
+    /// Hashes of the words of all texts, one text after another.
+    words: Vec<u32>,
+    /// Where the words of each text end.
+    ends: Vec<usize>,
     threshold: f64,
 }
 
-#[derive(Debug)]
-struct Text {
-    name: String,
-    /// Hashes of the words, in order.
-    words: Vec<u64>,
-    /// Distinct hashes of five words, ascending.
-    shingles: Vec<u64>,
+/// Numbers by hashes: of each hash the last entry, of each entry the one before it of the same hash.
+#[derive(Debug, Default)]
+struct Chains {
+    last: HashedMap<u32>,
+    before: Vec<u32>,
+}
+
+/// Before the first entry of a hash.
+const NONE: u32 = u32::MAX;
+
+impl Chains {
+    /// Adds an entry, which gets the next number.
+    fn push(&mut self, hash: u64) {
+        let entry = self.before.len() as u32;
+        self.before.push(self.last.insert(hash, entry).unwrap_or(NONE));
+    }
+
+    /// The entries of a hash.
+    fn of(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let mut next = self.last.get(&hash).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let entry = (next != NONE).then_some(next as usize)?;
+            next = self.before[entry];
+            Some(entry)
+        })
+    }
 }
 
 impl ContaminationIndex {
@@ -40,14 +63,16 @@ impl ContaminationIndex {
 
     /// Adds a text under a name; texts of fewer than eight words are left out.
     pub fn add(&mut self, name: &str, text: &str) {
-        let words = words(text);
-        let (at, shingles) = (self.texts.len() as u32, shingles(&words));
-        let Some(anchor) = anchors(&words).next() else { return };
-        self.anchors.entry(anchor).or_default().push(at);
-        for band in bands(&shingles) {
-            self.bands.entry(band).or_default().push(at);
-        }
-        self.texts.push(Text { name: name.to_owned(), words, shingles });
+        self.add_words(name, &words(text));
+    }
+
+    fn add_words(&mut self, name: &str, words: &[u64]) {
+        let Some(anchor) = anchors(words).next() else { return };
+        self.anchors.push(anchor);
+        bands(&shingles(words)).into_iter().for_each(|band| self.bands.push(band));
+        self.words.extend(words.iter().map(|&word| word as u32));
+        self.ends.push(self.words.len());
+        self.names.push(name.to_owned());
     }
 
     /// Adds a text that counts where it is shorter than eight words as well: no row may be the same, though it may hold it.
@@ -56,8 +81,14 @@ impl ContaminationIndex {
         match words.len() {
             0 => {}
             1..WORDS => drop(self.whole.entry(fold(&words)).or_insert_with(|| name.to_owned())),
-            _ => self.add(name, text),
+            _ => self.add_words(name, &words),
         }
+    }
+
+    /// The hashes of the words of a text.
+    fn words(&self, text: usize) -> impl ExactSizeIterator<Item = u64> {
+        let start = text.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.words[start..self.ends[text]].iter().map(|&word| u64::from(word))
     }
 
     /// The name of a text that `row` holds word for word, or is as a whole.
@@ -71,29 +102,40 @@ impl ContaminationIndex {
             return self.whole.get(&fold(&words)).map(String::as_str);
         }
         anchors(&words).enumerate().find_map(|(start, anchor)| {
-            let anchored = self.anchors.get(&anchor)?;
-            let mut texts = anchored.iter().map(|&at| &self.texts[at as usize]);
-            texts.find(|text| words[start..].starts_with(&text.words)).map(|text| text.name.as_str())
+            let begins_here = |text: &usize| {
+                let own = self.words(*text);
+                own.len() <= words.len() - start && own.eq(words[start..].iter().copied().take(self.words(*text).len()))
+            };
+            self.anchors.of(anchor).filter(begins_here).min().map(|text| self.names[text].as_str())
         })
     }
 
     /// The name of the first text that is nearly the same as `row`.
     #[must_use]
     pub fn find_similar(&self, row: &str) -> Option<&str> {
-        let words = words(row);
-        if self.texts.is_empty() || words.len() < WORDS {
+        if self.names.is_empty() {
             return None;
         }
-        let shingles = shingles(&words);
-        let candidates = bands(&shingles).into_iter().filter_map(|band| self.bands.get(&band)).flatten();
-        let similar = candidates.filter(|&&at| jaccard(&self.texts[at as usize].shingles, &shingles) >= self.threshold);
-        similar.min().map(|&at| self.texts[at as usize].name.as_str())
+        let words = words(row);
+        if words.len() < WORDS {
+            return None;
+        }
+        let own = shingles(&words);
+        let mut candidates: Vec<usize> =
+            bands(&own).into_iter().flat_map(|band| self.bands.of(band)).map(|entry| entry / BANDS).collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        let is_similar = |text: &usize| {
+            let words: Vec<u64> = self.words(*text).collect();
+            jaccard(&shingles(&words), &own) >= self.threshold
+        };
+        candidates.into_iter().find(is_similar).map(|text| self.names[text].as_str())
     }
 
     /// Texts in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.texts.len() + self.whole.len()
+        self.names.len() + self.whole.len()
     }
 
     /// Whether there are none.
@@ -103,11 +145,12 @@ impl ContaminationIndex {
     }
 }
 
-/// Hashes of the lower-case words of letters, digits and underscores.
+/// Hashes of 32 bits of the lower-case words of letters, digits and underscores.
 fn words(text: &str) -> Vec<u64> {
     let mut hashes = Vec::with_capacity(text.len() / 6);
-    let mut lower = Vec::new();
-    let mut rest = text;
+    // All letters at once, then those that are not ASCII word by word.
+    let lower = text.to_ascii_lowercase();
+    let mut rest = lower.as_str();
     while let Some(first) = rest.chars().next() {
         let length = word_length(rest);
         if length == 0 {
@@ -116,13 +159,8 @@ fn words(text: &str) -> Vec<u64> {
         }
         let (word, after) = rest.split_at(length);
         rest = after;
-        lower.clear();
-        if word.is_ascii() {
-            lower.extend(word.bytes().map(|byte| byte.to_ascii_lowercase()));
-        } else {
-            lower.extend_from_slice(word.to_lowercase().as_bytes());
-        }
-        hashes.push(hash(&lower));
+        let hash = if word.is_ascii() { hash(word.as_bytes()) } else { hash(word.to_lowercase().as_bytes()) };
+        hashes.push(u64::from(hash as u32));
     }
     hashes
 }
@@ -169,5 +207,9 @@ mod tests {
         assert_eq!(index.find_similar(&text("trailing line feed byte")), Some("one"));
         assert_eq!(index.find_similar(&text("mind")), None);
         assert_eq!(index.find_similar("Reads a file"), None);
+        // Of several the first.
+        index.add("three", &text("trailing line feed byte"));
+        assert_eq!(index.find_similar(&text("trailing line feed byte")), Some("one"));
+        assert_eq!(index.find(&text("trailing line feed byte")), Some("three"));
     }
 }

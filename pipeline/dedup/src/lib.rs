@@ -4,9 +4,11 @@ mod contamination;
 mod hasher;
 mod minhash;
 mod normal;
+mod repeats;
 mod structure;
 
 pub use contamination::ContaminationIndex;
 pub use minhash::{BANDS, bands, jaccard, shingles};
 pub use normal::{normal_code, normal_text};
+pub use repeats::Repeats;
 pub use structure::structure;

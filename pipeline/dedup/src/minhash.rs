@@ -68,12 +68,23 @@ pub(crate) fn trim_start(text: &str) -> &str {
 
 /// Bytes of the letters, digits and underscores that `text` begins with.
 pub(crate) fn word_length(text: &str) -> usize {
-    let ascii = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    let ascii = text.bytes().take_while(|&byte| IN_WORDS[usize::from(byte)]).count();
     match text.as_bytes().get(ascii) {
         Some(byte) if !byte.is_ascii() => text.find(|c| !is_word(c)).unwrap_or(text.len()),
         _ => ascii,
     }
 }
+
+/// Whether a byte is an ASCII letter, a digit or an underscore.
+static IN_WORDS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_';
+        byte += 1;
+    }
+    table
+};
 
 /// A hash of each band of the signature of a set of shingles; programs that share one are candidates.
 #[must_use]
@@ -81,7 +92,7 @@ pub fn bands(shingles: &[u64]) -> Vec<u64> {
     let mut signature = [u32::MAX; LANES];
     minima(shingles, &mut signature);
     let band = |(index, rows): (usize, &[u32])| {
-        let rows: Vec<u64> = rows.iter().map(|&row| u64::from(row)).collect();
+        let rows: [u64; ROWS] = std::array::from_fn(|row| u64::from(rows[row]));
         mix(fold(&rows) ^ index as u64)
     };
     signature[..BANDS * ROWS].chunks(ROWS).enumerate().map(band).collect()
@@ -151,15 +162,21 @@ static PERMUTATIONS: [(u32, u32); LANES] = {
     permutations
 };
 
-/// FNV-1a, then SplitMix64's finaliser.
+/// Eight bytes at a time are multiplied in, the rest (in a word of an overlap) with SplitMix64's finaliser.
 pub(crate) const fn hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
-        at += 1;
+    let mut hash = (bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut rest = bytes;
+    while let Some((eight, after)) = rest.split_first_chunk() {
+        hash = (hash ^ u64::from_le_bytes(*eight)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash ^= hash >> 32;
+        rest = after;
     }
-    mix(hash)
+    let last = match (rest.first_chunk(), rest.last_chunk()) {
+        (Some(first), Some(last)) => (u32::from_le_bytes(*last) as u64) << 32 | u32::from_le_bytes(*first) as u64,
+        _ if rest.is_empty() => 0,
+        _ => (rest[0] as u64) << 16 | (rest[rest.len() / 2] as u64) << 8 | rest[rest.len() - 1] as u64,
+    };
+    mix(hash ^ last)
 }
 
 pub(crate) fn fold(values: &[u64]) -> u64 {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, UInt8Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use codepair_code::first_paragraph;
-use codepair_dedup::{BANDS, ContaminationIndex, bands, normal_code, normal_text, shingles, structure};
+use codepair_dedup::{BANDS, ContaminationIndex, Repeats, bands, normal_code, normal_text, shingles, structure};
 use codepair_runtime::{Context, Progress, block_on, column, integer_column, short_digest, text_column};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt as _;
@@ -70,10 +70,10 @@ union all
 select 3, generator, ordinal, id, kind, parent_id, language, split, whole_text(text), normal_code(code)
 from synthetic_pairs"#;
 
-/// Test rows, problems that are for testing or prompting, and queries.
+/// Test rows, problems that are for testing or prompting, and queries that are not there to learn from.
 const EVALUATION_TEXTS: &str = "
 select rank, source, ordinal, id, text, code from candidates where split in ('test', 'prompt')
-union all select 4, source, ordinal, id, whole_text(text), '' from queries
+union all select 4, source, ordinal, id, whole_text(text), '' from queries where split <> 'train'
 order by rank, source, ordinal";
 
 /// What models are tested on.
@@ -161,39 +161,10 @@ pub(crate) struct Keys {
     pub(crate) shingles: Shingles,
 }
 
-/// Which hashes came more than once, as far as a few bits a hash can say: those that did are always among them. Most bands
-/// of a corpus are of one row alone, and need not be sorted.
-pub(crate) struct Repeats {
-    once: Vec<u64>,
-    again: Vec<u64>,
-}
-
-impl Repeats {
-    /// For so many hashes; four bits for each, 64 MiB at most.
-    fn new(hashes: u64) -> Self {
-        let words = (hashes / 16).next_power_of_two().clamp(1 << 10, 1 << 22) as usize;
-        Self { once: vec![0; words], again: vec![0; words] }
-    }
-
-    fn place(&self, hash: u64) -> (usize, u64) {
-        (hash as usize & (self.once.len() - 1), 1 << (hash >> 58))
-    }
-
-    fn add(&mut self, hash: u64) {
-        let (word, bit) = self.place(hash);
-        self.again[word] |= self.once[word] & bit;
-        self.once[word] |= bit;
-    }
-
-    /// Whether a hash may have come more than once.
-    fn has(&self, hash: u64) -> bool {
-        let (word, bit) = self.place(hash);
-        self.again[word] & bit != 0
-    }
-}
-
 /// The reason of rows that are looked at as duplicates of others, but are no examples themselves.
 pub(crate) const EVALUATION_ONLY: &str = "evaluation_only";
+/// The reason of rows that nobody documented.
+pub(crate) const NO_TEXT: &str = "no_text";
 
 impl Keys {
     /// The reason for which a row is out before duplicates are looked at.
@@ -385,7 +356,7 @@ impl Tables {
         }
         let first = lists.value_offsets()[0] as usize;
         let hashes = lists.values().slice(first, owners.len());
-        hashes.as_primitive::<UInt64Type>().values().iter().for_each(|&band| self.repeats.add(band));
+        self.repeats.add(hashes.as_primitive::<UInt64Type>().values());
         let bands = vec![hashes, Arc::new(UInt64Array::from(owners)) as _];
         self.bands.write(&RecordBatch::try_new(Arc::clone(&self.bands_schema), bands)?)?;
         let keys = vec![
@@ -437,20 +408,4 @@ pub(crate) fn each_batch(
         use_batch(&batch?)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_came_twice_is_known_and_most_of_the_rest() {
-        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mut repeats = Repeats::new(30_000);
-        (0..30_000).for_each(|n| repeats.add(hash(n)));
-        (0..1_000).for_each(|n| repeats.add(hash(n)));
-        assert!((0..1_000).all(|n| repeats.has(hash(n))));
-        let wrong = (1_000..30_000).filter(|n| repeats.has(hash(*n))).count();
-        assert!(wrong < 29_000 / 3, "{wrong}");
-    }
 }

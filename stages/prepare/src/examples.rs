@@ -23,6 +23,7 @@ struct Dataset {
     kind: Option<&'static str>,
     label: Option<&'static str>,
     parent: Option<&'static str>,
+    parent_dataset: Option<&'static str>,
 }
 
 const PLAIN: Dataset = Dataset {
@@ -34,6 +35,7 @@ const PLAIN: Dataset = Dataset {
     kind: None,
     label: None,
     parent: None,
+    parent_dataset: None,
 };
 
 /// In the order of the ranks of `candidates`.
@@ -47,13 +49,14 @@ const DATASETS: [Dataset; 4] = [
         title: "edit",
         kind: Some("kind"),
         parent: Some("parent_id"),
+        parent_dataset: Some("parent_dataset"),
         ..PLAIN
     },
 ];
 
 impl Dataset {
     fn columns(&self) -> Vec<&'static str> {
-        let optional = [self.url, self.kind, self.label, self.parent].into_iter().flatten();
+        let optional = [self.url, self.kind, self.label, self.parent, self.parent_dataset].into_iter().flatten();
         let mut columns = vec!["id", "source", "ordinal", "code", "group", "split", self.source, self.text, self.title];
         columns.extend(optional);
         columns.sort_unstable();
@@ -169,6 +172,7 @@ impl Pass<'_> {
         let (sources, own_sources) = (column(dataset.source)?, column("source")?);
         let optional = |name: Option<&'static str>| name.map(column).transpose();
         let (urls, kinds, parents) = (optional(dataset.url)?, optional(dataset.kind)?, optional(dataset.parent)?);
+        let parent_datasets = optional(dataset.parent_dataset)?;
         let labels = dataset.label.map(|name| float_column(batch, name)).transpose()?;
         let ordinals = integer_column(batch, "ordinal")?;
         let part = if dataset.name == "functions" { self.text } else { TextPart::Full };
@@ -176,7 +180,9 @@ impl Pass<'_> {
             let position = start + ordinals[row];
             let parent = parents.map(|parents| parents.value(row));
             let (id, source) = (ids.value(row), sources.value(row));
-            match self.verdicts.of(position, parent) {
+            // Queries are no candidates, so nothing is decided about them.
+            let decisive = parent.filter(|_| parent_datasets.is_none_or(|names| names.value(row) != "queries"));
+            match self.verdicts.of(position, decisive) {
                 Verdict::Kept => {
                     self.kept += 1;
                     let wrong = labels.is_some_and(|labels| labels.is_valid(row) && labels.value(row) == 0.0);

@@ -97,7 +97,7 @@ pub struct TokenizerConfig {
     pub fields: Vec<Field>,
     /// `bytes` keeps everything; `words` is for search.
     pub cut: Cut,
-    /// Rows of the training split to train it on; of more than these a sample is taken.
+    /// Rows of the training split to train it on; of more than these, or of more than 256 MiB of text, a sample is taken.
     pub training_rows: u32,
 }
 
@@ -157,7 +157,6 @@ fn is_name(name: &str) -> bool {
 
 impl Stage for Prepare {
     const NAME: &'static str = "prepare";
-    const KEEPS_PAGES: bool = true;
     type Config = Self;
 
     fn steps(config: &Self, _whole: &Config) -> Result<Vec<Step>> {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::buffer::{MutableBuffer, ScalarBuffer};
+use arrow::datatypes::{SchemaRef, ToByteSlice as _};
 use codepair_runtime::block_on;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 /// A folder that goes when the run ends; the next run clears away what a killed one left.
 pub(crate) struct Scratch {
@@ -49,7 +50,10 @@ impl Scratch {
     /// Begins a table of narrow rows, to be sorted by SQL.
     pub(crate) fn table(&self, name: &'static str, schema: SchemaRef) -> Result<ScratchTable> {
         let path = self.path().join(format!("{name}.parquet"));
-        let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .build();
         let writer = ArrowWriter::try_new(BufWriter::new(File::create(&path)?), Arc::clone(&schema), Some(properties))?;
         Ok(ScratchTable { name, path, writer })
     }
@@ -117,10 +121,7 @@ impl ShingleWriter {
         // Rows are at most a mebibyte long, so their shingles are fewer than 2²⁴.
         self.places[position] = Place(self.words << LENGTH_BITS | shingles.len() as u64);
         self.words += shingles.len() as u64;
-        for shingle in shingles {
-            self.file.write_all(&shingle.to_le_bytes())?;
-        }
-        Ok(())
+        Ok(self.file.write_all(shingles.to_byte_slice())?)
     }
 
     pub(crate) fn finish(mut self) -> Result<Shingles> {
@@ -142,12 +143,11 @@ impl Shingles {
     }
 
     /// The shingles of a row, ascending.
-    pub(crate) fn read(&self, position: u64) -> Result<Vec<u64>> {
-        let mut bytes = vec![0; self.count(position) * 8];
+    pub(crate) fn read(&self, position: u64) -> Result<ScalarBuffer<u64>> {
+        let mut bytes = MutableBuffer::from_len_zeroed(self.count(position) * size_of::<u64>());
         let start = self.places.get(position as usize).map_or(0, |place| place.0 >> LENGTH_BITS);
-        self.file.read_exact_at(&mut bytes, start * 8)?;
-        let words = bytes.as_chunks::<8>().0;
-        Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
+        self.file.read_exact_at(bytes.as_slice_mut(), start * size_of::<u64>() as u64)?;
+        Ok(bytes.into())
     }
 }
 
@@ -175,8 +175,8 @@ mod tests {
         writer.add(7, &[1, 2, 3]).unwrap();
         writer.add(2, &[9]).unwrap();
         let shingles = writer.finish().unwrap();
-        assert_eq!((shingles.read(7).unwrap(), shingles.count(7)), (vec![1, 2, 3], 3));
-        assert_eq!(shingles.read(2).unwrap(), [9]);
+        assert_eq!((shingles.read(7).unwrap().to_vec(), shingles.count(7)), (vec![1, 2, 3], 3));
+        assert_eq!(shingles.read(2).unwrap().to_vec(), [9]);
         assert!(shingles.read(5).unwrap().is_empty() && shingles.read(100).unwrap().is_empty());
     }
 }

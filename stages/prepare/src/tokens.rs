@@ -49,15 +49,22 @@ pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
 
 const COLUMNS: [&str; 8] = ["id", "ordinal", "kind", "name", "parent_id", "split", "text", "code"];
 
+/// Bytes of text that a tokenizer is trained on at most: the sample is in memory.
+const SAMPLE_BYTES: usize = 256 << 20;
+
 /// Trains on a sample of the training rows: those whose ids have the smallest hashes, so that a row more or less changes
 /// little.
 fn train(settings: &TokenizerConfig, attempt: &Attempt) -> Result<Tokenizer> {
-    let mut rows = 0u32;
-    for_training(attempt, |_, _| {
+    let (mut rows, mut bytes) = (0u32, 0usize);
+    for_training(attempt, |batch, row| {
         rows += 1;
+        for field in &settings.fields {
+            bytes += text_column(batch, field.name())?.value(row).len();
+        }
         Ok(())
     })?;
-    let share = settings.training_rows as f64 / f64::from(rows).max(1.0);
+    let of_rows = f64::from(settings.training_rows) / f64::from(rows).max(1.0);
+    let share = of_rows.min(SAMPLE_BYTES as f64 / bytes.max(1) as f64);
     let limit = if share < 1.0 { (share * u64::MAX as f64) as u64 } else { u64::MAX };
     let mut texts = Vec::new();
     for_training(attempt, |batch, row| {

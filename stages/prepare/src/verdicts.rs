@@ -6,7 +6,7 @@ use anyhow::Result;
 use datafusion::prelude::SessionContext;
 
 use crate::Prepare;
-use crate::candidates::{EVALUATION_ONLY, Keys, equal, id_hash};
+use crate::candidates::{EVALUATION_ONLY, Keys, NO_TEXT, equal, id_hash};
 use crate::near::{self, Near};
 
 /// What becomes of a row.
@@ -52,12 +52,18 @@ impl Verdicts {
         exact.chain(self.near.values().flat_map(|near| [near.neighbour, near.kept]))
     }
 
-    /// Decides about a row. A synthetic row goes where its parent goes.
+    /// Decides about a row. A synthetic row goes where its parent goes, except that it may have a text where that has none.
     pub(crate) fn of(&self, position: u64, parent_id: Option<&str>) -> Verdict {
         let own = self.own(position);
         let Some(parent_id) = parent_id.filter(|_| own == Verdict::Kept) else { return own };
         let parent = self.keys.parents.get(&id_hash(parent_id));
-        if parent.is_some_and(|&parent| self.own(parent) == Verdict::Kept) {
+        let stays = |&parent: &u64| match self.own(parent) {
+            Verdict::Kept => true,
+            // What nobody documented is what texts are made for.
+            Verdict::Out { reason, .. } => reason == NO_TEXT,
+            Verdict::Duplicate(_) => false,
+        };
+        if parent.is_some_and(stays) {
             return own;
         }
         let detail = format!("its parent {parent_id} is rejected or a duplicate");

@@ -81,6 +81,15 @@ fn inputs(store: &Store) {
         split: "train".into(),
         ..SyntheticPair::default()
     };
+    let asked = SyntheticPair {
+        text: "a question of a user, of eight words or more".into(),
+        parent_dataset: "queries".into(),
+        ..pair(6, "answer", "question", "positive", "def answer():\n    return 42")
+    };
+    let told = SyntheticPair {
+        text: "Says two.".into(),
+        ..pair(5, "told", "silent", "positive", "def silent():\n    return 2")
+    };
     testing::publish(store, "ingest", |attempt| {
         attempt.write_rows(functions.clone())?;
         attempt.write_rows([
@@ -113,7 +122,9 @@ fn inputs(store: &Store) {
             text: text.into(),
             ..Query::default()
         };
-        attempt.write_rows([query(0, "asked", SIMILAR), query(1, "short", "read a json file")])
+        let learnt =
+            Query { split: "train".into(), ..query(2, "question", "a question of a user, of eight words or more") };
+        attempt.write_rows([query(0, "asked", SIMILAR), query(1, "short", "read a json file"), learnt])
     })
     .unwrap();
     testing::publish(store, "synth", |attempt| {
@@ -124,6 +135,9 @@ fn inputs(store: &Store) {
             pair(3, "orphan", "near", "positive", "def orphan():\n    return 5"),
             // Made from a training row, and nearly what the model is tested on.
             pair(4, "copied", "plain", "positive", &program("copied", 1)),
+            // Nobody documented its parent.
+            told,
+            asked,
         ])?;
         attempt.write_rows::<Request>([])
     })
@@ -183,6 +197,8 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
                 ("silent", "no_text"),
                 ("task", "original"),
                 ("tested", "original"),
+                ("told", "positive"),
+                ("answer", "positive"),
                 ("twin", "exact_duplicate"),
                 ("wrong", "negative"),
             ];
