@@ -205,6 +205,36 @@ fn columns_are_mapped_from_parquet_csv_and_jsonl() {
 }
 
 #[test]
+fn queries_are_mapped_and_nulls_are_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [
+        r#"{"q": "how to read a file", "where": "owner/name", "part": "train"}"#,
+        r#"{"q": "without a place", "where": null, "part": "test"}"#,
+        r#"{"q": " ", "where": "w", "part": "train"}"#,
+        r#"{"where": "w", "part": "train"}"#,
+    ];
+    write(folder.path(), "asked.jsonl", lines.join("\n"));
+    let columns = "columns = { query = \"q\", context = \"where\", split = \"part\" }";
+    let read = ingest(folder.path(), &format!("kind = \"jsonl\"\npath = \"asked.jsonl\"\n{columns}")).unwrap();
+    assert_eq!(column(&read, "queries", "text"), ["how to read a file", "without a place"]);
+    assert_eq!(column(&read, "queries", "context"), ["owner/name", ""]);
+    assert_eq!(column(&read, "queries", "split"), ["train", "test"]);
+    assert_eq!(column(&read, "queries", "origin"), ["asked.jsonl", "asked.jsonl"]);
+    assert_eq!(column(&read, "rejected", "reason"), ["empty_text", "wrong_fields"]);
+
+    write(folder.path(), "go.jsonl", "{\"c\": \"func f() {}\", \"d\": null, \"from\": \"there\"}\n");
+    let columns = "columns = { code = \"c\", docstring = \"d\", origin = \"from\" }\nlanguage = \"go\"";
+    let read = ingest(folder.path(), &format!("kind = \"jsonl\"\npath = \"go.jsonl\"\n{columns}")).unwrap();
+    let row = ["language", "docstring", "origin"].map(|name| column(&read, "functions", name).remove(0));
+    assert_eq!(row, ["go", "", "there"]);
+    for wrong in ["query = \"q\", code = \"c\"", "code = \"c\"", "context = \"w\", code = \"c\", docstring = \"d\""] {
+        let table = format!("kind = \"jsonl\"\npath = \"go.jsonl\"\ncolumns = {{ {wrong} }}");
+        let told = ingest(folder.path(), &table).err().unwrap();
+        assert!(format!("{told:#}").contains("columns need code and docstring"), "{told:#}");
+    }
+}
+
+#[test]
 fn codesearchnet_comes_in_all_its_formats() {
     let folder = tempfile::tempdir().unwrap();
     let row = |repo: &str, language: &str, split: &str| {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use codepair_runtime::{Config, config_error};
 use serde::{Deserialize, Serialize};
 
-use super::mapped::Columns;
+use super::mapped::{Columns, Defaults};
 use super::records::{self, Records};
 use super::{Found, Kind};
 use crate::files::{self, Files, Look, Opened, Patterns};
@@ -25,9 +25,11 @@ pub struct Csv {
     columns: Columns,
     /// Shares of validation and test, where no column holds the split.
     shares: Shares,
+    /// The language of rows where no column says it; Python without this.
+    language: String,
     /// What the licence column says where no column does.
     licence: String,
-    /// What the origin column says.
+    /// What the origin column says where no column does.
     origin: String,
 }
 
@@ -38,9 +40,16 @@ impl Default for Csv {
             delimiter: ',',
             columns: Columns::default(),
             shares: Shares::default(),
+            language: String::new(),
             licence: String::new(),
             origin: String::new(),
         }
+    }
+}
+
+impl Csv {
+    fn defaults(&self) -> Defaults<'_> {
+        Defaults { shares: self.shares, language: &self.language }
     }
 }
 
@@ -72,7 +81,7 @@ impl Kind for Csv {
             Ok(record) => self.columns.row(
                 &records.file,
                 || records.place(*line),
-                self.shares,
+                self.defaults(),
                 |column| Ok(records.text(record, column).map(Cow::Borrowed)),
             ),
         };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::lines::{self, Lines};
-use super::mapped::Columns;
+use super::mapped::{Columns, Defaults};
 use super::{Found, Kind};
 use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::split::Shares;
@@ -24,10 +24,18 @@ pub struct Jsonl {
     columns: Columns,
     /// Shares of validation and test, where no field holds the split.
     shares: Shares,
+    /// The language of rows where no field says it; Python without this.
+    language: String,
     /// What the licence column says where no field does.
     licence: String,
-    /// What the origin column says.
+    /// What the origin column says where no field does.
     origin: String,
+}
+
+impl Jsonl {
+    fn defaults(&self) -> Defaults<'_> {
+        Defaults { shares: self.shares, language: &self.language }
+    }
 }
 
 impl Kind for Jsonl {
@@ -51,9 +59,10 @@ impl Kind for Jsonl {
             self.columns.row(
                 &lines.file,
                 || place,
-                self.shares,
+                self.defaults(),
                 |column| match line.get(column) {
                     Some(Value::String(text)) => Ok(Some(Cow::Borrowed(text.as_str()))),
+                    Some(Value::Null) => Ok(Some(Cow::Borrowed(""))),
                     Some(_) => Err(format!("field {column} is no text")),
                     None => Ok(None),
                 },

@@ -1,17 +1,17 @@
-//! Rows of any shape, their columns mapped in the config.
+//! Rows of any shape, their columns mapped in the config: functions, or what users ask.
 
 use std::borrow::Cow;
 
 use anyhow::Result;
 use codepair_code::find_docstring;
 use codepair_runtime::config_error;
-use codepair_schemas::rows::Function;
+use codepair_schemas::rows::{Function, Query};
 use serde::{Deserialize, Serialize};
 
 use super::{Found, line_feeds};
 use crate::split::{Shares, group};
 
-/// Names of columns; `code` and `docstring` are needed.
+/// Names of columns; `code` and `docstring` are needed, or `query` alone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Columns {
@@ -24,60 +24,91 @@ pub(crate) struct Columns {
     split: Option<String>,
     language: Option<String>,
     licence: Option<String>,
+    origin: Option<String>,
+    /// What a user asks; such rows go to `queries`.
+    query: Option<String>,
+    /// Where a user asks it: a document, a project.
+    context: Option<String>,
 }
 
-/// A cell: nothing where the row has no such column, an error where it holds no text.
+/// What holds for all rows whose columns say nothing of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Defaults<'a> {
+    pub(crate) shares: Shares,
+    /// Python where this says nothing either.
+    pub(crate) language: &'a str,
+}
+
+/// A cell: nothing where the row has no such column, an empty text where it is null, an error where it holds no text.
 type Cell<'a> = Result<Option<Cow<'a, str>>, String>;
 
 impl Columns {
     /// # Errors
     /// Exit 2: the needed ones are not named.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.code.is_empty() || self.docstring.is_empty() {
-            return Err(config_error(
-                "columns need code and docstring: columns = { code = \"source\", docstring = \"doc\" }",
-            ));
+        let functions = !self.code.is_empty() && !self.docstring.is_empty();
+        let any = !self.code.is_empty() || !self.docstring.is_empty();
+        match &self.query {
+            None if functions && self.context.is_none() => Ok(()),
+            Some(_) if !any => Ok(()),
+            _ => Err(config_error(
+                "columns need code and docstring, of functions: columns = { code = \"source\", docstring = \"doc\" }; or query, \
+                 with or without context, of what users ask: columns = { query = \"question\", context = \"project\" }",
+            )),
         }
-        Ok(())
     }
 
     /// The names of all that are mapped.
     pub(crate) fn names(&self) -> Vec<&str> {
-        let optional =
-            [&self.name, &self.repo, &self.path, &self.url, &self.split, &self.language, &self.licence].into_iter();
-        [self.code.as_str(), &self.docstring].into_iter().chain(optional.filter_map(Option::as_deref)).collect()
+        let of_functions = [&self.name, &self.repo, &self.path, &self.url, &self.language];
+        let of_all = [&self.split, &self.licence, &self.origin, &self.query, &self.context];
+        let optional = of_functions.into_iter().chain(of_all).filter_map(Option::as_deref);
+        [self.code.as_str(), &self.docstring].into_iter().filter(|name| !name.is_empty()).chain(optional).collect()
     }
 
-    /// The function in a row of `file`, whose cells `cell` looks up by the column's name.
+    /// The function or query in a row of `file`, whose cells `cell` looks up by the column's name.
     pub(crate) fn row<'a>(
         &self,
         file: &str,
         place: impl FnOnce() -> String,
-        shares: Shares,
+        defaults: Defaults,
         cell: impl Fn(&str) -> Cell<'a>,
     ) -> Found {
-        match self.function(file, shares, cell) {
-            Ok(function) => Found::Function(function),
+        let found = match &self.query {
+            Some(query) => self.query(query, defaults, cell).map(Found::Query),
+            None => self.function(file, defaults, cell).map(Found::Function),
+        };
+        match found {
+            Ok(found) => found,
             Err((reason, detail)) => Found::Rejected { place: place(), reason, detail },
         }
     }
 
-    fn function<'a>(
-        &self,
-        file: &str,
-        shares: Shares,
-        cell: impl Fn(&str) -> Cell<'a>,
-    ) -> Result<Function, (&'static str, String)> {
-        let needed = |column: &str| match cell(column) {
-            Ok(Some(text)) => Ok(text.into_owned()),
-            Ok(None) => Err(("wrong_fields", format!("field {column} is missing"))),
-            Err(detail) => Err(("wrong_fields", detail)),
-        };
-        let wanted = |column: &Option<String>| column.as_deref().map_or(Ok(String::new()), needed);
-        let language = match wanted(&self.language)? {
-            language if language.is_empty() => "python".to_owned(),
-            language => language.to_lowercase(),
-        };
+    fn query<'a>(&self, query: &str, defaults: Defaults, cell: impl Fn(&str) -> Cell<'a>) -> Result<Query, Fault> {
+        let text = needed(&cell, query)?;
+        if text.trim().is_empty() {
+            return Err(("empty_text", format!("field {query} is empty")));
+        }
+        let wanted = |column: &Option<String>| wanted(&cell, column.as_deref());
+        let split = split(&wanted(&self.split)?, || defaults.shares.split(&text))?;
+        Ok(Query {
+            context: wanted(&self.context)?,
+            split: split.to_owned(),
+            licence: wanted(&self.licence)?,
+            origin: wanted(&self.origin)?,
+            text,
+            ..Query::default()
+        })
+    }
+
+    fn function<'a>(&self, file: &str, defaults: Defaults, cell: impl Fn(&str) -> Cell<'a>) -> Result<Function, Fault> {
+        let needed = |column| needed(&cell, column);
+        let wanted = |column: &Option<String>| wanted(&cell, column.as_deref());
+        let language = [wanted(&self.language)?.as_str(), defaults.language, "python"]
+            .into_iter()
+            .find(|language| !language.is_empty())
+            .unwrap_or_default()
+            .to_lowercase();
         let mut code = line_feeds(needed(&self.code)?);
         let mut docstring = needed(&self.docstring)?;
         if language == "python"
@@ -91,18 +122,13 @@ impl Columns {
         code.truncate(code.trim_end().len());
         let (repo, path) = (wanted(&self.repo)?, wanted(&self.path)?);
         let group = group(&repo, if path.is_empty() { file } else { &path });
-        let split = match wanted(&self.split)?.as_str() {
-            "" => shares.split(&group),
-            "train" => "train",
-            "valid" | "validation" | "dev" => "validation",
-            "test" => "test",
-            other => return Err(("unknown_split", other.to_owned())),
-        };
+        let split = split(&wanted(&self.split)?, || defaults.shares.split(&group))?;
         Ok(Function {
             name: wanted(&self.name)?,
             language,
             url: wanted(&self.url)?,
             licence: wanted(&self.licence)?,
+            origin: wanted(&self.origin)?,
             split: split.to_owned(),
             code,
             docstring,
@@ -111,5 +137,32 @@ impl Columns {
             path,
             ..Function::default()
         })
+    }
+}
+
+/// Why a row is none.
+type Fault = (&'static str, String);
+
+/// The text of a column that a row must have; a null is an empty one.
+fn needed<'a>(cell: impl Fn(&str) -> Cell<'a>, column: &str) -> Result<String, Fault> {
+    match cell(column) {
+        Ok(Some(text)) => Ok(text.into_owned()),
+        Ok(None) => Err(("wrong_fields", format!("field {column} is missing"))),
+        Err(detail) => Err(("wrong_fields", detail)),
+    }
+}
+
+/// The text of a column that is mapped, or nothing.
+fn wanted<'a>(cell: impl Fn(&str) -> Cell<'a>, column: Option<&str>) -> Result<String, Fault> {
+    column.map_or(Ok(String::new()), |column| needed(cell, column))
+}
+
+fn split(named: &str, otherwise: impl FnOnce() -> &'static str) -> Result<&'static str, Fault> {
+    match named {
+        "" => Ok(otherwise()),
+        "train" => Ok("train"),
+        "valid" | "validation" | "dev" => Ok("validation"),
+        "test" => Ok("test"),
+        other => Err(("unknown_split", other.to_owned())),
     }
 }

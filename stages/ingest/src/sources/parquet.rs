@@ -6,7 +6,7 @@ use anyhow::Result;
 use codepair_runtime::Config;
 use serde::{Deserialize, Serialize};
 
-use super::mapped::Columns;
+use super::mapped::{Columns, Defaults};
 use super::table::{self, Table};
 use super::{Found, Kind};
 use crate::files::{self, Files, Look, Opened, Patterns};
@@ -23,10 +23,18 @@ pub struct Parquet {
     columns: Columns,
     /// Shares of validation and test, where no column holds the split.
     shares: Shares,
+    /// The language of rows where no column says it; Python without this.
+    language: String,
     /// What the licence column says where no column does.
     licence: String,
-    /// What the origin column says.
+    /// What the origin column says where no column does.
     origin: String,
+}
+
+impl Parquet {
+    fn defaults(&self) -> Defaults<'_> {
+        Defaults { shares: self.shares, language: &self.language }
+    }
 }
 
 impl Kind for Parquet {
@@ -46,8 +54,8 @@ impl Kind for Parquet {
     }
 
     fn rows(&self, table: Table) -> Result<Vec<Found>> {
-        let cell = |column: &str, row| Ok(table.text(column, row).map(Cow::Borrowed));
-        let row = |row| self.columns.row(&table.file, || table.place(row), self.shares, |column| cell(column, row));
+        let cell = |column: &str, row| Ok(table.cell(column, row).map(Cow::Borrowed));
+        let row = |row| self.columns.row(&table.file, || table.place(row), self.defaults(), |column| cell(column, row));
         Ok((0..table.rows).map(row).collect())
     }
 }

@@ -75,6 +75,12 @@ impl Table {
         values.is_valid(row).then(|| values.value(row))
     }
 
+    /// A cell, an empty text where it is null; nothing where the column is not there.
+    pub(crate) fn cell(&self, column: &str, row: usize) -> Option<&str> {
+        let is_there = self.columns.iter().any(|(name, _)| name == column);
+        is_there.then(|| self.text(column, row).unwrap_or_default())
+    }
+
     /// Where a row stands.
     pub(crate) fn place(&self, row: usize) -> String {
         format!("{}:{}", self.file, self.first + row)
