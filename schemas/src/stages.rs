@@ -19,21 +19,21 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
-        revision: 4,
+        revision: 5,
         per_model: false,
         inputs: &[],
         outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
     },
     Stage {
         name: "synth",
-        revision: 4,
+        revision: 5,
         per_model: false,
         inputs: &["functions", "problems", "queries"],
         outputs: &["synthetic_pairs", "embeddings", "requests", "rejected"],
     },
     Stage {
         name: "prepare",
-        revision: 4,
+        revision: 5,
         per_model: false,
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],

@@ -21,7 +21,20 @@ pub fn on_each_store(folder: &Path, test: impl Fn(&Store) -> Manifest) {
 /// # Errors
 /// It cannot be written, or is there already.
 pub fn publish(store: &Store, step: &str, fill: impl FnOnce(&mut Attempt) -> Result<()>) -> Result<()> {
-    let mut attempt = Attempt::new(store, step, "test");
+    publish_as("test", store, step, fill)
+}
+
+/// Publishes an artifact of `step` under a fingerprint.
+///
+/// # Errors
+/// It cannot be written, or is there already.
+pub fn publish_as(
+    fingerprint: &str,
+    store: &Store,
+    step: &str,
+    fill: impl FnOnce(&mut Attempt) -> Result<()>,
+) -> Result<()> {
+    let mut attempt = Attempt::new(store, step, fingerprint);
     fill(&mut attempt)?;
     match attempt.publish(|_| {})? {
         Published::Ours(_) => Ok(()),

@@ -48,8 +48,11 @@ impl Corpus {
                 corpus.first.push(first);
                 corpus.ids.push(key(&parent.id));
                 // A code that was there before is read from where it was.
-                let place =
-                    if first == position { corpus.codes.put(parent.code.as_bytes())? } else { Place::default() };
+                let place = if first == position {
+                    corpus.codes.put(format!("{}\n{}", parent.id, parent.code).as_bytes())?
+                } else {
+                    Place::default()
+                };
                 corpus.places.push(place);
                 if parent.has_text() {
                     corpus.of_text.entry(key(&parent.text)).or_default().push(first);
@@ -84,9 +87,11 @@ impl Corpus {
         self.ids[position]
     }
 
-    /// The code of a row that can be found.
-    pub(crate) fn code(&self, position: usize) -> Result<String> {
-        self.codes.text(self.places[position])
+    /// Id and code of a row that can be found.
+    pub(crate) fn row(&self, position: usize) -> Result<(String, String)> {
+        let row = self.codes.text(self.places[position])?;
+        let (id, code) = row.split_once('\n').unwrap_or_default();
+        Ok((id.to_owned(), code.to_owned()))
     }
 }
 

@@ -20,6 +20,18 @@ pub(crate) trait Kind: Serialize + Default {
     fn forecast(&self, _context: &Context, _name: &str) -> Result<Option<Forecast>> {
         Ok(None)
     }
+    /// Whether it asks a server, which may cost money.
+    fn asks(&self) -> bool {
+        false
+    }
+    /// Whether it makes vectors, which others may read.
+    fn makes_vectors(&self) -> bool {
+        false
+    }
+    /// Whether it reads queries.
+    fn reads_queries(&self) -> bool {
+        false
+    }
 }
 
 macro_rules! kinds {
@@ -47,6 +59,15 @@ macro_rules! kinds {
             pub(crate) fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
                 match self { $(Self::$kind(kind) => kind.forecast(context, name)),* }
             }
+            pub(crate) fn asks(&self) -> bool {
+                match self { $(Self::$kind(kind) => kind.asks()),* }
+            }
+            pub(crate) fn makes_vectors(&self) -> bool {
+                match self { $(Self::$kind(kind) => kind.makes_vectors()),* }
+            }
+            pub(crate) fn reads_queries(&self) -> bool {
+                match self { $(Self::$kind(kind) => kind.reads_queries()),* }
+            }
         }
     };
 }
@@ -59,25 +80,6 @@ kinds! {
 }
 
 impl Generator {
-    /// Whether it makes vectors, which others may read.
-    pub(crate) fn makes_vectors(&self) -> bool {
-        matches!(self, Self::Embed(_))
-    }
-
-    /// Whether it asks a server, which may cost money.
-    pub(crate) fn asks(&self) -> bool {
-        match self {
-            Self::Openai(_) => true,
-            Self::Embed(embed) => !embed.is_pinned(),
-            Self::Mined(_) | Self::Offline(_) => false,
-        }
-    }
-
-    /// Whether it reads queries.
-    pub(crate) fn reads_queries(&self) -> bool {
-        matches!(self, Self::Embed(embed) if embed.queries)
-    }
-
     /// The resolved values that decide about the output, and those of them that differ from the defaults.
     pub(crate) fn values(&self) -> Result<(Value, Value)> {
         let value = serde_json::to_value(self)?;

@@ -7,6 +7,7 @@ use codepair_search::Hit;
 use rand::SeedableRng;
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// How negatives are taken when more fit than are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +20,7 @@ pub(crate) enum Sample {
 }
 
 /// The rules by which negatives are chosen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Rules {
     /// Negatives of a query.
     pub(crate) negatives: usize,
@@ -43,6 +44,13 @@ pub(crate) struct Chosen {
     pub(crate) hit: Hit,
     /// Among the candidates that are no positives, from 1.
     pub(crate) rank: usize,
+}
+
+impl Chosen {
+    /// Which row's code it is and how it was found, as JSON.
+    pub(crate) fn parameters(&self, code_id: &str, by: &str, rules: &Rules) -> String {
+        json!({ "code_id": code_id, "rank": self.rank, "score": self.hit.score, "by": by, "rules": rules }).to_string()
+    }
 }
 
 impl Default for Rules {

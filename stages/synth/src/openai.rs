@@ -11,11 +11,11 @@ mod limits;
 mod prompt;
 mod server;
 
-pub(crate) use asker::ask;
+pub(crate) use asker::{Answers, ask, ask_after};
 pub(crate) use budget::Price;
 pub(crate) use client::Client;
 pub(crate) use forecast::{Forecast, forecast};
-pub(crate) use jobs::Jobs;
+pub(crate) use jobs::{Job, Jobs};
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Allowed;
 pub(crate) use prompt::{AnswerLimit, Prompt, Question, Shown, parse};

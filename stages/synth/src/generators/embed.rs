@@ -9,10 +9,11 @@ use codepair_model::{Cpu, CpuDevice, Trained};
 use codepair_runtime::{Config, Context, Progress, config_error};
 use codepair_schemas::rows::Embedding;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Kind;
-use crate::openai::{Client, Forecast, Jobs, OPENAI, ask, asking, forecast};
+use crate::corpus::key;
+use crate::openai::{Answers, Client, Forecast, Job, Jobs, OPENAI, ask, ask_after, asking, forecast};
 use crate::rows::{Made, Parent, chunked, count, parents, queries};
 
 /// Rows that a pinned model encodes at once.
@@ -24,12 +25,13 @@ asking! {
         /// Of `text` and `code`.
         fields: Vec<Field> = vec![Field::Text, Field::Code],
         /// Embed queries as well, of the training and validation splits.
-        pub(crate) queries: bool = false,
+        queries: bool = false,
         /// Put what is known of a query's document or project before its text.
         with_context: bool = false,
         /// Embed only the first so many rows.
         limit: Option<usize> = None,
-        /// Texts of one request.
+        /// Texts of one request at most. Where one ends the texts decide, so that a row more or less asks again for its
+        /// neighbours alone.
         batch: usize = 64,
         /// Floats of a vector, where the model can make shorter ones.
         dimensions: Option<u32> = None,
@@ -83,10 +85,22 @@ impl Kind for Embed {
         let (_, jobs) = self.jobs(context)?;
         forecast(&context.store, name, &self.server(), &jobs, 0).map(Some)
     }
+
+    fn asks(&self) -> bool {
+        !self.is_pinned()
+    }
+
+    fn makes_vectors(&self) -> bool {
+        true
+    }
+
+    fn reads_queries(&self) -> bool {
+        self.queries
+    }
 }
 
 impl Embed {
-    pub(super) fn is_pinned(&self) -> bool {
+    fn is_pinned(&self) -> bool {
         let print = self.model.split_once('@').map_or("", |(_, print)| print);
         self.base_url == OPENAI && print.len() == 32 && print.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
@@ -156,22 +170,70 @@ impl Embed {
         let (client, jobs) = self.jobs(context)?;
         let answers = ask(&context.store, name, &self.server(), client, &jobs, 0)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
+        let alone = self.ask_alone(context, name, &jobs, &answers)?;
+        if let Some((_, answers)) = &alone {
+            let summary = answers.summary.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+            made.note(name, "alone", summary.collect::<Map<_, _>>());
+        }
         let mut answered = jobs.list().iter();
+        let mut answered_alone = alone.iter().flat_map(|(jobs, _)| jobs.list());
         self.batches(context, |items| {
             let Some(job) = answered.next() else { return Ok(()) };
-            let found = answers.ledger.find(&job.key)?.map(|answer| parse(&answer.response, items.len()));
-            let (reason, words) = match found {
-                Some(Ok(vectors)) => {
-                    let vectors = items.into_iter().zip(vectors);
-                    return vectors.into_iter().try_for_each(|(i, v)| self.put(name, i, v, Some(&job.key), made));
+            match &alone {
+                Some((_, alone)) if is_refused(&answers, job) && items.len() > 1 => {
+                    for (item, job) in items.into_iter().zip(answered_alone.by_ref()) {
+                        self.take(name, vec![item], job, alone, made)?;
+                    }
+                    Ok(())
                 }
-                Some(Err(words)) => ("malformed_answer", words),
-                None => answers.unanswered.get(&job.key).cloned().unwrap_or_default(),
-            };
-            items.iter().for_each(|item| made.reject(name, &item.id, reason, words.clone()));
-            Ok(())
+                _ => self.take(name, items, job, &answers, made),
+            }
         })?;
         made.snapshot(name, answers.ledger, jobs.keys());
+        if let Some((jobs, answers)) = alone {
+            made.snapshot(name, answers.ledger, jobs.keys());
+        }
+        Ok(())
+    }
+
+    /// Asks for each text of the refused requests by itself: one that is too long is not to cost its neighbours their vectors.
+    fn ask_alone(
+        &self,
+        context: &Context,
+        name: &str,
+        jobs: &Jobs,
+        answers: &Answers,
+    ) -> Result<Option<(Jobs, Answers)>> {
+        let client = self.server().client("/embeddings")?;
+        let mut alone = Jobs::new(client.endpoint())?;
+        let mut asked = jobs.list().iter();
+        self.batches(context, |items| match asked.next() {
+            Some(job) if is_refused(answers, job) && items.len() > 1 => {
+                items.iter().try_for_each(|item| alone.add(&self.payload(std::slice::from_ref(item))?))
+            }
+            _ => Ok(()),
+        })?;
+        if alone.list().is_empty() {
+            return Ok(None);
+        }
+        tracing::info!("{name}: the texts of refused requests are asked for one by one");
+        let answers = ask_after(&context.store, name, &self.server(), client, &alone, 0, answers.spent)?;
+        Ok(Some((alone, answers)))
+    }
+
+    /// The vectors that a request was answered with, or why there are none.
+    fn take(&self, name: &str, items: Vec<Item>, job: &Job, answers: &Answers, made: &mut Made) -> Result<()> {
+        let found = answers.ledger.find(&job.key)?.map(|answer| parse(&answer.response, items.len()));
+        let (reason, words) = match found {
+            Some(Ok(vectors)) => {
+                let mut vectors = items.into_iter().zip(vectors);
+                return vectors.try_for_each(|(item, vector)| self.put(name, item, vector, Some(&job.key), made));
+            }
+            Some(Err(words)) => ("malformed_answer", words),
+            None => answers.unanswered.get(&job.key).cloned().unwrap_or_default(),
+        };
+        let words = format!("{words} (request {})", job.key);
+        items.iter().for_each(|item| made.reject(name, &item.id, reason, words.clone()));
         Ok(())
     }
 
@@ -182,13 +244,19 @@ impl Embed {
         Ok((client, jobs))
     }
 
+    /// Whether a request ends with this text.
+    fn is_last(&self, text: &str) -> bool {
+        key(text).is_multiple_of(self.batch as u64)
+    }
+
     /// Calls with the texts of one request after another.
     fn batches(&self, context: &Context, mut work: impl FnMut(Vec<Item>) -> Result<()>) -> Result<()> {
         let mut batch = Vec::new();
         for parent in self.rows(context) {
             for item in self.items(&parent?) {
+                let is_last = self.is_last(&item.text);
                 batch.push(item);
-                if batch.len() == self.batch {
+                if is_last || batch.len() == self.batch {
                     work(std::mem::take(&mut batch))?;
                 }
             }
@@ -206,6 +274,10 @@ impl Embed {
             dimensions: self.dimensions,
         })?)
     }
+}
+
+fn is_refused(answers: &Answers, job: &Job) -> bool {
+    answers.unanswered.get(&job.key).is_some_and(|(reason, _)| *reason == "request_refused")
 }
 
 /// The vectors in a response's body, as numbers or as base64 of little-endian floats, in the order of the inputs.

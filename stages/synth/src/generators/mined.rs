@@ -10,7 +10,6 @@ use codepair_runtime::{Config, Context, Progress, column, text_column};
 use codepair_search::{Hit, Nearest, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::Kind;
 use crate::corpus::{Bm25Miner, Corpus, key};
@@ -113,7 +112,10 @@ impl Mined {
         chunked(self.queries(context), CHUNK, |parents| {
             let chosen: Vec<Vec<Chosen>> = parents.par_iter().map(|p| miner.mine(&rules, &p.text, &p.id)).collect();
             progress.add(parents.len() as u64);
-            parents.iter().zip(chosen).try_for_each(|(p, chosen)| self.put(name, p, &chosen, &miner.corpus, made))
+            parents
+                .iter()
+                .zip(chosen)
+                .try_for_each(|(p, chosen)| self.put(name, p, (&chosen, &rules), &miner.corpus, made))
         })
     }
 
@@ -150,7 +152,7 @@ impl Mined {
             with_vector.iter().try_for_each(|(parent, query)| {
                 let (hits, positive) = &found[*query];
                 let chosen = rules.choose(hits, corpus.positives(&parent.text), *positive, &parent.id);
-                self.put(name, parent, &chosen, &corpus, made)
+                self.put(name, parent, (&chosen, &rules), &corpus, made)
             })
         })
     }
@@ -206,18 +208,25 @@ impl Mined {
         Ok(nearest.finish().into_iter().zip(positive).collect())
     }
 
-    fn put(&self, name: &str, parent: &Parent, chosen: &[Chosen], corpus: &Corpus, made: &mut Made) -> Result<()> {
+    fn put(
+        &self,
+        name: &str,
+        parent: &Parent,
+        (chosen, rules): (&[Chosen], &Rules),
+        corpus: &Corpus,
+        made: &mut Made,
+    ) -> Result<()> {
         if chosen.is_empty() {
             made.reject(name, &parent.id, "no_negative", "no candidate within the range fits the rules");
         }
         for chosen in chosen {
-            let parameters = json!({ "by": self.by, "rank": chosen.rank, "score": chosen.hit.score }).to_string();
+            let (code_id, code) = corpus.row(chosen.hit.candidate)?;
             let provenance = Provenance {
-                parameters: Some(parameters),
+                parameters: Some(chosen.parameters(&code_id, &self.by, rules)),
                 seed: i64::try_from(self.seed).ok(),
                 ..Provenance::default()
             };
-            let (text, code) = (parent.text.clone(), corpus.code(chosen.hit.candidate)?);
+            let text = parent.text.clone();
             made.pair(
                 name,
                 parent,

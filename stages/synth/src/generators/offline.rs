@@ -104,9 +104,10 @@ impl Row {
         }
         for near in self.nearest {
             let Some(miner) = nearest else { break };
-            let (text, code) = (parent.text.clone(), miner.corpus.code(near.hit.candidate)?);
-            let edit = "nearest".to_owned();
-            let provenance = offline.provenance();
+            let (code_id, code) = miner.corpus.row(near.hit.candidate)?;
+            let (text, edit) = (parent.text.clone(), "nearest".to_owned());
+            let parameters = Some(near.parameters(&code_id, "bm25", &offline.rules()));
+            let provenance = Provenance { parameters, ..offline.provenance() };
             made.pair(name, parent, Pair { kind: PairKind::Negative, edit, text, code, provenance })?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
 use crate::openai::{AnswerLimit, Client, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, parents, queries};
 
 /// Rows whose pairs are checked and written at once.
 const CHUNK: usize = 4096;
@@ -31,6 +31,9 @@ asking! {
         system: String = String::new(),
         /// Which field the answer replaces: `text` or `code`.
         answers: Field = Field::Text,
+        /// The rows to ask for: `documented`, `undocumented` or `all` functions and problems, or `queries` of the training split,
+        /// which have no code.
+        rows: Rows = Rows::Documented,
         /// Whether text and code still belong together.
         pairs: PairKind = PairKind::Positive,
         /// Different answers to ask for in one request.
@@ -59,6 +62,16 @@ enum Field {
     Code,
 }
 
+/// The rows to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Rows {
+    Documented,
+    Undocumented,
+    All,
+    Queries,
+}
+
 impl Kind for Openai {
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>> {
         self.check()?;
@@ -84,11 +97,13 @@ impl Kind for Openai {
         chunked(self.parents(context), CHUNK, |parents| {
             let mut drafts = Vec::new();
             for (parent, job) in parents.iter().zip(answered.by_ref()) {
+                let from = drafts.len();
                 if let Some(answer) = answers.ledger.find(&job.key)? {
                     self.read(parent, &answer, &provenance, &mut drafts);
                 } else if let Some((reason, words)) = answers.unanswered.get(&job.key) {
                     drafts.push((parent, Err((*reason, words.clone()))));
                 }
+                name_request(&mut drafts[from..], &job.key);
             }
             if let Some(checker) = &checker {
                 check(checker, &mut drafts)?;
@@ -110,6 +125,14 @@ impl Kind for Openai {
         let (_, jobs) = self.jobs(context, &prompt)?;
         forecast(&context.store, name, &self.server(), &jobs, self.answer_tokens).map(Some)
     }
+
+    fn asks(&self) -> bool {
+        true
+    }
+
+    fn reads_queries(&self) -> bool {
+        self.rows == Rows::Queries
+    }
 }
 
 impl Openai {
@@ -120,6 +143,19 @@ impl Openai {
     fn check(&self) -> Result<()> {
         if self.prompt.is_empty() {
             return Err(config_error("prompt is needed, a file: prompt = \"prompts/query_for_code.txt\""));
+        }
+        match (self.answers, self.rows) {
+            (Field::Code, Rows::Undocumented | Rows::All) => {
+                return Err(config_error(
+                    "answers = \"code\" needs rows with a text: rows = \"documented\" or \"queries\"",
+                ));
+            }
+            (Field::Text, Rows::Queries) => {
+                return Err(config_error(
+                    "rows = \"queries\" have no code, so answers = \"code\" is all that makes pairs of them",
+                ));
+            }
+            _ => {}
         }
         if self.phrasings == 0 {
             return Err(config_error("phrasings must be at least 1"));
@@ -141,8 +177,15 @@ impl Openai {
     }
 
     /// The rows to ask for.
-    fn parents(&self, context: &Context) -> impl Iterator<Item = Result<Parent>> {
-        documented(context).take(self.limit.unwrap_or(usize::MAX))
+    fn parents<'a>(&self, context: &'a Context) -> Box<dyn Iterator<Item = Result<Parent>> + 'a> {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let only = |is_wanted: fn(&Parent) -> bool| move |row: &Result<Parent>| row.as_ref().map_or(true, is_wanted);
+        match self.rows {
+            Rows::Documented => Box::new(documented(context).take(limit)),
+            Rows::Undocumented => Box::new(parents(context).filter(only(|parent| !parent.has_text())).take(limit)),
+            Rows::All => Box::new(parents(context).take(limit)),
+            Rows::Queries => Box::new(queries(context).filter(only(|parent| parent.split == "train")).take(limit)),
+        }
     }
 
     fn question(&self) -> Question<'_> {
@@ -225,6 +268,14 @@ impl Openai {
 /// A pair or why there is none, of a row.
 type Draft<'p> = (&'p Parent, Result<Pair, (&'static str, String)>);
 
+/// Says in the words of each fault which request it is of.
+fn name_request(drafts: &mut [Draft], request: &str) {
+    drafts
+        .iter_mut()
+        .filter_map(|(_, draft)| draft.as_mut().err())
+        .for_each(|(_, words)| words.push_str(&format!(" (request {request})")));
+}
+
 /// Rejects the positive pairs that are inconsistent; negatives are meant to be.
 fn check(checker: &Checker, drafts: &mut [Draft]) -> Result<()> {
     let positive = |pair: &Pair| pair.kind == PairKind::Positive;
@@ -236,7 +287,8 @@ fn check(checker: &Checker, drafts: &mut [Draft]) -> Result<()> {
     let mut verdicts = checker.check(&pairs)?.into_iter();
     for (_, draft) in drafts.iter_mut().filter(|(_, draft)| draft.as_ref().is_ok_and(positive)) {
         if let Some(Some(words)) = verdicts.next() {
-            *draft = Err(("inconsistent", words));
+            let request = draft.as_ref().ok().and_then(|pair| pair.provenance.request.clone()).unwrap_or_default();
+            *draft = Err(("inconsistent", format!("{words} (request {request})")));
         }
     }
     Ok(())

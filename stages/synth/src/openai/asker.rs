@@ -34,6 +34,8 @@ pub(crate) struct Answers {
     pub(crate) unanswered: BTreeMap<String, Unanswered>,
     /// What was done and spent, for the manifest.
     pub(crate) summary: Summary,
+    /// What all of them cost, in this run and before.
+    pub(crate) spent: Usage,
 }
 
 /// Has all requests answered that the ledger of the store does not hold yet, each once. What was answered is in the ledger,
@@ -49,8 +51,24 @@ pub(crate) fn ask(
     jobs: &Jobs,
     answer_tokens: u32,
 ) -> Result<Answers> {
+    ask_after(store, generator, server, client, jobs, answer_tokens, Usage::default())
+}
+
+/// [`ask`], where other requests of the generator took `spent` of its budget.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn ask_after(
+    store: &Store,
+    generator: &str,
+    server: &Server,
+    client: Client,
+    jobs: &Jobs,
+    answer_tokens: u32,
+    spent: Usage,
+) -> Result<Answers> {
     let mut ledger = Ledger::open(store, &jobs.keys())?;
-    let spent = spent_before(&ledger, jobs, answer_tokens)?;
+    let spent = spent.plus(spent_before(&ledger, jobs, answer_tokens)?);
     let asker = Asker {
         generator,
         client,
@@ -63,7 +81,7 @@ pub(crate) fn ask(
     };
     ledger.complete(jobs)?;
     let (unanswered, summary) = asker.ask_all(&mut ledger, jobs)?;
-    Ok(Answers { ledger, unanswered, summary })
+    Ok(Answers { ledger, unanswered, summary, spent: asker.budget.spent() })
 }
 
 /// Whom and how to ask.
@@ -229,6 +247,9 @@ impl Asker<'_> {
             let fault = match self.client.send(payload).await {
                 Reply::Answered(response) => {
                     let spent = Usage::of_response(&response, worst);
+                    if let Some(used) = Usage::said(&response) {
+                        self.limits.used(tokens, used);
+                    }
                     let answer = self.row(key, payload, 200, response);
                     ledger.store(answer.clone()).await?;
                     ledger.remember(&answer)?;

@@ -34,6 +34,13 @@ impl Usage {
         }
     }
 
+    /// The tokens that a response says it took.
+    pub(crate) fn said(response: &str) -> Option<u64> {
+        let response: Value = serde_json::from_str(response).ok()?;
+        let said = &response["usage"];
+        Some(said["prompt_tokens"].as_u64()?.saturating_add(said["completion_tokens"].as_u64().unwrap_or(0)))
+    }
+
     /// The most that a payload can cost: a token is a byte at least.
     pub(crate) fn worst(payload: &str, answer_tokens: u32) -> Self {
         Self { input_tokens: payload.len() as u64, output_tokens: u64::from(answer_tokens) }

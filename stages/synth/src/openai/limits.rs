@@ -136,6 +136,15 @@ impl Limits {
         }
     }
 
+    /// Corrects what was counted as tokens of a request to what the server counted.
+    pub(crate) fn used(&self, counted: u64, used: u64) {
+        self.with(|state| {
+            if let Some(bucket) = &mut state.tokens {
+                bucket.level += counted as f64 - used as f64;
+            }
+        });
+    }
+
     /// The server answered: it may take more.
     pub(crate) fn succeeded(&self) {
         self.with(|state| state.window = (state.window + 1.0 / state.window).min(self.most));
@@ -202,6 +211,22 @@ mod tests {
             let began = Instant::now();
             drop(limits.enter(1).await);
             assert!(began.elapsed() >= Duration::from_millis(119), "{:?}", began.elapsed());
+        });
+    }
+
+    #[test]
+    fn what_the_server_counted_is_what_counts() {
+        block_on(async {
+            let limits = Limits::new(Allowed { concurrency: 9, tokens_per_minute: Some(6000), ..Allowed::default() });
+            let level = || limits.with(|state| state.tokens.as_ref().map(|bucket| bucket.level).unwrap_or_default());
+            drop(limits.enter(60).await);
+            let before = level();
+            limits.used(60, 20);
+            assert!((level() - before - 40.0).abs() < 1e-9);
+            limits.used(60, 1060);
+            // Ten seconds' worth too many: the next waits for it.
+            let waiting = tokio::time::timeout(Duration::from_millis(300), limits.enter(1)).await;
+            assert!(waiting.is_err());
         });
     }
 

@@ -137,8 +137,10 @@ impl State {
                 }
             } else if path.ends_with("/embeddings") {
                 self.served.fetch_add(1, Ordering::SeqCst);
-                let vectors = embeddings(&body);
-                write(&mut stream, 200, "", &vectors, vectors.len())
+                match embeddings(&body) {
+                    Some(vectors) => write(&mut stream, 200, "", &vectors, vectors.len()),
+                    None => write(&mut stream, 400, "", TOO_LONG, TOO_LONG.len()),
+                }
             } else {
                 self.answer(&mut stream, &body)
             };
@@ -311,9 +313,17 @@ fn write(stream: &mut TcpStream, status: u16, header: &str, body: &str, announce
     stream.write_all(format!("{head}{body}").as_bytes()).is_ok()
 }
 
-/// Of each input how often it has each letter from a to h, as numbers although base64 may have been asked for.
-fn embeddings(body: &str) -> String {
+/// A text that is embedded has at most so many bytes.
+pub(crate) const LONGEST: usize = 1000;
+const TOO_LONG: &str = "{\"error\": {\"message\": \"a text is too long\"}}";
+
+/// Of each input how often it has each letter from a to h, as numbers although base64 may have been asked for; nothing where
+/// one is too long.
+fn embeddings(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    if body["input"].as_array().unwrap().iter().any(|text| text.as_str().unwrap().len() > LONGEST) {
+        return None;
+    }
     let count = |text: &str| ('a'..='h').map(|c| text.matches(c).count() as f32).collect::<Vec<f32>>();
     let data: Vec<serde_json::Value> = body["input"]
         .as_array()
@@ -322,7 +332,7 @@ fn embeddings(body: &str) -> String {
         .enumerate()
         .map(|(index, text)| serde_json::json!({ "index": index, "embedding": count(text.as_str().unwrap()) }))
         .collect();
-    serde_json::json!({ "data": data, "usage": { "prompt_tokens": INPUT_TOKENS } }).to_string()
+    Some(serde_json::json!({ "data": data, "usage": { "prompt_tokens": INPUT_TOKENS } }).to_string())
 }
 
 /// The path and the body of the next request; nothing where the client is gone.
