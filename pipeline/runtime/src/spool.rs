@@ -15,6 +15,20 @@ pub struct Place {
     length: usize,
 }
 
+impl Place {
+    /// The place of `length` bytes from `start` on.
+    #[must_use]
+    pub fn new(start: u64, length: usize) -> Self {
+        Self { start, length }
+    }
+
+    /// Bytes before it.
+    #[must_use]
+    pub fn start(self) -> u64 {
+        self.start
+    }
+}
+
 /// Pieces of bytes in a file without a name, in the system's folder for such things (`TMPDIR`); it goes when the process
 /// does, however that ends.
 pub struct Spool {

@@ -4,6 +4,7 @@ pub(crate) mod bucket;
 pub(crate) mod download;
 mod lines;
 mod mapped;
+mod pickle;
 mod records;
 mod skim;
 mod table;

@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+/// Contents by path.
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// Serves files by their paths; the first answer to each `GET` of a file ends in the middle.
 struct Server {
     port: u16,
@@ -15,8 +18,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(files: &[(&str, &str)]) -> Self {
-        let files: BTreeMap<String, String> = files.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    fn start<C: AsRef<[u8]>>(files: &[(&str, C)]) -> Self {
+        let files: Files =
+            files.iter().map(|(path, content)| ((*path).to_owned(), content.as_ref().to_vec())).collect();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, seen) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
         let log = Arc::clone(&seen);
@@ -38,7 +42,7 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, files: &BTreeMap<String, String>, log: &Mutex<Vec<String>>) {
+fn serve(mut stream: TcpStream, files: &Files, log: &Mutex<Vec<String>>) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(request) = lines.next() else { return };
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
@@ -67,7 +71,7 @@ fn serve(mut stream: TcpStream, files: &BTreeMap<String, String>, log: &Mutex<Ve
     if method == "GET" {
         let breaks = range.is_none() && !path.starts_with("/api");
         let sent = if breaks { &rest[..rest.len() / 2] } else { rest };
-        let _ = stream.write_all(sent.as_bytes());
+        let _ = stream.write_all(sent);
     }
 }
 
@@ -142,6 +146,35 @@ fn a_dataset_of_the_hub_is_listed_and_downloaded() {
         assert!(is_known || said.contains(&format!("s: {} rows of {files} files", 2 * files)), "{said}");
     }
     let none = ingest(folder.path(), &format!("{COLUMNS}\npath = \"hf://datasets/owner/other\""), &server.url());
+    assert_eq!(none.status.code(), Some(3));
+}
+
+/// A web server lists nothing: the files are numbered, and the others have known names.
+#[test]
+fn the_tree_of_codesearchnet_is_found_file_by_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = |split: &str| {
+        let row = serde_json::json!({
+            "repo": "r", "path": "p", "func_name": "f", "language": "python", "code": "def f(a):\n    return a",
+            "docstring": "Say.", "partition": split, "url": "u"
+        });
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        writer.write_all(row.to_string().as_bytes()).unwrap();
+        writer.finish().unwrap()
+    };
+    let server = Server::start(&[
+        ("/csn/python/final/jsonl/train/python_train_0.jsonl.gz", packed("train")),
+        ("/csn/python/final/jsonl/train/python_train_1.jsonl.gz", packed("train")),
+        ("/csn/python/final/jsonl/valid/python_valid_0.jsonl.gz", packed("valid")),
+        ("/csn/queries.csv", b"query\nsay it\n".to_vec()),
+        ("/csn/annotationStore.csv", b"Language,Query,GitHubUrl,Relevance,Notes\nPython,say it,u,2,\n".to_vec()),
+    ]);
+    let ran = ingest(folder.path(), &format!("kind = \"codesearchnet\"\npath = \"{}/csn\"", server.url()), "");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("s: 5 rows of 5 files, 0 of them rejected"), "{said}");
+    let none = ingest(folder.path(), &format!("kind = \"codesearchnet\"\npath = \"{}/other\"", server.url()), "");
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(said.contains("has no python/final/jsonl/train/python_train_0.jsonl.gz"), "{said}");
     assert_eq!(none.status.code(), Some(3));
 }
 

@@ -227,7 +227,12 @@ fn queries_are_mapped_and_nulls_are_empty() {
     let read = ingest(folder.path(), &format!("kind = \"jsonl\"\npath = \"go.jsonl\"\n{columns}")).unwrap();
     let row = ["language", "docstring", "origin"].map(|name| column(&read, "functions", name).remove(0));
     assert_eq!(row, ["go", "", "there"]);
-    for wrong in ["query = \"q\", code = \"c\"", "code = \"c\"", "context = \"w\", code = \"c\", docstring = \"d\""] {
+    for wrong in [
+        "query = \"q\", code = \"c\"",
+        "query = \"q\", path = \"p\"",
+        "code = \"c\"",
+        "context = \"w\", code = \"c\", docstring = \"d\"",
+    ] {
         let table = format!("kind = \"jsonl\"\npath = \"go.jsonl\"\ncolumns = {{ {wrong} }}");
         let told = ingest(folder.path(), &table).err().unwrap();
         assert!(format!("{told:#}").contains("columns need code and docstring"), "{told:#}");

@@ -11,8 +11,8 @@ mod limits;
 mod prompt;
 mod server;
 
-pub(crate) use asker::{Answers, ask, ask_after};
-pub(crate) use budget::Price;
+pub(crate) use asker::{Answers, ask, ask_after, spent_on};
+pub(crate) use budget::{Price, Usage};
 pub(crate) use client::Client;
 pub(crate) use forecast::{Forecast, forecast};
 pub(crate) use jobs::{Job, Jobs};

@@ -68,8 +68,16 @@ fn a_text_that_is_refused_costs_its_neighbours_nothing() {
     let mut rows = codes(40);
     rows[20].code = format!("x = \"{}\"", "y".repeat(LONGEST));
     let table = format!("[synth.v]\n{EMBED}\nbase_url = \"{}\"\nmax_tokens = 100000", server.url());
-    let manifest = setup.run(&table, rows, Vec::new()).unwrap();
+    let manifest = setup.run(&table, rows.clone(), Vec::new()).unwrap();
     assert_eq!(setup.column(&manifest, "embeddings", "id").len(), 39);
+    // Where nothing more may be spent, nothing more is asked, and what was paid for is there.
+    let (served, spent) = (server.served(), manifest.notes["v"]["alone"]["input_tokens"].as_u64().unwrap());
+    let spare = table.replace("max_tokens = 100000", &format!("max_tokens = {spent}"));
+    rows.push(function(40, "", "def g():\n    return 0".to_owned()));
+    let again = setup.run(&spare, rows, Vec::new()).unwrap();
+    assert_eq!(server.served(), served);
+    assert!((32..40).contains(&setup.column(&again, "embeddings", "id").len()));
+    assert!(setup.column(&again, "rejected", "reason").contains(&"over_budget".to_owned()));
     assert_eq!(setup.column(&manifest, "rejected", "id"), ["f20"]);
     assert_eq!(setup.column(&manifest, "rejected", "reason"), ["request_refused"]);
     let detail = setup.column(&manifest, "rejected", "detail").remove(0);

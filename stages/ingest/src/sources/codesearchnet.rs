@@ -2,6 +2,8 @@
 //!
 //! `code` holds the docstring: it is cut out, or a model would read its target.
 
+use std::io::BufReader;
+
 use anyhow::Result;
 use codepair_code::{Language, find_docstring};
 use codepair_runtime::{Config, config_error, input_error};
@@ -9,6 +11,7 @@ use codepair_schemas::rows::{Function, Judgment, Query};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{self, Lines};
+use super::pickle::{Dict, Dicts};
 use super::records::{self, Records};
 use super::table::{self, Table};
 use super::{Found, Kind, download, line_feeds};
@@ -64,16 +67,14 @@ struct Line {
     url: String,
 }
 
-/// A row of the pickled definitions.
-#[derive(Deserialize)]
-pub(crate) struct Definition {
-    nwo: String,
-    path: String,
-    language: String,
-    identifier: String,
-    docstring: String,
-    function: String,
-    url: String,
+/// The keys of a pickled definition that are read, in the order of [`Line`]'s fields.
+const DEFINITION: [&str; 7] = ["nwo", "path", "identifier", "language", "function", "docstring", "url"];
+
+/// Some of the pickled definitions, and the number of the first.
+pub(crate) struct Definitions {
+    file: String,
+    first: usize,
+    list: Vec<Dict>,
 }
 
 /// The names of [`Line`]'s fields, those of Hugging Face as well.
@@ -114,7 +115,7 @@ pub(crate) enum Piece {
     Table(Table),
     Annotations(Records),
     Queries(Records),
-    Definitions(Vec<Definition>),
+    Definitions(Definitions),
 }
 
 impl Kind for Codesearchnet {
@@ -174,7 +175,10 @@ impl Kind for Codesearchnet {
                 let text = records.text(record, "query").ok_or("there is no column query")?.to_owned();
                 Ok(Found::Query(Query { text, split: "test".to_owned(), ..Query::default() }))
             })),
-            Piece::Definitions(definitions) => Ok(definitions.into_iter().map(definition).collect()),
+            Piece::Definitions(Definitions { file, first, list }) => {
+                let place = |row: usize| format!("{file}[{}]", first + row);
+                Ok(list.into_iter().enumerate().map(|(row, dict)| definition(place(row), dict)).collect())
+            }
         }
     }
 }
@@ -298,22 +302,35 @@ fn function(line: Line, split: &str) -> Result<Function, String> {
     })
 }
 
-/// The list is pickled as a whole, so it is in memory as a whole. Nothing in it is executed.
+/// Definitions that are read at once.
+const DEFINITIONS: usize = 512;
+
 fn definitions(file: &mut Opened, emit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
-    let options = serde_pickle::DeOptions::new();
-    let all: Vec<Definition> = serde_pickle::from_reader(&mut *file, options).map_err(|error| file.damaged(&error))?;
-    let mut all = all.into_iter().peekable();
-    while all.peek().is_some() {
-        emit(Piece::Definitions(all.by_ref().take(1024).collect()))?;
+    let name = file.name().to_owned();
+    let (mut first, mut list) = (0, Vec::with_capacity(DEFINITIONS));
+    for dict in Dicts::new(BufReader::new(file), &DEFINITION)? {
+        list.push(dict.map_err(|error| files::damaged(&name, &format!("{error:#}")))?);
+        if list.len() == DEFINITIONS {
+            let list = std::mem::replace(&mut list, Vec::with_capacity(DEFINITIONS));
+            emit(Piece::Definitions(Definitions { file: name.clone(), first, list }))?;
+            first += DEFINITIONS;
+        }
     }
-    Ok(())
+    emit(Piece::Definitions(Definitions { file: name, first, list }))
 }
 
 /// Definitions are there to be searched, not to learn from: most of the documented ones are rows of the splits too.
-fn definition(definition: Definition) -> Found {
-    let Definition { nwo: repo, path, language, identifier, docstring, function: code, url } = definition;
-    let place = url.clone();
-    let line = Line { repo, path, func_name: identifier, language, code, docstring, partition: String::new(), url };
+fn definition(place: String, dict: Dict) -> Found {
+    let needed = |key: &str| matches!(key, "language" | "function");
+    if let Some((key, _)) = DEFINITION.iter().zip(&dict).find(|(key, text)| needed(key) && text.is_none()) {
+        return Found::Rejected { place, reason: "wrong_fields", detail: format!("{key} is missing") };
+    }
+    let mut texts = dict.into_iter().map(|text| text.map_or(String::new(), |text| text.to_string()));
+    let mut next = || texts.next().unwrap_or_default();
+    let (repo, path, func_name, language, code, docstring, url) =
+        (next(), next(), next(), next(), next(), next(), next());
+    let place = if url.is_empty() { place } else { url.clone() };
+    let line = Line { repo, path, func_name, language, code, docstring, partition: String::new(), url };
     match function(line, "corpus") {
         Ok(function) => Found::Function(function),
         Err(detail) => Found::Rejected { place, reason: "syntax_error", detail },

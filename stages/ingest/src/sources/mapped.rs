@@ -46,11 +46,11 @@ impl Columns {
     /// # Errors
     /// Exit 2: the needed ones are not named.
     pub(crate) fn check(&self) -> Result<()> {
-        let functions = !self.code.is_empty() && !self.docstring.is_empty();
-        let any = !self.code.is_empty() || !self.docstring.is_empty();
+        let needed = [&self.code, &self.docstring].map(|column| !column.is_empty());
+        let is_function = needed.contains(&true) || self.of_functions().iter().any(|column| column.is_some());
         match &self.query {
-            None if functions && self.context.is_none() => Ok(()),
-            Some(_) if !any => Ok(()),
+            None if needed == [true, true] && self.context.is_none() => Ok(()),
+            Some(_) if !is_function => Ok(()),
             _ => Err(config_error(
                 "columns need code and docstring, of functions: columns = { code = \"source\", docstring = \"doc\" }; or query, \
                  with or without context, of what users ask: columns = { query = \"question\", context = \"project\" }",
@@ -58,11 +58,15 @@ impl Columns {
         }
     }
 
+    /// What queries do not have.
+    fn of_functions(&self) -> [&Option<String>; 5] {
+        [&self.name, &self.repo, &self.path, &self.url, &self.language]
+    }
+
     /// The names of all that are mapped.
     pub(crate) fn names(&self) -> Vec<&str> {
-        let of_functions = [&self.name, &self.repo, &self.path, &self.url, &self.language];
         let of_all = [&self.split, &self.licence, &self.origin, &self.query, &self.context];
-        let optional = of_functions.into_iter().chain(of_all).filter_map(Option::as_deref);
+        let optional = self.of_functions().into_iter().chain(of_all).filter_map(Option::as_deref);
         [self.code.as_str(), &self.docstring].into_iter().filter(|name| !name.is_empty()).chain(optional).collect()
     }
 

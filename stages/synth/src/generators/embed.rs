@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::Kind;
 use crate::corpus::key;
-use crate::openai::{Answers, Client, Forecast, Job, Jobs, OPENAI, ask, ask_after, asking, forecast};
+use crate::openai::{Answers, Client, Forecast, Job, Jobs, OPENAI, Usage, ask_after, asking, forecast, spent_on};
 use crate::rows::{Made, Parent, chunked, count, parents, queries};
 
 /// Rows that a pinned model encodes at once.
@@ -168,9 +168,10 @@ impl Embed {
 
     fn by_server(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let (client, jobs) = self.jobs(context)?;
-        let answers = ask(&context.store, name, &self.server(), client, &jobs, 0)?;
+        let spent_alone = self.spent_alone(context)?;
+        let answers = ask_after(&context.store, name, &self.server(), client, &jobs, 0, spent_alone)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
-        let alone = self.ask_alone(context, name, &jobs, &answers)?;
+        let alone = self.ask_alone(context, name, &jobs, &answers, spent_alone)?;
         if let Some((_, answers)) = &alone {
             let summary = answers.summary.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
             made.note(name, "alone", summary.collect::<Map<_, _>>());
@@ -203,22 +204,38 @@ impl Embed {
         name: &str,
         jobs: &Jobs,
         answers: &Answers,
+        spent_alone: Usage,
     ) -> Result<Option<(Jobs, Answers)>> {
-        let client = self.server().client("/embeddings")?;
-        let mut alone = Jobs::new(client.endpoint())?;
         let mut asked = jobs.list().iter();
-        self.batches(context, |items| match asked.next() {
-            Some(job) if is_refused(answers, job) && items.len() > 1 => {
-                items.iter().try_for_each(|item| alone.add(&self.payload(std::slice::from_ref(item))?))
-            }
-            _ => Ok(()),
-        })?;
+        let alone = self.alone(context, || asked.next().is_some_and(|job| is_refused(answers, job)))?;
         if alone.list().is_empty() {
             return Ok(None);
         }
         tracing::info!("{name}: the texts of refused requests are asked for one by one");
-        let answers = ask_after(&context.store, name, &self.server(), client, &alone, 0, answers.spent)?;
+        let client = self.server().client("/embeddings")?;
+        let spent = answers.spent.minus(spent_alone);
+        let answers = ask_after(&context.store, name, &self.server(), client, &alone, 0, spent)?;
         Ok(Some((alone, answers)))
+    }
+
+    /// What earlier runs spent on texts of refused requests, which counts before anything is asked.
+    fn spent_alone(&self, context: &Context) -> Result<Usage> {
+        if !self.server().has_budget() {
+            return Ok(Usage::default());
+        }
+        spent_on(&context.store, &self.alone(context, || true)?, 0)
+    }
+
+    /// A request for each text of the requests that are wanted; those of one text are that already.
+    fn alone(&self, context: &Context, mut is_wanted: impl FnMut() -> bool) -> Result<Jobs> {
+        let mut alone = Jobs::new(self.server().client("/embeddings")?.endpoint())?;
+        self.batches(context, |items| {
+            if !is_wanted() || items.len() == 1 {
+                return Ok(());
+            }
+            items.iter().try_for_each(|item| alone.add(&self.payload(std::slice::from_ref(item))?))
+        })?;
+        Ok(alone)
     }
 
     /// The vectors that a request was answered with, or why there are none.
@@ -276,8 +293,10 @@ impl Embed {
     }
 }
 
+/// Whether a request was refused, now or before, where there is no money to ask again.
 fn is_refused(answers: &Answers, job: &Job) -> bool {
-    answers.unanswered.get(&job.key).is_some_and(|(reason, _)| *reason == "request_refused")
+    let why = answers.unanswered.get(&job.key);
+    why.is_some_and(|(reason, _)| *reason == "request_refused" || answers.ledger.was_refused(&job.key))
 }
 
 /// The vectors in a response's body, as numbers or as base64 of little-endian floats, in the order of the inputs.

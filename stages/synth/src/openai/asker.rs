@@ -148,6 +148,14 @@ enum Outcome {
     Unanswered(Unanswered),
 }
 
+/// What the store's ledger holds answers to of these requests, in tokens.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub(crate) fn spent_on(store: &Store, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
+    spent_before(&Ledger::open(store, &jobs.keys())?, jobs, answer_tokens)
+}
+
 /// What the ledger's answers to these requests cost, lost ones at their worst.
 pub(super) fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
     let mut seen = HashSet::new();

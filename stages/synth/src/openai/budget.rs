@@ -55,6 +55,13 @@ impl Usage {
         (self.input_tokens as f64 * price.input + self.output_tokens as f64 * price.output) / 1e6
     }
 
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_sub(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_sub(other.output_tokens),
+        }
+    }
+
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             input_tokens: self.input_tokens.saturating_add(other.input_tokens),

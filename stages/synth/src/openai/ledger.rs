@@ -44,6 +44,8 @@ pub(crate) struct Ledger {
     unsettled: HashMap<String, i64>,
     /// Answers of which nobody knew the payload when they were stored.
     incomplete: HashSet<String>,
+    /// Requests that the server refused.
+    refused: HashSet<String>,
     /// Batches that hold wanted requests.
     batches: BTreeMap<String, Request>,
     rows: Option<Sender<Entry>>,
@@ -72,6 +74,7 @@ impl Ledger {
             answers: Mutex::new(Answers { rows: Spool::new()?, places: HashMap::new() }),
             unsettled: HashMap::new(),
             incomplete: HashSet::new(),
+            refused: HashSet::new(),
             batches: BTreeMap::new(),
             rows: Some(rows),
             writer: Some(writer),
@@ -108,6 +111,10 @@ impl Ledger {
         if row.status == 200 && row.payload.is_empty() && !has {
             self.incomplete.insert(row.request.clone());
         }
+        // What a fault is noted of has no payload.
+        if (400..500).contains(&row.status) && !row.payload.is_empty() {
+            self.refused.insert(row.request.clone());
+        }
         let sent = self.unsettled.entry(row.request.clone()).or_default();
         match row.status {
             SENT => *sent += 1,
@@ -116,6 +123,11 @@ impl Ledger {
             _ => *sent -= 1,
         }
         Ok(())
+    }
+
+    /// Whether the server refused a request in an earlier run.
+    pub(crate) fn was_refused(&self, request: &str) -> bool {
+        self.refused.contains(request)
     }
 
     /// Gives answers their payloads that were stored without.

@@ -64,6 +64,11 @@ impl Server {
         Limits::new(self.allowed)
     }
 
+    /// Whether there is a limit to what may be spent.
+    pub(crate) fn has_budget(&self) -> bool {
+        self.max_cost.is_some() || self.max_tokens.is_some()
+    }
+
     /// What may still be spent.
     pub(crate) fn budget(&self, spent: Usage) -> Budget {
         Budget::new(self.price, self.max_cost, self.max_tokens, spent)
