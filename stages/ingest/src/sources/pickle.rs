@@ -306,7 +306,7 @@ fn unescaped(line: &str) -> Result<String> {
         let end = if digits == 0 { at + 1 } else { at + 2 + digits };
         match rest.get(at + 2..end) {
             Some(code) => {
-                text.push(char::from_u32(u32::from_str_radix(code, 16)?).unwrap_or(char::REPLACEMENT_CHARACTER))
+                text.push(char::from_u32(u32::from_str_radix(code, 16)?).unwrap_or(char::REPLACEMENT_CHARACTER));
             }
             None => text.push('\\'),
         }
