@@ -77,8 +77,8 @@ impl Table {
 
     /// A cell, an empty text where it is null; nothing where the column is not there.
     pub(crate) fn cell(&self, column: &str, row: usize) -> Option<&str> {
-        let is_there = self.columns.iter().any(|(name, _)| name == column);
-        is_there.then(|| self.text(column, row).unwrap_or_default())
+        let (_, values) = self.columns.iter().find(|(name, _)| name == column)?;
+        Some(if values.is_valid(row) { values.value(row) } else { "" })
     }
 
     /// Where a row stands.

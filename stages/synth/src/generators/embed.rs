@@ -206,6 +206,9 @@ impl Embed {
         answers: &Answers,
         spent_alone: Usage,
     ) -> Result<Option<(Jobs, Answers)>> {
+        if !jobs.list().iter().any(|job| is_refused(answers, job)) {
+            return Ok(None);
+        }
         let mut asked = jobs.list().iter();
         let alone = self.alone(context, || asked.next().is_some_and(|job| is_refused(answers, job)))?;
         if alone.list().is_empty() {

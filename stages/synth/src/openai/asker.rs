@@ -255,9 +255,7 @@ impl Asker<'_> {
             let fault = match self.client.send(payload).await {
                 Reply::Answered(response) => {
                     let spent = Usage::of_response(&response, worst);
-                    if let Some(used) = Usage::said(&response) {
-                        self.limits.used(tokens, used);
-                    }
+                    self.limits.used(tokens, || Usage::said(&response));
                     let answer = self.row(key, payload, 200, response);
                     ledger.store(answer.clone()).await?;
                     ledger.remember(&answer)?;

@@ -136,10 +136,12 @@ impl Limits {
         }
     }
 
-    /// Corrects what was counted as tokens of a request to what the server counted.
-    pub(crate) fn used(&self, counted: u64, used: u64) {
+    /// Corrects what was counted as tokens of a request to what the server counted, which is looked for where it matters.
+    pub(crate) fn used(&self, counted: u64, used: impl FnOnce() -> Option<u64>) {
         self.with(|state| {
-            if let Some(bucket) = &mut state.tokens {
+            if let Some(bucket) = &mut state.tokens
+                && let Some(used) = used()
+            {
                 bucket.level += counted as f64 - used as f64;
             }
         });
@@ -221,9 +223,9 @@ mod tests {
             let level = || limits.with(|state| state.tokens.as_ref().map(|bucket| bucket.level).unwrap_or_default());
             drop(limits.enter(60).await);
             let before = level();
-            limits.used(60, 20);
+            limits.used(60, || Some(20));
             assert!((level() - before - 40.0).abs() < 1e-9);
-            limits.used(60, 1060);
+            limits.used(60, || Some(1060));
             // Ten seconds' worth too many: the next waits for it.
             let waiting = tokio::time::timeout(Duration::from_millis(300), limits.enter(1)).await;
             assert!(waiting.is_err());
