@@ -3,7 +3,7 @@
 
   data.py --corpus DIR --wheels DIR [--codepair PATH] [--python PYTHON-WITH-PEERS] [--out FILE] [--dedup-rows N] [STEP ...]
 
-Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default). `just bench data` builds the corpus (about 430,000
+Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default), and many, for which --many rows are made up. `just bench data` builds the corpus (about 430,000
 functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
 within, without their imports. codepair is timed as a whole process where it converts and extracts, and by the seconds in its
 manifest where its stage does more than the peer does (writing, decontamination, structural duplicates). Memory is the resident
@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = 7
 STEPS = ["convert", "extract", "tokenise", "dedup", "mine", "growth"]
+ON_DEMAND = ["many"]
 
 
 class Bench:
@@ -121,9 +123,12 @@ class Bench:
         self.notes.append(f"source_tree: codepair found {rows - 1} functions (those that its rules leave out are rejected ones), "
                           f"ast {result['rows']}")
 
-    def prepare(self, more, folder=None, limit="1GiB"):
-        config = self.config(self.corpus(folder) + "[prepare]\nkeep_rows_without_text = true\n" + more
-                             + f'[resources.prepare]\nmemory_limit = "{limit}"\n')
+    def prepare(self, more, folder=None):
+        return self.to_prepare(self.corpus(folder) + "[prepare]\nkeep_rows_without_text = true\n" + more)
+
+    def to_prepare(self, config):
+        """Ingest and prepare under a limit: of each the seconds, the manifest and its folder."""
+        config = self.config(config + '[resources.prepare]\nmemory_limit = "1GiB"\n')
         path = self.work / "config.toml"
         path.write_text(config)
         ran = self.run([self.options.codepair, "run", "--config", path, "--until", "prepare", "--jobs", "1"])
@@ -264,6 +269,29 @@ class Bench:
         self.notes.append(f"growth: the time for 200,000 rows lies {away:+.0f}% off the straight line between those for 100,000 and "
                           f"400,000 (linear within 15%: {'met' if abs(away) <= 15 else '**not met**'})")
 
+    def many(self):
+        """Rows so small and so many that what is kept for each row counts: one in three is a near-duplicate, one in ten is tested on."""
+        rows, file = self.options.many, self.work / "many.jsonl.gz"
+        chance = random.Random(7)
+        with gzip.open(file, "wt", compresslevel=1) as out:
+            for row in range(rows):
+                if row % 3 == 2:
+                    body = body.replace(f"value_{row - 1}", f"value_{row}")
+                else:
+                    body = "".join(f"    value_{row} = call_{chance.randrange(3000)}(value_{row}, {chance.randrange(1000)})\n" for _ in range(8))
+                words = " ".join(f"word{chance.randrange(5000)}" for _ in range(9))
+                split = ("test", "validation", *["train"] * 8)[chance.randrange(10)]
+                out.write(json.dumps({"text": words, "code": f"def f{row}(value_{row}):\n{body}", "partition": split}) + "\n")
+        stages = self.to_prepare(f'[ingest.many]\nkind = "jsonl"\npath = "{file}"\ncolumns = {{ code = "code", docstring = "text", '
+                                 'split = "partition" }\n')
+        for name, (seconds, manifest, _) in stages.items():
+            peak, counts = manifest["peak_memory_bytes"] / 2**20, {}
+            for output in manifest["outputs"]:
+                counts[output["dataset"]] = counts.get(output["dataset"], 0) + (output["rows"] or 0)
+            counts = ", ".join(f"{rows} {dataset}" for dataset, rows in counts.items() if rows)
+            self.notes.append(f"{rows} small rows through {name} under 1 GiB: {seconds:.0f} s, peak {peak:.0f} MB of 1,536 "
+                              f"({'met' if peak <= 1536 else '**not met**'}); {counts}; {manifest['notes']}")
+
     def report(self):
         head = ("step", "codepair", "memory", "peer", "its time", "its memory", "faster", "asked for", "")
         lines = ["# The data half beside its peers", "",
@@ -313,10 +341,11 @@ def main():
     parser.add_argument("--out", help="write the table there as well")
     parser.add_argument("--dedup-rows", type=int, default=0, help="deduplicate only so many rows (datatrove takes minutes)")
     parser.add_argument("--dedup-peers", default="datatrove,text-dedup", help="beside whom to deduplicate")
+    parser.add_argument("--many", type=int, default=5_000_000, help="rows of the step `many`")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
-    if unknown := set(options.steps) - set(STEPS):
-        parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
+    if unknown := set(options.steps) - set(STEPS + ON_DEMAND):
+        parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS + ON_DEMAND)}")
     options.corpus, options.wheels = options.corpus.resolve(), options.wheels.resolve()
     with tempfile.TemporaryDirectory(prefix="codepair-bench-") as work:
         bench = Bench(options, pathlib.Path(work))

@@ -9,16 +9,16 @@ const WORDS: usize = 8;
 /// Words a shingle of a text.
 const SHINGLE: usize = 5;
 
-/// Texts that no training row may hold; of each about a kilobyte is in memory, and four bytes a word.
+/// Texts that no training row may hold, by the numbers that their owner gave them, in ascending order.
 #[derive(Debug, Default)]
 pub struct ContaminationIndex {
     /// Texts by the hash of their first eight words.
     anchors: Chains,
     /// Texts by the bands of their shingles.
     bands: Chains,
-    /// Names of short texts, by the hash of all their words.
-    whole: HashedMap<String>,
-    names: Vec<String>,
+    /// Numbers of short texts, by the hash of all their words.
+    whole: HashedMap<u64>,
+    numbers: Vec<u64>,
     /// Hashes of the words of all texts, one text after another.
     words: Vec<u32>,
     /// Where the words of each text end.
@@ -31,6 +31,15 @@ pub struct ContaminationIndex {
 struct Chains {
     last: HashedMap<u32>,
     before: Vec<u32>,
+}
+
+/// A text that a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The word of the row at which it begins.
+    pub start: usize,
+    /// Its number.
+    pub number: u64,
 }
 
 /// Before the first entry of a hash.
@@ -52,6 +61,19 @@ impl Chains {
             Some(entry)
         })
     }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.last) + bytes_of_vec(&self.before)
+    }
+}
+
+/// Of each place of a map its key, its value and a byte of control.
+fn bytes_of<V>(map: &HashedMap<V>) -> usize {
+    map.capacity() * 8 / 7 * (size_of::<(u64, V)>() + 1)
+}
+
+fn bytes_of_vec<V>(values: &Vec<V>) -> usize {
+    values.capacity() * size_of::<V>()
 }
 
 impl ContaminationIndex {
@@ -61,27 +83,29 @@ impl ContaminationIndex {
         Self { threshold, ..Self::default() }
     }
 
-    /// Adds a text under a name; texts of fewer than eight words are left out.
-    pub fn add(&mut self, name: &str, text: &str) {
-        self.add_words(name, &words(text));
+    /// Adds a text; one of fewer than eight words is left out.
+    pub fn add(&mut self, number: u64, text: &str) {
+        self.add_words(number, &words(text));
     }
 
-    fn add_words(&mut self, name: &str, words: &[u64]) {
+    fn add_words(&mut self, number: u64, words: &[u64]) {
         let Some(anchor) = anchors(words).next() else { return };
         self.anchors.push(anchor);
         bands(&shingles(words)).into_iter().for_each(|band| self.bands.push(band));
         self.words.extend(words.iter().map(|&word| word as u32));
         self.ends.push(self.words.len());
-        self.names.push(name.to_owned());
+        self.numbers.push(number);
     }
 
     /// Adds a text that counts where it is shorter than eight words as well: no row may be the same, though it may hold it.
-    pub fn add_whole(&mut self, name: &str, text: &str) {
+    pub fn add_whole(&mut self, number: u64, text: &str) {
         let words = words(text);
         match words.len() {
             0 => {}
-            1..WORDS => drop(self.whole.entry(fold(&words)).or_insert_with(|| name.to_owned())),
-            _ => self.add_words(name, &words),
+            1..WORDS => {
+                self.whole.entry(fold(&words)).or_insert(number);
+            }
+            _ => self.add_words(number, &words),
         }
     }
 
@@ -91,29 +115,31 @@ impl ContaminationIndex {
         self.words[start..self.ends[text]].iter().map(|&word| u64::from(word))
     }
 
-    /// The name of a text that `row` holds word for word, or is as a whole.
+    /// The first text that `row` holds word for word, of several at one word that of the smallest number; or the short one
+    /// that it is as a whole.
     #[must_use]
-    pub fn find(&self, row: &str) -> Option<&str> {
+    pub fn find(&self, row: &str) -> Option<Held> {
         if self.is_empty() {
             return None;
         }
         let words = words(row);
         if words.len() < WORDS {
-            return self.whole.get(&fold(&words)).map(String::as_str);
+            return self.whole.get(&fold(&words)).map(|&number| Held { start: 0, number });
         }
         anchors(&words).enumerate().find_map(|(start, anchor)| {
             let begins_here = |text: &usize| {
                 let own = self.words(*text);
-                own.len() <= words.len() - start && own.eq(words[start..].iter().copied().take(self.words(*text).len()))
+                words[start..].get(..own.len()).is_some_and(|words| own.eq(words.iter().copied()))
             };
-            self.anchors.of(anchor).filter(begins_here).min().map(|text| self.names[text].as_str())
+            let text = self.anchors.of(anchor).filter(begins_here).min()?;
+            Some(Held { start, number: self.numbers[text] })
         })
     }
 
-    /// The name of the first text that is nearly the same as `row`.
+    /// The smallest number of a text that is nearly the same as `row`.
     #[must_use]
-    pub fn find_similar(&self, row: &str) -> Option<&str> {
-        if self.names.is_empty() {
+    pub fn find_similar(&self, row: &str) -> Option<u64> {
+        if self.numbers.is_empty() {
             return None;
         }
         let words = words(row);
@@ -129,13 +155,20 @@ impl ContaminationIndex {
             let words: Vec<u64> = self.words(*text).collect();
             jaccard(&shingles(&words), &own) >= self.threshold
         };
-        candidates.into_iter().find(is_similar).map(|text| self.names[text].as_str())
+        candidates.into_iter().find(is_similar).map(|text| self.numbers[text])
     }
 
     /// Texts in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len() + self.whole.len()
+        self.numbers.len() + self.whole.len()
+    }
+
+    /// The memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let maps = self.anchors.bytes() + self.bands.bytes() + bytes_of(&self.whole);
+        maps + bytes_of_vec(&self.numbers) + bytes_of_vec(&self.words) + bytes_of_vec(&self.ends)
     }
 
     /// Whether there are none.
@@ -177,39 +210,66 @@ fn anchors(words: &[u64]) -> impl Iterator<Item = u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn texts_are_found_anywhere_and_whole() {
         let mut index = ContaminationIndex::new(0.7);
-        index.add("q1", "Write a function to find the sum of two numbers.");
-        index.add("short", "find the sum");
+        index.add(3, "Write a function to find the sum of two numbers.");
+        index.add(4, "find the sum");
         assert_eq!(index.len(), 1);
-        assert_eq!(index.find("# Task: write a FUNCTION, to find the sum of two numbers!"), Some("q1"));
-        assert_eq!(index.find("Write a function to find the sum of two"), None);
-        assert_eq!(index.find("find the sum"), None);
-        index.add_whole("query", "Python: read JSON file");
-        index.add_whole("empty", " -- ");
-        assert_eq!((index.len(), index.find("python read json file")), (2, Some("query")));
-        assert_eq!(
-            (index.find("read json file"), index.find("python read json file fast"), index.find("")),
-            (None, None, None)
-        );
-        assert_eq!(ContaminationIndex::default().find("anything at all, however long the text may be here"), None);
+        let find = |index: &ContaminationIndex, row| index.find(row).map(|held| (held.start, held.number));
+        assert_eq!(find(&index, "# Task: write a FUNCTION, to find the sum of two numbers!"), Some((1, 3)));
+        assert_eq!(find(&index, "Write a function to find the sum of two"), None);
+        assert_eq!(find(&index, "find the sum"), None);
+        index.add_whole(5, "Python: read JSON file");
+        index.add_whole(6, " -- ");
+        index.add_whole(7, "python read json file");
+        assert_eq!((index.len(), find(&index, "python read json file")), (2, Some((0, 5))));
+        assert_eq!(find(&index, "read json file"), None);
+        assert_eq!(find(&index, "python read json file fast"), None);
+        assert_eq!(find(&index, ""), None);
+        assert_eq!(find(&ContaminationIndex::default(), "anything at all, however long the text may be here"), None);
     }
 
     #[test]
     fn texts_nearly_the_same_are_found() {
         let mut index = ContaminationIndex::new(0.7);
         let text = |last: &str| format!("Reads a file line by line and yields each of them without its {last}");
-        index.add("one", &text("trailing line feed character"));
-        index.add("two", "Something else that has more than eight words in it, all of them different");
+        index.add(1, &text("trailing line feed character"));
+        index.add(2, "Something else that has more than eight words in it, all of them different");
         // 13 of 16 shingles in common.
-        assert_eq!(index.find_similar(&text("trailing line feed byte")), Some("one"));
+        assert_eq!(index.find_similar(&text("trailing line feed byte")), Some(1));
         assert_eq!(index.find_similar(&text("mind")), None);
         assert_eq!(index.find_similar("Reads a file"), None);
         // Of several the first.
-        index.add("three", &text("trailing line feed byte"));
-        assert_eq!(index.find_similar(&text("trailing line feed byte")), Some("one"));
-        assert_eq!(index.find(&text("trailing line feed byte")), Some("three"));
+        index.add(3, &text("trailing line feed byte"));
+        assert_eq!(index.find_similar(&text("trailing line feed byte")), Some(1));
+        assert_eq!(index.find(&text("trailing line feed byte")), Some(Held { start: 0, number: 3 }));
+    }
+
+    proptest! {
+        /// The least of what parts of the texts say is what all of them say.
+        #[test]
+        fn parts_of_an_index_agree_with_the_whole(texts in prop::collection::vec("([ab] ){7,11}", 1..12), row in "([ab] ){0,30}", cut in 0usize..12) {
+            let (mut all, mut parts) = (ContaminationIndex::new(0.5), [ContaminationIndex::new(0.5), ContaminationIndex::new(0.5)]);
+            for (number, text) in texts.iter().enumerate() {
+                all.add_whole(number as u64, text);
+                parts[usize::from(number >= cut)].add_whole(number as u64, text);
+            }
+            let held = |index: &ContaminationIndex| index.find(&row).map(|held| (held.start, held.number));
+            prop_assert_eq!(held(&all), parts.iter().filter_map(held).min());
+            prop_assert_eq!(all.find_similar(&row), parts.iter().filter_map(|part| part.find_similar(&row)).min());
+        }
+    }
+
+    #[test]
+    fn memory_is_told() {
+        let mut index = ContaminationIndex::new(0.7);
+        let text: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
+        (0..100).for_each(|n| index.add(n, &format!("{n} {}", text.join(" "))));
+        // Four bytes a word, and 26 entries of 17 bytes and four for each text, in maps that are half full or more.
+        let least = 100 * (1001 * 4 + 16 + 26 * 21);
+        assert!((least..3 * least).contains(&index.bytes()), "{}", index.bytes());
     }
 }

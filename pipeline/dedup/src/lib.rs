@@ -7,7 +7,7 @@ mod normal;
 mod repeats;
 mod structure;
 
-pub use contamination::ContaminationIndex;
+pub use contamination::{ContaminationIndex, Held};
 pub use minhash::{BANDS, bands, jaccard, shingles};
 pub use normal::{normal_code, normal_text};
 pub use repeats::Repeats;

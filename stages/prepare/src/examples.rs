@@ -1,15 +1,15 @@
 //! The one pass over the wide rows: examples, duplicates and rejected rows are written as decided.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use arrow::array::{Array, RecordBatch};
 use codepair_dedup::normal_code;
 use codepair_runtime::{Context, Progress, RowWriter, float_column, integer_column, text_column};
 use codepair_schemas::rows::{Duplicate, Example, Rejected};
 
 use crate::candidates::text_of;
-use crate::near::Near;
+use crate::clusters::Near;
 use crate::verdicts::{Verdict, Verdicts};
 use crate::{Prepare, TextPart};
 
@@ -70,7 +70,6 @@ pub(crate) fn write(context: &mut Context, config: &Prepare, verdicts: &Verdicts
     let mut pass = Pass {
         verdicts,
         text: config.text,
-        ids: ids(context, verdicts)?,
         examples: context.attempt.row_writer()?,
         rejected: context.attempt.row_writer()?,
         duplicates: context.attempt.row_writer()?,
@@ -126,31 +125,9 @@ impl Cursor<'_> {
     }
 }
 
-/// The ids of the rows that duplicates point to, by position.
-fn ids(context: &Context, verdicts: &Verdicts) -> Result<HashMap<u64, String>> {
-    let wanted: HashSet<u64> = verdicts.pointed_to().collect();
-    let mut ids = HashMap::with_capacity(wanted.len());
-    for (rank, dataset) in DATASETS.iter().enumerate() {
-        let columns = ["id", "ordinal", dataset.source];
-        for batch in context.stream(dataset.name, &columns) {
-            let batch = batch?;
-            let (rows, sources) = (text_column(&batch, "id")?, text_column(&batch, dataset.source)?);
-            for (row, ordinal) in integer_column(&batch, "ordinal")?.into_iter().enumerate() {
-                let position = verdicts.keys().positions.start(sources.value(row), rank as u8)? + ordinal;
-                if wanted.contains(&position) {
-                    ids.insert(position, rows.value(row).to_owned());
-                }
-            }
-        }
-    }
-    ensure!(ids.len() == wanted.len(), "{} rows are pointed to and {} were found", wanted.len(), ids.len());
-    Ok(ids)
-}
-
 struct Pass<'a> {
     verdicts: &'a Verdicts,
     text: TextPart,
-    ids: HashMap<u64, String>,
     examples: RowWriter<Example>,
     rejected: RowWriter<Rejected>,
     duplicates: RowWriter<Duplicate>,
@@ -182,7 +159,7 @@ impl Pass<'_> {
             let (id, source) = (ids.value(row), sources.value(row));
             // Queries are no candidates, so nothing is decided about them.
             let decisive = parent.filter(|_| parent_datasets.is_none_or(|names| names.value(row) != "queries"));
-            match self.verdicts.of(position, decisive) {
+            match self.verdicts.of(position, decisive)? {
                 Verdict::Kept => {
                     self.kept += 1;
                     let wrong = labels.is_some_and(|labels| labels.is_valid(row) && labels.value(row) == 0.0);
@@ -210,7 +187,8 @@ impl Pass<'_> {
     }
 
     fn duplicate(&mut self, id: &str, source: &str, position: u64, near: &Near) -> Result<()> {
-        let (kept_id, neighbour_id) = (self.ids[&near.kept].clone(), self.ids[&near.neighbour].clone());
+        let ids = &self.verdicts.keys().ids;
+        let (kept_id, neighbour_id) = (ids.text(near.kept)?, ids.text(near.neighbour)?);
         self.duplicates.push(Duplicate {
             id: id.to_owned(),
             ordinal: position,
@@ -219,7 +197,7 @@ impl Pass<'_> {
             jaccard: near.jaccard,
             kept_id: kept_id.clone(),
         })?;
-        let leaks = self.verdicts.is_for_evaluation(near.kept) && !self.verdicts.is_for_evaluation(position);
+        let leaks = self.verdicts.is_for_evaluation(near.kept)? && !self.verdicts.is_for_evaluation(position)?;
         let leak = if leaks { ", a test row" } else { "" };
         let detail = format!("of {neighbour_id}; {kept_id}{leak} is kept");
         self.reject(id, source, position, format!("{}_duplicate", near.kind), detail)

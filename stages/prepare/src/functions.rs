@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, Float64Array, Int64Array};
-use arrow::array::{ListBuilder, PrimitiveBuilder, StringArray};
+use arrow::array::{ListBuilder, PrimitiveBuilder, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, UInt64Type};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
@@ -30,6 +30,15 @@ pub(crate) fn integer(name: &str, function: impl Fn(&str) -> i64 + Send + Sync +
         let mut values = Vec::new();
         rows(&mut |row| values.push(function(row[0])));
         Arc::new(Int64Array::from(values))
+    })
+}
+
+/// A function from a text to a number of 64 bits or nothing.
+pub(crate) fn number(name: &str, function: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> ScalarUDF {
+    of_texts(name, 1, DataType::UInt64, move |rows| {
+        let mut values = Vec::new();
+        rows(&mut |row| values.push(function(row[0])));
+        Arc::new(UInt64Array::from(values))
     })
 }
 

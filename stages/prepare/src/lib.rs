@@ -2,13 +2,18 @@
 //!
 //! The wide columns (text, code) are never sorted or joined. DataFusion computes narrow keys of all rows in one pass and
 //! sorts them, on disk where they do not fit in memory; a walk along the sorted keys finds the duplicates; one pass over
-//! the rows, in order, writes what is decided. Memory grows by a few bytes a row and some dozens a duplicate.
+//! the rows, in order, writes what is decided. What is known of each row is on disk too, with a bounded part in memory, so
+//! that memory does not grow with the input.
 
 mod candidates;
+mod clusters;
+mod evaluation;
 mod examples;
 mod filters;
 mod functions;
+mod keys;
 mod near;
+mod paged;
 mod scratch;
 mod tokens;
 mod verdicts;
@@ -178,11 +183,12 @@ impl Stage for Prepare {
 
     fn run(context: &mut Context, config: &Self) -> Result<()> {
         let began = Instant::now();
-        let scratch = Scratch::new()?;
+        let scratch = Scratch::new(context.memory_limit)?;
         let session = candidates::session(context, config, &scratch)?;
-        let keys = candidates::keys(&session, config, &scratch)?;
-        let verdicts = Verdicts::new(&session, keys, config, context.threads)?;
+        let (keys, passes) = keys::keys(&session, config, &scratch)?;
+        let verdicts = Verdicts::new(&session, keys, config, &scratch, context.threads)?;
         drop(session);
+        context.attempt.note("passes_over_rows", passes);
         context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
         // A filter that nothing fell under says so too.
         config.filters.keys().for_each(|name| context.attempt.count_rejected(name, 0));

@@ -6,18 +6,22 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use arrow::array::RecordBatch;
+use anyhow::{Context as _, Result, ensure};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::{MutableBuffer, ScalarBuffer};
-use arrow::datatypes::{SchemaRef, ToByteSlice as _};
+use arrow::datatypes::SchemaRef;
+use bytemuck::{Pod, Zeroable};
 use codepair_runtime::block_on;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
+use crate::paged::Paged;
+
 /// A folder that goes when the run ends; the next run clears away what a killed one left.
 pub(crate) struct Scratch {
     folder: tempfile::TempDir,
+    memory: u64,
     /// Locked while the run lives.
     _lock: File,
 }
@@ -26,21 +30,22 @@ const PREFIX: &str = "codepair-prepare-";
 const LOCK: &str = "lock";
 
 impl Scratch {
-    /// In the system's folder for such things (`TMPDIR`).
-    pub(crate) fn new() -> Result<Self> {
+    /// In the system's folder for such things (`TMPDIR`), for a stage that should do with so much memory.
+    pub(crate) fn new(memory_limit: Option<u64>) -> Result<Self> {
         let place = std::env::temp_dir();
         clear(&place);
-        Self::within(&place).with_context(|| format!("cannot write to {}; set TMPDIR", place.display()))
+        let memory = memory_limit.unwrap_or(WITHOUT_LIMIT);
+        Self::within(&place, memory).with_context(|| format!("cannot write to {}; set TMPDIR", place.display()))
     }
 
-    fn within(place: &Path) -> Result<Self> {
+    fn within(place: &Path, memory: u64) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
         // It gets its name once it is locked, so that nobody finds it open.
         let unnamed = folder.path().join("lock.new");
         let lock = File::create(&unnamed)?;
         lock.lock()?;
         std::fs::rename(unnamed, folder.path().join(LOCK))?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, memory, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -55,15 +60,30 @@ impl Scratch {
             .set_statistics_enabled(EnabledStatistics::None)
             .build();
         let writer = ArrowWriter::try_new(BufWriter::new(File::create(&path)?), Arc::clone(&schema), Some(properties))?;
-        Ok(ScratchTable { name, path, writer })
+        Ok(ScratchTable { name, path, schema, writer })
     }
 
-    /// Begins the file of shingles.
-    pub(crate) fn shingles(&self) -> Result<ShingleWriter> {
-        let path = self.path().join("shingles");
-        Ok(ShingleWriter { file: BufWriter::new(File::create(&path)?), path, places: Vec::new(), words: 0 })
+    /// A share of the memory that the stage may use, in bytes.
+    pub(crate) fn share(&self, of: u64) -> u64 {
+        self.memory / of
+    }
+
+    /// A value for each row; one of `of` parts of the memory may hold them.
+    pub(crate) fn rows<T: Pod>(&self, of: u64) -> Result<Paged<T>> {
+        Ok(Paged::new(tempfile::tempfile_in(self.path())?, self.share(of)))
+    }
+
+    /// Begins a file of records.
+    pub(crate) fn records(&self) -> Result<RecordWriter> {
+        let file = tempfile::tempfile_in(self.path())?;
+        Ok(RecordWriter { file: BufWriter::new(file), places: self.rows(PLACES_SHARE)?, words: 0 })
     }
 }
+
+/// What a stage does with that has no limit.
+const WITHOUT_LIMIT: u64 = 8 << 30;
+/// Where records lie is asked for whenever two rows are compared.
+const PLACES_SHARE: u64 = 32;
 
 /// Deletes the folders whose runs have ended.
 fn clear(place: &Path) {
@@ -81,12 +101,13 @@ fn clear(place: &Path) {
 pub(crate) struct ScratchTable {
     name: &'static str,
     path: PathBuf,
+    schema: SchemaRef,
     writer: ArrowWriter<BufWriter<File>>,
 }
 
 impl ScratchTable {
-    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        Ok(self.writer.write(batch)?)
+    pub(crate) fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        Ok(self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)?)
     }
 
     /// Makes it a table of the session.
@@ -98,56 +119,75 @@ impl ScratchTable {
     }
 }
 
-/// Sets of shingles, written in any order, to be read by their row's position.
-pub(crate) struct ShingleWriter {
+/// Bytes of rows, a record each, written in any order, to be read by the row's position.
+pub(crate) struct RecordWriter {
     file: BufWriter<File>,
-    path: PathBuf,
-    places: Vec<Place>,
+    places: Paged<Place>,
     words: u64,
 }
 
-/// Where a set begins and how many shingles it has, in one word for each row.
-#[derive(Clone, Copy, Default)]
-struct Place(u64);
+/// Where a record begins, in words, and how many bytes it has; both 0 of a row that has none.
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub(crate) struct Place(u64);
 
 const LENGTH_BITS: u32 = 24;
+const WORD: usize = size_of::<u64>();
 
-impl ShingleWriter {
-    pub(crate) fn add(&mut self, position: u64, shingles: &[u64]) -> Result<()> {
-        let position = position as usize;
-        if self.places.len() <= position {
-            self.places.resize(position + 1, Place::default());
-        }
-        // Rows are at most a mebibyte long, so their shingles are fewer than 2²⁴.
-        self.places[position] = Place(self.words << LENGTH_BITS | shingles.len() as u64);
-        self.words += shingles.len() as u64;
-        Ok(self.file.write_all(shingles.to_byte_slice())?)
-    }
-
-    pub(crate) fn finish(mut self) -> Result<Shingles> {
-        self.file.flush()?;
-        Ok(Shingles { file: File::open(&self.path)?, places: self.places })
+impl Place {
+    /// Bytes of the record.
+    pub(crate) fn bytes(self) -> usize {
+        (self.0 & ((1 << LENGTH_BITS) - 1)) as usize
     }
 }
 
-/// Sets of shingles on disk.
-pub(crate) struct Shingles {
-    file: File,
-    places: Vec<Place>,
-}
-
-impl Shingles {
-    /// Number of shingles of a row.
-    pub(crate) fn count(&self, position: u64) -> usize {
-        self.places.get(position as usize).map_or(0, |place| (place.0 & ((1 << LENGTH_BITS) - 1)) as usize)
+impl RecordWriter {
+    pub(crate) fn add(&mut self, row: u64, record: &[u8]) -> Result<()> {
+        ensure!(record.len() < 1 << LENGTH_BITS, "a record of {} bytes", record.len());
+        self.places.set(row, Place(self.words << LENGTH_BITS | record.len() as u64))?;
+        let words = record.len().div_ceil(WORD);
+        self.words += words as u64;
+        self.file.write_all(record)?;
+        Ok(self.file.write_all(&[0; WORD][..words * WORD - record.len()])?)
     }
 
-    /// The shingles of a row, ascending.
-    pub(crate) fn read(&self, position: u64) -> Result<ScalarBuffer<u64>> {
-        let mut bytes = MutableBuffer::from_len_zeroed(self.count(position) * size_of::<u64>());
-        let start = self.places.get(position as usize).map_or(0, |place| place.0 >> LENGTH_BITS);
-        self.file.read_exact_at(bytes.as_slice_mut(), start * size_of::<u64>() as u64)?;
-        Ok(bytes.into())
+    pub(crate) fn finish(self) -> Result<Records> {
+        let file = self.file.into_inner().map_err(|error| error.into_error())?;
+        Ok(Records { data: RecordData(file), places: self.places })
+    }
+}
+
+/// Records on disk.
+pub(crate) struct Records {
+    places: Paged<Place>,
+    pub(crate) data: RecordData,
+}
+
+/// What all threads may read of records.
+pub(crate) struct RecordData(File);
+
+impl Records {
+    pub(crate) fn place(&self, row: u64) -> Result<Place> {
+        self.places.get(row)
+    }
+
+    /// The record of a row as text.
+    pub(crate) fn text(&self, row: u64) -> Result<String> {
+        let bytes = self.data.read(self.place(row)?)?;
+        Ok(std::str::from_utf8(&bytes)?.to_owned())
+    }
+}
+
+impl RecordData {
+    fn read(&self, place: Place) -> Result<MutableBuffer> {
+        let mut bytes = MutableBuffer::from_len_zeroed(place.bytes());
+        self.0.read_exact_at(&mut bytes, (place.0 >> LENGTH_BITS) * WORD as u64)?;
+        Ok(bytes)
+    }
+
+    /// A record of hashes.
+    pub(crate) fn hashes(&self, place: Place) -> Result<ScalarBuffer<u64>> {
+        Ok(self.read(place)?.into())
     }
 }
 
@@ -158,25 +198,30 @@ mod tests {
     #[test]
     fn what_a_killed_run_left_is_cleared_away() {
         let place = tempfile::tempdir().unwrap();
-        let (killed, alive) = (Scratch::within(place.path()).unwrap(), Scratch::within(place.path()).unwrap());
+        let within = || Scratch::within(place.path(), 1 << 20).unwrap();
+        let (killed, alive) = (within(), within());
         let left = killed.path().to_owned();
-        let Scratch { folder, _lock } = killed;
+        let Scratch { folder, _lock, .. } = killed;
         let kept = folder.keep();
-        std::fs::write(kept.join("shingles"), "x").unwrap();
+        std::fs::write(kept.join("keys.parquet"), "x").unwrap();
         drop(_lock);
         clear(place.path());
         assert!(!left.exists() && alive.path().exists());
     }
 
     #[test]
-    fn shingles_are_read_by_position() {
-        let scratch = Scratch::new().unwrap();
-        let mut writer = scratch.shingles().unwrap();
-        writer.add(7, &[1, 2, 3]).unwrap();
-        writer.add(2, &[9]).unwrap();
-        let shingles = writer.finish().unwrap();
-        assert_eq!((shingles.read(7).unwrap().to_vec(), shingles.count(7)), (vec![1, 2, 3], 3));
-        assert_eq!(shingles.read(2).unwrap().to_vec(), [9]);
-        assert!(shingles.read(5).unwrap().is_empty() && shingles.read(100).unwrap().is_empty());
+    fn records_are_read_by_row() {
+        let scratch = Scratch::new(None).unwrap();
+        let mut writer = scratch.records().unwrap();
+        writer.add(7, bytemuck::cast_slice(&[1u64, 2, 3])).unwrap();
+        writer.add(2, "five!".as_bytes()).unwrap();
+        writer.add(1, bytemuck::cast_slice(&[9u64])).unwrap();
+        let error = writer.add(3, &vec![0; 1 << LENGTH_BITS]).unwrap_err();
+        assert_eq!(error.to_string(), "a record of 16777216 bytes");
+        let records = writer.finish().unwrap();
+        let hashes = |row| records.data.hashes(records.place(row).unwrap()).unwrap().to_vec();
+        assert_eq!((hashes(7), hashes(1), hashes(100)), (vec![1, 2, 3], vec![9], vec![]));
+        assert_eq!((records.text(2).unwrap(), records.text(5).unwrap()), ("five!".to_owned(), String::new()));
+        assert_eq!(records.place(7).unwrap().bytes(), 24);
     }
 }

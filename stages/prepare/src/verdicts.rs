@@ -1,13 +1,13 @@
 //! What becomes of each row.
 
-use std::collections::HashMap;
-
 use anyhow::Result;
 use datafusion::prelude::SessionContext;
 
 use crate::Prepare;
-use crate::candidates::{EVALUATION_ONLY, Keys, NO_TEXT, equal, id_hash};
-use crate::near::{self, Near};
+use crate::clusters::{Clusters, Near, Pointers};
+use crate::keys::{CONTAMINATED, EVALUATION_ONLY, Keys, NO_TEXT, equal};
+use crate::near;
+use crate::scratch::Scratch;
 
 /// What becomes of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,21 +24,27 @@ pub(crate) enum Verdict {
 pub(crate) struct Verdicts {
     keys: Keys,
     /// The first row of each exact duplicate.
-    exact: HashMap<u64, u64>,
-    near: HashMap<u64, Near>,
+    exact: Pointers,
+    near: Clusters,
 }
 
 impl Verdicts {
     /// Finds the duplicates.
-    pub(crate) fn new(session: &SessionContext, keys: Keys, config: &Prepare, threads: usize) -> Result<Self> {
-        let mut exact = HashMap::new();
+    pub(crate) fn new(
+        session: &SessionContext,
+        keys: Keys,
+        config: &Prepare,
+        scratch: &Scratch,
+        threads: usize,
+    ) -> Result<Self> {
+        let (exact, mut found) = (Pointers::new(scratch, 64)?, 0u64);
         equal(session, "exact_key", |position, first| {
-            exact.insert(position, first);
-            Ok(())
+            found += 1;
+            exact.set(position, first)
         })?;
-        tracing::info!("{} exact duplicates", exact.len());
-        let (threshold, structural) = (config.near_duplicate_threshold, config.structural_duplicates);
-        let near = near::clusters(session, &keys, &exact, threshold, structural, threads)?;
+        tracing::info!("{found} exact duplicates");
+        let settings = (config.near_duplicate_threshold, config.structural_duplicates);
+        let near = near::clusters(session, &keys, &exact, settings, scratch, threads)?;
         Ok(Self { keys, exact, near })
     }
 
@@ -46,50 +52,40 @@ impl Verdicts {
         &self.keys
     }
 
-    /// The rows that duplicates point to.
-    pub(crate) fn pointed_to(&self) -> impl Iterator<Item = u64> {
-        let exact = self.exact.iter().flat_map(|(_, &first)| [first, self.kept(first)]);
-        exact.chain(self.near.values().flat_map(|near| [near.neighbour, near.kept]))
-    }
-
     /// Decides about a row. A synthetic row goes where its parent goes, except that it may have a text where that has none.
-    pub(crate) fn of(&self, position: u64, parent_id: Option<&str>) -> Verdict {
-        let own = self.own(position);
-        let Some(parent_id) = parent_id.filter(|_| own == Verdict::Kept) else { return own };
-        let parent = self.keys.parents.get(&id_hash(parent_id));
-        let stays = |&parent: &u64| match self.own(parent) {
-            Verdict::Kept => true,
+    pub(crate) fn of(&self, position: u64, parent_id: Option<&str>) -> Result<Verdict> {
+        let own = self.own(position)?;
+        let Some(parent_id) = parent_id.filter(|_| own == Verdict::Kept) else { return Ok(own) };
+        let stays = match self.keys.parents.get(position)?.map(|parent| self.own(parent)).transpose()? {
+            Some(Verdict::Kept) => true,
             // What nobody documented is what texts are made for.
-            Verdict::Out { reason, .. } => reason == NO_TEXT,
-            Verdict::Duplicate(_) => false,
+            Some(Verdict::Out { reason, .. }) => reason == NO_TEXT,
+            Some(Verdict::Duplicate(_)) | None => false,
         };
-        if parent.is_some_and(stays) {
-            return own;
+        if stays {
+            return Ok(own);
         }
         let detail = format!("its parent {parent_id} is rejected or a duplicate");
-        Verdict::Out { reason: "parent_rejected".to_owned(), detail }
+        Ok(Verdict::Out { reason: "parent_rejected".to_owned(), detail })
     }
 
-    fn own(&self, position: u64) -> Verdict {
-        let out = |reason: &str, detail| Verdict::Out { reason: reason.to_owned(), detail };
-        if let Some(reason) = self.keys.reason(position) {
-            let held = self.keys.collisions.get(&position);
-            return out(reason, held.map(|id| format!("holds a test text of {id}")).unwrap_or_default());
+    fn own(&self, position: u64) -> Result<Verdict> {
+        if let Some(reason) = self.keys.reason(position)? {
+            let detail = match reason {
+                CONTAMINATED => format!("holds a test text of {}", self.keys.collisions.id(position)?),
+                _ => String::new(),
+            };
+            return Ok(Verdict::Out { reason: reason.to_owned(), detail });
         }
-        if let Some(&first) = self.exact.get(&position) {
-            let kept = self.kept(first);
-            return Verdict::Duplicate(Near { kind: "exact", neighbour: first, jaccard: 1.0, kept });
+        if let Some(first) = self.exact.get(position)? {
+            let kept = self.near.root(first)?;
+            return Ok(Verdict::Duplicate(Near { kind: "exact", neighbour: first, jaccard: 1.0, kept }));
         }
-        self.near.get(&position).map_or(Verdict::Kept, |near| Verdict::Duplicate(near.clone()))
-    }
-
-    /// The row that is kept of a row's near-duplicates.
-    fn kept(&self, position: u64) -> u64 {
-        self.near.get(&position).map_or(position, |near| near.kept)
+        Ok(self.near.near(position)?.map_or(Verdict::Kept, Verdict::Duplicate))
     }
 
     /// Whether a row is only there to be evaluated on, and so is no example although it is kept.
-    pub(crate) fn is_for_evaluation(&self, position: u64) -> bool {
-        self.keys.reason(position) == Some(EVALUATION_ONLY) || self.keys.ranks[position as usize] == 0
+    pub(crate) fn is_for_evaluation(&self, position: u64) -> Result<bool> {
+        Ok(self.keys.reason(position)? == Some(EVALUATION_ONLY) || self.keys.rank(position)? == 0)
     }
 }

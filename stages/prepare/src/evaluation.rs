@@ -1,0 +1,188 @@
+//! What models are tested on, which no training row may hold.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use arrow::array::AsArray as _;
+use arrow::datatypes::UInt64Type;
+use codepair_dedup::{ContaminationIndex, Held};
+use codepair_runtime::{Progress, column, integer_column, text_column};
+use datafusion::prelude::SessionContext;
+
+use crate::candidates::{Positions, each_batch};
+use crate::functions;
+use crate::paged::Paged;
+use crate::scratch::{RecordWriter, Records, Scratch};
+
+/// Test rows, problems that are for testing or prompting, and queries that are not there to learn from.
+const TEXTS: &str = "
+select rank, source, ordinal, id, text, code from candidates where split in ('test', 'prompt')
+union all select 4, source, ordinal, id, whole_text(text), '' from queries where split <> 'train'
+order by rank, source, ordinal";
+
+/// What a row of the view `candidates` collides with: a number of which the smallest counts.
+pub(crate) const HELD: &str = "coalesce(held_by_text(text), held_by_code(code), like_text(text),
+  case when rank > 1 then like_code(code) else like_paired_code(code) end)";
+
+/// The part of the memory that texts may take: there is a pass over all rows for each so many.
+const SHARE: u64 = 8;
+
+/// The ids of what is tested on, and what rows were found to collide with.
+pub(crate) struct Evaluation {
+    ids: RecordWriter,
+    /// The least collision of each row so far, from 1.
+    held: Paged<u64>,
+    texts: u64,
+    pub(crate) passes: u64,
+}
+
+impl Evaluation {
+    /// Reads the texts. Of those that do not fit in memory together, all but the last are looked for here; for those the
+    /// session has the functions of `HELD`.
+    pub(crate) fn new(
+        session: &SessionContext,
+        positions: &Positions,
+        threshold: f64,
+        scratch: &Scratch,
+    ) -> Result<Self> {
+        let mut own = Self { ids: scratch.records()?, held: scratch.rows(64)?, texts: 0, passes: 1 };
+        let mut part = Part::new(threshold);
+        each_batch(session, TEXTS, |batch| {
+            let column = |name| text_column(batch, name);
+            let (ids, texts, codes) = (column("id")?, column("text")?, column("code")?);
+            for (row, rank) in integer_column(batch, "rank")?.into_iter().enumerate() {
+                part.add(own.texts, rank, texts.value(row), codes.value(row));
+                own.ids.add(own.texts, ids.value(row).as_bytes())?;
+                own.texts += 1;
+            }
+            if part.bytes() > scratch.share(SHARE) {
+                std::mem::replace(&mut part, Part::new(threshold)).register(session);
+                own.look(session, positions)?;
+                // Frees them before the next ones are read.
+                Part::new(threshold).register(session);
+                own.passes += 1;
+            }
+            Ok(())
+        })?;
+        part.register(session);
+        tracing::info!("{} test rows and queries that no training row may hold", own.texts);
+        Ok(own)
+    }
+
+    /// Looks for the texts that are registered in all rows.
+    fn look(&self, session: &SessionContext, positions: &Positions) -> Result<()> {
+        let progress = Progress::new("looking for test texts", "rows", positions.total);
+        let query = format!(
+            "select rank, source, ordinal, {HELD} as held from candidates where split in ('train', 'validation')"
+        );
+        each_batch(session, &query, |batch| {
+            progress.add(batch.num_rows() as u64);
+            let found = column(batch, "held")?.as_primitive::<UInt64Type>();
+            positions.of(batch)?.into_iter().zip(found).try_for_each(|(row, found)| self.least(row, found).map(drop))
+        })
+    }
+
+    /// Adds a collision of a row, and gives back whether it has one, now or from before.
+    pub(crate) fn least(&self, position: u64, found: Option<u64>) -> Result<bool> {
+        let before = self.held.get(position)?.checked_sub(1);
+        let Some(least) = before.into_iter().chain(found).min() else { return Ok(false) };
+        if before != Some(least) {
+            self.held.set(position, least + 1)?;
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn finish(self) -> Result<Collisions> {
+        Ok(Collisions { ids: self.ids.finish()?, held: self.held })
+    }
+}
+
+/// What contaminated rows collide with.
+pub(crate) struct Collisions {
+    ids: Records,
+    held: Paged<u64>,
+}
+
+impl Collisions {
+    /// The id of what a contaminated row collides with.
+    pub(crate) fn id(&self, position: u64) -> Result<String> {
+        let collision = self.held.get(position)?.checked_sub(1).context("a contaminated row holds nothing")?;
+        self.ids.text(collision & ((1 << NUMBER_BITS) - 1))
+    }
+}
+
+/// Texts that fit in memory together.
+struct Part {
+    /// Texts and codes.
+    index: ContaminationIndex,
+    /// The codes of test pairs. Those of functions and problems are found as near-duplicates.
+    paired: ContaminationIndex,
+}
+
+impl Part {
+    fn new(threshold: f64) -> Self {
+        Self { index: ContaminationIndex::new(threshold), paired: ContaminationIndex::new(threshold) }
+    }
+
+    fn add(&mut self, number: u64, rank: u64, text: &str, code: &str) {
+        match rank {
+            // Short documentation is too common to count.
+            0 => self.index.add(number, text),
+            _ => self.index.add_whole(number, text),
+        }
+        self.index.add(number, code);
+        if rank == 2 {
+            self.paired.add(number, code);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.index.bytes() + self.paired.bytes()) as u64
+    }
+
+    /// Makes the functions of `HELD` look for these texts.
+    fn register(self, session: &SessionContext) {
+        let (index, paired) = (Arc::new(self.index), Arc::new(self.paired));
+        for (found_as, name) in [(0, "held_by_text"), (1, "held_by_code")] {
+            let index = Arc::clone(&index);
+            let find = move |row: &str| index.find(row).map(|held| collision(found_as, held));
+            session.register_udf(functions::number(name, find));
+        }
+        let like = [(2, "like_text", &index), (3, "like_code", &index), (3, "like_paired_code", &paired)];
+        for (found_as, name, index) in like {
+            let index = Arc::clone(index);
+            let whole = move |number| collision(found_as, Held { start: 0, number });
+            session.register_udf(functions::number(name, move |row| index.find_similar(row).map(whole)));
+        }
+    }
+}
+
+const NUMBER_BITS: u32 = 40;
+const START_BITS: u32 = 22;
+
+/// One number that orders what a row collides with: by the way it was found, by its place in the row, by the text's own
+/// number. So the least one is the same in how many parts ever the texts are looked for.
+fn collision(found_as: u64, held: Held) -> u64 {
+    let start = (held.start as u64).min((1 << START_BITS) - 1);
+    (found_as << START_BITS | start) << NUMBER_BITS | held.number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collisions_are_ordered_by_way_and_place_and_number() {
+        let collision = |found_as, start, number| collision(found_as, Held { start, number });
+        let ordered = [
+            collision(0, 0, 7),
+            collision(0, 1, 3),
+            collision(0, 1, 4),
+            collision(0, usize::MAX, 0),
+            collision(1, 0, 0),
+            collision(3, 0, (1 << NUMBER_BITS) - 1),
+        ];
+        assert!(ordered.is_sorted(), "{ordered:?}");
+        assert_eq!(ordered[2] & ((1 << NUMBER_BITS) - 1), 4);
+    }
+}
