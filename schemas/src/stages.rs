@@ -33,7 +33,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "prepare",
-        revision: 5,
+        revision: 6,
         per_model: false,
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],

@@ -9,7 +9,7 @@ const WORDS: usize = 8;
 /// Words a shingle of a text.
 const SHINGLE: usize = 5;
 
-/// Texts that no training row may hold, by the numbers that their owner gave them, in ascending order.
+/// Texts that no training row may hold, by the numbers that their owner gave them.
 #[derive(Debug, Default)]
 pub struct ContaminationIndex {
     /// Texts by the hash of their first eight words.
@@ -26,11 +26,13 @@ pub struct ContaminationIndex {
     threshold: f64,
 }
 
-/// Numbers by hashes: of each hash the last entry, of each entry the one before it of the same hash.
+/// Numbers by hashes of which 32 bits count: entries that share a slot form a chain, the last one first.
 #[derive(Debug, Default)]
 struct Chains {
-    last: HashedMap<u32>,
-    before: Vec<u32>,
+    /// The last entry of each slot; as many slots as a power of two.
+    last: Vec<u32>,
+    /// Of each entry its hash, and the entry before it in its slot.
+    entries: Vec<(u32, u32)>,
 }
 
 /// A text that a row holds.
@@ -48,22 +50,40 @@ const NONE: u32 = u32::MAX;
 impl Chains {
     /// Adds an entry, which gets the next number.
     fn push(&mut self, hash: u64) {
-        let entry = self.before.len() as u32;
-        self.before.push(self.last.insert(hash, entry).unwrap_or(NONE));
+        if self.entries.len() == self.last.len() {
+            self.last = vec![NONE; (2 * self.last.len()).max(16)];
+            (0..self.entries.len()).for_each(|entry| self.hang(entry));
+        }
+        self.entries.push((hash as u32, NONE));
+        self.hang(self.entries.len() - 1);
+    }
+
+    /// Makes an entry the last one of its slot.
+    fn hang(&mut self, entry: usize) {
+        let slot = self.entries[entry].0 as usize & (self.last.len() - 1);
+        self.entries[entry].1 = std::mem::replace(&mut self.last[slot], entry as u32);
     }
 
     /// The entries of a hash.
     fn of(&self, hash: u64) -> impl Iterator<Item = usize> {
-        let mut next = self.last.get(&hash).copied().unwrap_or(NONE);
+        let hash = hash as u32;
+        let slot = hash as usize & self.last.len().wrapping_sub(1);
+        let mut next = self.last.get(slot).copied().unwrap_or(NONE);
         std::iter::from_fn(move || {
-            let entry = (next != NONE).then_some(next as usize)?;
-            next = self.before[entry];
-            Some(entry)
+            while next != NONE {
+                let entry = next as usize;
+                let (own, before) = self.entries[entry];
+                next = before;
+                if own == hash {
+                    return Some(entry);
+                }
+            }
+            None
         })
     }
 
     fn bytes(&self) -> usize {
-        bytes_of(&self.last) + bytes_of_vec(&self.before)
+        bytes_of_vec(&self.last) + bytes_of_vec(&self.entries)
     }
 }
 
@@ -103,7 +123,8 @@ impl ContaminationIndex {
         match words.len() {
             0 => {}
             1..WORDS => {
-                self.whole.entry(fold(&words)).or_insert(number);
+                let least = self.whole.entry(fold(&words)).or_insert(number);
+                *least = number.min(*least);
             }
             _ => self.add_words(number, &words),
         }
@@ -131,8 +152,8 @@ impl ContaminationIndex {
                 let own = self.words(*text);
                 words[start..].get(..own.len()).is_some_and(|words| own.eq(words.iter().copied()))
             };
-            let text = self.anchors.of(anchor).filter(begins_here).min()?;
-            Some(Held { start, number: self.numbers[text] })
+            let number = self.anchors.of(anchor).filter(begins_here).map(|text| self.numbers[text]).min()?;
+            Some(Held { start, number })
         })
     }
 
@@ -149,7 +170,7 @@ impl ContaminationIndex {
         let own = shingles(&words);
         let mut candidates: Vec<usize> =
             bands(&own).into_iter().flat_map(|band| self.bands.of(band)).map(|entry| entry / BANDS).collect();
-        candidates.sort_unstable();
+        candidates.sort_unstable_by_key(|&text| (self.numbers[text], text));
         candidates.dedup();
         let is_similar = |text: &usize| {
             let words: Vec<u64> = self.words(*text).collect();
@@ -249,12 +270,15 @@ mod tests {
     }
 
     proptest! {
-        /// The least of what parts of the texts say is what all of them say.
+        /// The least of what parts of the texts say is what all of them say, in whatever order they come.
         #[test]
         fn parts_of_an_index_agree_with_the_whole(texts in prop::collection::vec("([ab] ){7,11}", 1..12), row in "([ab] ){0,30}", cut in 0usize..12) {
-            let (mut all, mut parts) = (ContaminationIndex::new(0.5), [ContaminationIndex::new(0.5), ContaminationIndex::new(0.5)]);
+            let new = || ContaminationIndex::new(0.5);
+            let (mut all, mut parts) = (new(), [new(), new()]);
             for (number, text) in texts.iter().enumerate() {
                 all.add_whole(number as u64, text);
+            }
+            for (number, text) in texts.iter().enumerate().rev() {
                 parts[usize::from(number >= cut)].add_whole(number as u64, text);
             }
             let held = |index: &ContaminationIndex| index.find(&row).map(|held| (held.start, held.number));
@@ -264,12 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn entries_are_found_by_their_hash() {
+        let mut chains = Chains::default();
+        assert_eq!(chains.of(3).count(), 0);
+        // The same slot, the same hash, and hashes that share 32 bits.
+        let hashes = [3, 19, 3, 1 << 32 | 19, 4].into_iter().chain(100..200);
+        hashes.for_each(|hash| chains.push(hash));
+        assert_eq!(chains.of(3).collect::<Vec<_>>(), [2, 0]);
+        assert_eq!(chains.of(19).collect::<Vec<_>>(), [3, 1]);
+        assert_eq!((chains.of(35).count(), chains.of(150).collect::<Vec<_>>()), (0, vec![55]));
+    }
+
+    #[test]
     fn memory_is_told() {
         let mut index = ContaminationIndex::new(0.7);
         let text: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
         (0..100).for_each(|n| index.add(n, &format!("{n} {}", text.join(" "))));
-        // Four bytes a word, and 26 entries of 17 bytes and four for each text, in maps that are half full or more.
-        let least = 100 * (1001 * 4 + 16 + 26 * 21);
+        // Four bytes a word, and 26 entries of twelve bytes for each text.
+        let least = 100 * (1001 * 4 + 16 + 26 * 12);
         assert!((least..3 * least).contains(&index.bytes()), "{}", index.bytes());
     }
 }

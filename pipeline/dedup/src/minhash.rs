@@ -162,7 +162,8 @@ static PERMUTATIONS: [(u32, u32); LANES] = {
     permutations
 };
 
-/// Eight bytes at a time are multiplied in, the rest (in a word of an overlap) with SplitMix64's finaliser.
+/// Eight bytes at a time are multiplied in. What is left fills one more word, from its front and from its end, which goes
+/// through SplitMix64's finaliser.
 pub(crate) const fn hash(bytes: &[u8]) -> u64 {
     let mut hash = (bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut rest = bytes;

@@ -13,8 +13,8 @@ const WAITING: usize = 4;
 const AHEAD: usize = 16;
 
 /// Makes pieces on one thread, maps them on `threads` others, and hands the results on in the order of the pieces, on the
-/// calling thread. The others, and the one that makes them, have a [`DEEP_STACK`], for parsers that recurse. At most a few dozen pieces a thread are in
-/// memory at once.
+/// calling thread. The others, and the one that makes them, have a [`DEEP_STACK`], for parsers that recurse. At most a few
+/// dozen pieces a thread are in memory at once.
 ///
 /// # Errors
 /// The first error of any of the three, in the order of the pieces.

@@ -65,27 +65,39 @@ select 3, generator, ordinal, id, kind, parent_id, language, split, whole_text(t
 from synthetic_pairs"#;
 
 /// Where the rows of each source begin when all candidates are numbered: by source, by dataset within a source, by
-/// ordinal within a dataset. Numbers of rows that ingest rejected stay free.
+/// ordinal within a dataset. Numbers of rows that ingest rejected stay free. Queries, which are no candidates, come after
+/// all.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     starts: BTreeMap<(String, u8), u64>,
     pub(crate) total: u64,
 }
 
+const NUMBERS: &str = "select source, rank, max(ordinal) + 1 as numbers from candidates group by source, rank \
+                       order by source, rank";
+const QUERY_NUMBERS: &str =
+    "select source, 4 as rank, max(ordinal) + 1 as numbers from queries group by source order by source";
+
 impl Positions {
     pub(crate) fn new(session: &SessionContext) -> Result<Self> {
-        let mut positions = Self::default();
-        let query = "select source, rank, max(ordinal) + 1 as numbers from candidates group by source, rank order by source, rank";
+        let mut own = Self::default();
+        own.total = own.number(session, NUMBERS, 0)?;
+        own.number(session, QUERY_NUMBERS, own.total)?;
+        Ok(own)
+    }
+
+    /// Numbers the sources of a query from `next` on, and says where their numbers end.
+    fn number(&mut self, session: &SessionContext, query: &str, mut next: u64) -> Result<u64> {
         each_batch(session, query, |batch| {
             let sources = text_column(batch, "source")?;
             let numbers = integer_column(batch, "rank")?.into_iter().zip(integer_column(batch, "numbers")?);
             for (row, (rank, numbers)) in numbers.enumerate() {
-                positions.starts.insert((sources.value(row).to_owned(), rank as u8), positions.total);
-                positions.total += numbers;
+                self.starts.insert((sources.value(row).to_owned(), rank as u8), next);
+                next += numbers;
             }
             Ok(())
         })?;
-        Ok(positions)
+        Ok(next)
     }
 
     /// The number of the first row of a source in a dataset.

@@ -4,13 +4,12 @@ use anyhow::Result;
 use bytemuck::{Pod, Zeroable};
 
 use crate::paged::Paged;
-use crate::scratch::Scratch;
+use crate::scratch::{OFTEN, SELDOM, Scratch};
 
 /// For each row another one, or none.
 pub(crate) struct Pointers(Paged<u64>);
 
 impl Pointers {
-    /// One of `share` parts of the memory may hold them.
     pub(crate) fn new(scratch: &Scratch, share: u64) -> Result<Self> {
         Ok(Self(scratch.rows(share)?))
     }
@@ -66,7 +65,7 @@ struct Link {
 
 impl Clusters {
     pub(crate) fn new(scratch: &Scratch) -> Result<Self> {
-        Ok(Self { above: Pointers::new(scratch, 32)?, links: scratch.rows(32)?, edges: 0 })
+        Ok(Self { above: Pointers::new(scratch, OFTEN)?, links: scratch.rows(SELDOM)?, edges: 0 })
     }
 
     /// Joins the clusters of two rows, if they are two. `rank` says which rows are to be kept before others: of the

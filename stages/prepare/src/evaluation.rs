@@ -12,13 +12,12 @@ use datafusion::prelude::SessionContext;
 use crate::candidates::{Positions, each_batch};
 use crate::functions;
 use crate::paged::Paged;
-use crate::scratch::{RecordWriter, Records, Scratch};
+use crate::scratch::{RecordWriter, SELDOM, Scratch};
 
 /// Test rows, problems that are for testing or prompting, and queries that are not there to learn from.
 const TEXTS: &str = "
 select rank, source, ordinal, id, text, code from candidates where split in ('test', 'prompt')
-union all select 4, source, ordinal, id, whole_text(text), '' from queries where split <> 'train'
-order by rank, source, ordinal";
+union all select 4, source, ordinal, id, whole_text(text), '' from queries where split <> 'train'";
 
 /// What a row of the view `candidates` collides with: a number of which the smallest counts.
 pub(crate) const HELD: &str = "coalesce(held_by_text(text), held_by_code(code), like_text(text),
@@ -27,34 +26,36 @@ pub(crate) const HELD: &str = "coalesce(held_by_text(text), held_by_code(code), 
 /// The part of the memory that texts may take: there is a pass over all rows for each so many.
 const SHARE: u64 = 8;
 
-/// The ids of what is tested on, and what rows were found to collide with.
+/// What rows were found to collide with.
 pub(crate) struct Evaluation {
-    ids: RecordWriter,
     /// The least collision of each row so far, from 1.
     held: Paged<u64>,
-    texts: u64,
     pub(crate) passes: u64,
 }
 
 impl Evaluation {
-    /// Reads the texts. Of those that do not fit in memory together, all but the last are looked for here; for those the
-    /// session has the functions of `HELD`.
+    /// Reads the texts, in any order, and adds the ids of queries to those of all rows. Of texts that do not fit in memory
+    /// together, all but the last are looked for here; for those the session has the functions of `HELD`.
     pub(crate) fn new(
         session: &SessionContext,
         positions: &Positions,
         threshold: f64,
         scratch: &Scratch,
+        ids: &mut RecordWriter,
     ) -> Result<Self> {
-        let mut own = Self { ids: scratch.records()?, held: scratch.rows(64)?, texts: 0, passes: 1 };
-        let mut part = Part::new(threshold);
+        let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1 };
+        let (mut part, mut rows) = (Part::new(threshold), 0);
         each_batch(session, TEXTS, |batch| {
             let column = |name| text_column(batch, name);
-            let (ids, texts, codes) = (column("id")?, column("text")?, column("code")?);
-            for (row, rank) in integer_column(batch, "rank")?.into_iter().enumerate() {
-                part.add(own.texts, rank, texts.value(row), codes.value(row));
-                own.ids.add(own.texts, ids.value(row).as_bytes())?;
-                own.texts += 1;
+            let (names, texts, codes) = (column("id")?, column("text")?, column("code")?);
+            let ranks = integer_column(batch, "rank")?;
+            for (row, number) in positions.of(batch)?.into_iter().enumerate() {
+                part.add(number, ranks[row], texts.value(row), codes.value(row));
+                if number >= positions.total {
+                    ids.add(number, names.value(row).as_bytes())?;
+                }
             }
+            rows += batch.num_rows();
             if part.bytes() > scratch.share(SHARE) {
                 std::mem::replace(&mut part, Part::new(threshold)).register(session);
                 own.look(session, positions)?;
@@ -65,7 +66,7 @@ impl Evaluation {
             Ok(())
         })?;
         part.register(session);
-        tracing::info!("{} test rows and queries that no training row may hold", own.texts);
+        tracing::info!("{rows} test rows and queries that no training row may hold");
         Ok(own)
     }
 
@@ -92,22 +93,10 @@ impl Evaluation {
         Ok(true)
     }
 
-    pub(crate) fn finish(self) -> Result<Collisions> {
-        Ok(Collisions { ids: self.ids.finish()?, held: self.held })
-    }
-}
-
-/// What contaminated rows collide with.
-pub(crate) struct Collisions {
-    ids: Records,
-    held: Paged<u64>,
-}
-
-impl Collisions {
-    /// The id of what a contaminated row collides with.
-    pub(crate) fn id(&self, position: u64) -> Result<String> {
+    /// The number of the row or query that a contaminated row collides with.
+    pub(crate) fn collision(&self, position: u64) -> Result<u64> {
         let collision = self.held.get(position)?.checked_sub(1).context("a contaminated row holds nothing")?;
-        self.ids.text(collision & ((1 << NUMBER_BITS) - 1))
+        Ok(collision & ((1 << NUMBER_BITS) - 1))
     }
 }
 

@@ -13,9 +13,9 @@ use datafusion::prelude::SessionContext;
 
 use crate::candidates::{Positions, each_batch, id_hash};
 use crate::clusters::Pointers;
-use crate::evaluation::{Collisions, Evaluation, HELD};
+use crate::evaluation::{Evaluation, HELD};
 use crate::paged::Paged;
-use crate::scratch::{RecordWriter, Records, Scratch, ScratchTable};
+use crate::scratch::{RecordWriter, Records, SELDOM, Scratch, ScratchTable};
 use crate::{Prepare, filters, functions};
 
 /// What decides about the rows, by position, on disk.
@@ -23,7 +23,7 @@ pub(crate) struct Keys {
     pub(crate) positions: Positions,
     states: Paged<State>,
     reason_names: Vec<String>,
-    pub(crate) collisions: Collisions,
+    evaluation: Evaluation,
     /// The rows that synthetic pairs were made from.
     pub(crate) parents: Pointers,
     pub(crate) ids: Records,
@@ -56,6 +56,16 @@ impl Keys {
         let number = usize::from(self.states.get(position)?.reason);
         Ok(number.checked_sub(1).map(|at| self.reason_names[at].as_str()))
     }
+
+    /// How often rows were read to find these.
+    pub(crate) fn passes(&self) -> u64 {
+        self.evaluation.passes
+    }
+
+    /// The id of what a contaminated row collides with.
+    pub(crate) fn collision(&self, position: u64) -> Result<String> {
+        self.ids.text(self.evaluation.collision(position)?)
+    }
 }
 
 /// Reasons come before duplicates: a row that is out anyway keeps no other row out. `{filters}` are the config's, `{text}`
@@ -85,15 +95,16 @@ from (
 /// Reads all rows once: what decides about each goes into `Keys`, what is to be sorted into the tables `keys` (position,
 /// rank, exact and structure key) and `bands` (band, position). Where the texts that models are tested on do not fit in
 /// memory together, rows are read once more for each part of them.
-pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch) -> Result<(Keys, u64)> {
+pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch) -> Result<Keys> {
     let positions = Positions::new(session)?;
-    let evaluation = Evaluation::new(session, &positions, config.near_duplicate_threshold, scratch)?;
+    let mut ids = scratch.records()?;
+    let evaluation = Evaluation::new(session, &positions, config.near_duplicate_threshold, scratch, &mut ids)?;
     let mut reader = KeyReader {
         compared: Compared::new(scratch, positions.total)?,
         family: positions.has_synthetic().then(|| Family::new(scratch)).transpose()?,
-        states: scratch.rows(64)?,
+        states: scratch.rows(SELDOM)?,
         reason_names: Vec::new(),
-        ids: scratch.records()?,
+        ids,
         evaluation,
         positions,
     };
@@ -106,12 +117,10 @@ pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch
         reader.batch(batch)
     })?;
     let KeyReader { compared, family, states, reason_names, ids, evaluation, positions } = reader;
-    let passes = evaluation.passes;
-    let parents = Pointers::new(scratch, 64)?;
+    let parents = Pointers::new(scratch, SELDOM)?;
     family.map_or(Ok(()), |family| family.parents(session, &parents))?;
     let shingles = compared.register(session)?;
-    let (ids, collisions) = (ids.finish()?, evaluation.finish()?);
-    Ok((Keys { positions, states, reason_names, collisions, parents, ids, shingles }, passes))
+    Ok(Keys { positions, states, reason_names, evaluation, parents, ids: ids.finish()?, shingles })
 }
 
 struct KeyReader {

@@ -185,10 +185,10 @@ impl Stage for Prepare {
         let began = Instant::now();
         let scratch = Scratch::new(context.memory_limit)?;
         let session = candidates::session(context, config, &scratch)?;
-        let (keys, passes) = keys::keys(&session, config, &scratch)?;
+        let keys = keys::keys(&session, config, &scratch)?;
         let verdicts = Verdicts::new(&session, keys, config, &scratch, context.threads)?;
         drop(session);
-        context.attempt.note("passes_over_rows", passes);
+        context.attempt.note("passes_over_rows", verdicts.keys().passes());
         context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
         // A filter that nothing fell under says so too.
         config.filters.keys().for_each(|name| context.attempt.count_rejected(name, 0));

@@ -68,22 +68,24 @@ impl Scratch {
         self.memory / of
     }
 
-    /// A value for each row; one of `of` parts of the memory may hold them.
-    pub(crate) fn rows<T: Pod>(&self, of: u64) -> Result<Paged<T>> {
-        Ok(Paged::new(tempfile::tempfile_in(self.path())?, self.share(of)))
+    /// A value for each row; so large a share of the memory may hold them.
+    pub(crate) fn rows<T: Pod>(&self, share: u64) -> Result<Paged<T>> {
+        Ok(Paged::new(tempfile::tempfile_in(self.path())?, self.share(share)))
     }
 
     /// Begins a file of records.
     pub(crate) fn records(&self) -> Result<RecordWriter> {
         let file = tempfile::tempfile_in(self.path())?;
-        Ok(RecordWriter { file: BufWriter::new(file), places: self.rows(PLACES_SHARE)?, words: 0 })
+        Ok(RecordWriter { file: BufWriter::new(file), places: self.rows(OFTEN)?, words: 0 })
     }
 }
 
 /// What a stage does with that has no limit.
 const WITHOUT_LIMIT: u64 = 8 << 30;
-/// Where records lie is asked for whenever two rows are compared.
-const PLACES_SHARE: u64 = 32;
+/// The share of what is asked for with every two rows that are compared: all shares together are a fifth.
+pub(crate) const OFTEN: u64 = 32;
+/// The share of what is asked for once a row.
+pub(crate) const SELDOM: u64 = 64;
 
 /// Deletes the folders whose runs have ended.
 fn clear(place: &Path) {

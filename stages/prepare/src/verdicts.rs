@@ -7,7 +7,7 @@ use crate::Prepare;
 use crate::clusters::{Clusters, Near, Pointers};
 use crate::keys::{CONTAMINATED, EVALUATION_ONLY, Keys, NO_TEXT, equal};
 use crate::near;
-use crate::scratch::Scratch;
+use crate::scratch::{OFTEN, Scratch};
 
 /// What becomes of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +37,7 @@ impl Verdicts {
         scratch: &Scratch,
         threads: usize,
     ) -> Result<Self> {
-        let (exact, mut found) = (Pointers::new(scratch, 64)?, 0u64);
+        let (exact, mut found) = (Pointers::new(scratch, OFTEN)?, 0u64);
         equal(session, "exact_key", |position, first| {
             found += 1;
             exact.set(position, first)
@@ -72,7 +72,7 @@ impl Verdicts {
     fn own(&self, position: u64) -> Result<Verdict> {
         if let Some(reason) = self.keys.reason(position)? {
             let detail = match reason {
-                CONTAMINATED => format!("holds a test text of {}", self.keys.collisions.id(position)?),
+                CONTAMINATED => format!("holds a test text of {}", self.keys.collision(position)?),
                 _ => String::new(),
             };
             return Ok(Verdict::Out { reason: reason.to_owned(), detail });

@@ -218,13 +218,23 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
 }
 
 /// Rows enough for every thread to have a share of each file and of each sort: near and exact duplicates, contaminated rows
-/// and clusters over several of them.
+/// and clusters over several of them, and more queries than an eighth of 64 MiB holds.
 fn many(store: &Store) {
     let mut state = 7u64;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
+    let texts: Vec<String> =
+        (0..15_000).map(|_| (0..10).map(|_| format!("word{} ", random(3000))).collect::<String>()).collect();
+    let query = |ordinal: u64| Query {
+        id: format!("query{ordinal}"),
+        ordinal,
+        source: "q".into(),
+        text: texts[ordinal as usize % texts.len()].clone(),
+        ..Query::default()
+    };
+    let queries: Vec<Query> = (0..20_000).map(query).collect();
     let mut rows: Vec<Function> = Vec::new();
     for n in 0..6000u64 {
         let mut code = format!("def f{n}(x):\n");
@@ -236,16 +246,37 @@ fn many(store: &Store) {
             code = format!("{}    last = {}\n", rows[random(n) as usize].code, random(2));
         }
         let split = ["train", "train", "train", "validation", "test"][random(5) as usize];
-        rows.push(function(n, &format!("row{n}"), split, &format!("Say {} of {}.", random(5000), random(9)), code));
+        let mut text = format!("Say {} of {}.", random(5000), random(9));
+        if n % 20 == 0 {
+            // It holds two queries, each perhaps twice there.
+            let mut query = || &queries[random(20_000) as usize].text;
+            text = format!("{text} {} or {}", query(), query());
+        }
+        rows.push(function(n, &format!("row{n}"), split, &text, code));
     }
+    let made = (0..500u64).map(|ordinal| SyntheticPair {
+        id: format!("made{ordinal}"),
+        generator: "g".into(),
+        ordinal,
+        kind: "positive".into(),
+        edit: "e".into(),
+        parent_id: format!("row{}", random(6000)),
+        parent_dataset: "functions".into(),
+        source: "s".into(),
+        text: format!("Say {ordinal}."),
+        code: format!("def made():\n    return {ordinal}"),
+        split: "train".into(),
+        ..SyntheticPair::default()
+    });
+    let made: Vec<_> = made.collect();
     testing::publish(store, "ingest", |attempt| {
         attempt.write_rows(rows.clone())?;
         attempt.write_rows::<Problem>([])?;
         attempt.write_rows::<Pair>([])?;
-        attempt.write_rows::<Query>([])
+        attempt.write_rows(queries.clone())
     })
     .unwrap();
-    testing::publish(store, "synth", |attempt| attempt.write_rows::<SyntheticPair>([])).unwrap();
+    testing::publish(store, "synth", |attempt| attempt.write_rows(made.clone())).unwrap();
 }
 
 #[test]
@@ -263,8 +294,11 @@ fn partitions_change_nothing() {
     };
     let one = run(1, "1GiB");
     assert!(one.rows("duplicates") > 1000 && one.rows("examples") > 3000, "{} duplicates", one.rows("duplicates"));
-    for (threads, memory) in [(2, "1GiB"), (16, "64MiB")] {
-        assert_eq!(run(threads, memory).digest, one.digest, "{threads} threads");
+    assert_eq!(one.rejected["contaminated"], 595);
+    for (threads, memory, passes) in [(2, "1GiB", 1), (16, "64MiB", 2)] {
+        let other = run(threads, memory);
+        assert_eq!(other.digest, one.digest, "{threads} threads");
+        assert_eq!(other.notes["passes_over_rows"], passes, "{memory}");
     }
 }
 

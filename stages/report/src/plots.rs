@@ -53,7 +53,7 @@ pub(crate) fn bars(values: &[(&str, &str, f64, u64)]) -> Result<String> {
     draw(|area| {
         let mut buckets: Vec<(&str, u64)> = values.iter().map(|v| (v.0, v.3)).collect();
         buckets.dedup();
-        let highest = values.iter().map(|v| v.2).fold(0.1, f64::max) * 1.15;
+        let highest = values.iter().map(|v| v.2).fold(0.1, f64::max) * 1.4;
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .x_label_area_size(36)
@@ -85,7 +85,8 @@ pub(crate) fn bars(values: &[(&str, &str, f64, u64)]) -> Result<String> {
                 .label(decoding)
                 .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled()));
         }
-        chart.configure_series_labels().label_font(LABEL).background_style(WHITE.mix(0.8)).draw()?;
+        let mut labels = chart.configure_series_labels();
+        labels.position(SeriesLabelPosition::UpperRight).label_font(LABEL).background_style(WHITE.mix(0.8)).draw()?;
         Ok(())
     })
 }

@@ -11,7 +11,7 @@ mod limits;
 mod prompt;
 mod server;
 
-pub(crate) use asker::{Answers, ask, ask_after, spent_on};
+pub(crate) use asker::{Answers, ask, spent_on};
 pub(crate) use budget::{Price, Usage};
 pub(crate) use client::Client;
 pub(crate) use forecast::{Forecast, forecast};

@@ -30,12 +30,14 @@ impl Setup {
         let mut inputs = vec!["functions", "problems"];
         inputs.extend(table.contains("queries").then_some("queries"));
         let fingerprint = format!("{}-{}", functions.len(), queries.len());
-        // What was published before is what is read again.
-        let _ = testing::publish_as(&fingerprint, &self.store, "ingest", |attempt| {
+        let published = testing::publish_as(&fingerprint, &self.store, "ingest", |attempt| {
             attempt.write_rows(functions)?;
             attempt.write_rows::<Problem>([])?;
             attempt.write_rows(queries)
         });
+        if let Err(error) = published {
+            assert_eq!(error.to_string(), "ingest was published before");
+        }
         let text = format!("name = \"t\"\n[store]\nurl = \"file:///nowhere\"\n{table}\n");
         let config = Config::parse(&text, &self.folder.path().join("c.toml"), &[]).unwrap();
         let inputs: Vec<_> = inputs.into_iter().map(|name| (name.to_owned(), fingerprint.clone())).collect();

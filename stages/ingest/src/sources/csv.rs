@@ -47,12 +47,6 @@ impl Default for Csv {
     }
 }
 
-impl Csv {
-    fn defaults(&self) -> Defaults<'_> {
-        Defaults { shares: self.shares, language: &self.language }
-    }
-}
-
 impl Kind for Csv {
     type Piece = Records;
 
@@ -81,7 +75,7 @@ impl Kind for Csv {
             Ok(record) => self.columns.row(
                 &records.file,
                 || records.place(*line),
-                self.defaults(),
+                Defaults { shares: self.shares, language: &self.language },
                 |column| Ok(records.text(record, column).map(Cow::Borrowed)),
             ),
         };

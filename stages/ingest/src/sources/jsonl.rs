@@ -32,12 +32,6 @@ pub struct Jsonl {
     origin: String,
 }
 
-impl Jsonl {
-    fn defaults(&self) -> Defaults<'_> {
-        Defaults { shares: self.shares, language: &self.language }
-    }
-}
-
 impl Kind for Jsonl {
     type Piece = Lines;
 
@@ -59,7 +53,7 @@ impl Kind for Jsonl {
             self.columns.row(
                 &lines.file,
                 || place,
-                self.defaults(),
+                Defaults { shares: self.shares, language: &self.language },
                 |column| match line.get(column) {
                     Some(Value::String(text)) => Ok(Some(Cow::Borrowed(text.as_str()))),
                     Some(Value::Null) => Ok(Some(Cow::Borrowed(""))),

@@ -31,12 +31,6 @@ pub struct Parquet {
     origin: String,
 }
 
-impl Parquet {
-    fn defaults(&self) -> Defaults<'_> {
-        Defaults { shares: self.shares, language: &self.language }
-    }
-}
-
 impl Kind for Parquet {
     type Piece = Table;
 
@@ -55,7 +49,14 @@ impl Kind for Parquet {
 
     fn rows(&self, table: Table) -> Result<Vec<Found>> {
         let cell = |column: &str, row| Ok(table.cell(column, row).map(Cow::Borrowed));
-        let row = |row| self.columns.row(&table.file, || table.place(row), self.defaults(), |column| cell(column, row));
+        let row = |row| {
+            self.columns.row(
+                &table.file,
+                || table.place(row),
+                Defaults { shares: self.shares, language: &self.language },
+                |column| cell(column, row),
+            )
+        };
         Ok((0..table.rows).map(row).collect())
     }
 }

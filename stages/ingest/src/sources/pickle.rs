@@ -50,8 +50,7 @@ impl<R: BufRead> Dicts<R> {
 
     /// Does what the next opcode says.
     fn step(&mut self) -> Result<()> {
-        let [opcode] = self.bytes()?;
-        match opcode {
+        match self.number::<1>()? as u8 {
             // Protocol and frames.
             0x80 => self.skip(1)?,
             0x95 => self.skip(8)?,
@@ -72,15 +71,15 @@ impl<R: BufRead> Dicts<R> {
                 self.push(Value::Other)?;
             }
             b'X' | b'T' => {
-                let length = u32::from_le_bytes(self.bytes()?);
-                self.text(length.into())?;
+                let length = self.number::<4>()?;
+                self.text(length)?;
             }
             0x8c | b'U' => {
-                let [length] = self.bytes()?;
-                self.text(length.into())?;
+                let length = self.number::<1>()?;
+                self.text(length)?;
             }
             0x8d => {
-                let length = u64::from_le_bytes(self.bytes()?);
+                let length = self.number::<8>()?;
                 self.text(length)?;
             }
             b'V' => {
@@ -89,15 +88,15 @@ impl<R: BufRead> Dicts<R> {
             }
             // Long integers and bytes.
             b'B' | 0x8b => {
-                let length = u32::from_le_bytes(self.bytes()?);
-                self.other(length.into())?;
+                let length = self.number::<4>()?;
+                self.other(length)?;
             }
             b'C' | 0x8a => {
-                let [length] = self.bytes()?;
-                self.other(length.into())?;
+                let length = self.number::<1>()?;
+                self.other(length)?;
             }
             0x8e | 0x96 => {
-                let length = u64::from_le_bytes(self.bytes()?);
+                let length = self.number::<8>()?;
                 self.other(length)?;
             }
             b'a' => {
@@ -131,7 +130,7 @@ impl<R: BufRead> Dicts<R> {
                 self.pop_to_mark()?;
                 self.push(Value::Other)?;
             }
-            0x85..=0x87 => {
+            opcode @ 0x85..=0x87 => {
                 for _ in 0x84..opcode {
                     self.pop()?;
                 }
@@ -145,24 +144,24 @@ impl<R: BufRead> Dicts<R> {
             }
             0x94 => self.memoize(self.memo.next)?,
             b'q' => {
-                let [id] = self.bytes()?;
-                self.memoize(id.into())?;
+                let id = self.number::<1>()?;
+                self.memoize(id)?;
             }
             b'r' => {
-                let id = u32::from_le_bytes(self.bytes()?);
-                self.memoize(id.into())?;
+                let id = self.number::<4>()?;
+                self.memoize(id)?;
             }
             b'p' => {
                 let id = self.line()?.parse()?;
                 self.memoize(id)?;
             }
             b'h' => {
-                let [id] = self.bytes()?;
-                self.recall(id.into())?;
+                let id = self.number::<1>()?;
+                self.recall(id)?;
             }
             b'j' => {
-                let id = u32::from_le_bytes(self.bytes()?);
-                self.recall(id.into())?;
+                let id = self.number::<4>()?;
+                self.recall(id)?;
             }
             b'g' => {
                 let id = self.line()?.parse()?;
@@ -173,10 +172,11 @@ impl<R: BufRead> Dicts<R> {
         Ok(())
     }
 
-    fn bytes<const COUNT: usize>(&mut self) -> Result<[u8; COUNT]> {
-        let mut bytes = [0; COUNT];
-        self.reader.read_exact(&mut bytes)?;
-        Ok(bytes)
+    /// The next bytes as a number, the least one first.
+    fn number<const BYTES: usize>(&mut self) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.reader.read_exact(&mut bytes[..BYTES])?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn skip(&mut self, count: u64) -> Result<()> {

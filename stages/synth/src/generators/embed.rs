@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::Kind;
 use crate::corpus::key;
-use crate::openai::{Answers, Client, Forecast, Job, Jobs, OPENAI, Usage, ask_after, asking, forecast, spent_on};
+use crate::openai::{Answers, Client, Forecast, Job, Jobs, OPENAI, Usage, ask, asking, forecast, spent_on};
 use crate::rows::{Made, Parent, chunked, count, parents, queries};
 
 /// Rows that a pinned model encodes at once.
@@ -169,7 +169,7 @@ impl Embed {
     fn by_server(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let (client, jobs) = self.jobs(context)?;
         let spent_alone = self.spent_alone(context)?;
-        let answers = ask_after(&context.store, name, &self.server(), client, &jobs, 0, spent_alone)?;
+        let answers = ask(&context.store, name, &self.server(), client, &jobs, 0, spent_alone)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let alone = self.ask_alone(context, name, &jobs, &answers, spent_alone)?;
         if let Some((_, answers)) = &alone {
@@ -217,7 +217,7 @@ impl Embed {
         tracing::info!("{name}: the texts of refused requests are asked for one by one");
         let client = self.server().client("/embeddings")?;
         let spent = answers.spent.minus(spent_alone);
-        let answers = ask_after(&context.store, name, &self.server(), client, &alone, 0, spent)?;
+        let answers = ask(&context.store, name, &self.server(), client, &alone, 0, spent)?;
         Ok(Some((alone, answers)))
     }
 

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
-use crate::openai::{AnswerLimit, Client, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse};
+use crate::openai::{
+    AnswerLimit, Client, Forecast, Jobs, Prompt, Question, Shown, Usage, ask, asking, forecast, parse,
+};
 use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, parents, queries};
 
 /// Rows whose pairs are checked and written at once.
@@ -89,7 +91,7 @@ impl Kind for Openai {
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let prompt = self.read_prompt(&context.config)?;
         let (client, jobs) = self.jobs(context, &prompt)?;
-        let answers = ask(&context.store, name, &self.server(), client, &jobs, self.answer_tokens)?;
+        let answers = ask(&context.store, name, &self.server(), client, &jobs, self.answer_tokens, Usage::default())?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let provenance = self.provenance(&prompt);
         let checker = self.consistency.as_ref().map(|wanted| Checker::new(context, wanted)).transpose()?;

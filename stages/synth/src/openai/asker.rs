@@ -39,26 +39,12 @@ pub(crate) struct Answers {
 }
 
 /// Has all requests answered that the ledger of the store does not hold yet, each once. What was answered is in the ledger,
-/// also where this ends with an error. `answer_tokens` is the most that an answer has.
+/// also where this ends with an error. `answer_tokens` is the most that an answer has; other requests of the generator took
+/// `spent` of its budget.
 ///
 /// # Errors
 /// The server cannot be reached at all, or wants another key or path: no request would fare better.
 pub(crate) fn ask(
-    store: &Store,
-    generator: &str,
-    server: &Server,
-    client: Client,
-    jobs: &Jobs,
-    answer_tokens: u32,
-) -> Result<Answers> {
-    ask_after(store, generator, server, client, jobs, answer_tokens, Usage::default())
-}
-
-/// [`ask`], where other requests of the generator took `spent` of its budget.
-///
-/// # Errors
-/// As [`ask`].
-pub(crate) fn ask_after(
     store: &Store,
     generator: &str,
     server: &Server,
