@@ -41,8 +41,8 @@ class Bench:
             seconds = time.time() - began
             out.seek(0), errors.seek(0)
             if status:
-                lines = errors.read().decode(errors="replace").strip().splitlines()
-                return None, None, lines[-1] if lines else f"status {status}"
+                lines = errors.read().decode(errors="replace").strip().splitlines() or [f"status {status}"]
+                return None, None, next((line for line in lines if " ERROR " in line), lines[-1])
             return seconds, usage.ru_maxrss / 1024, out.read().decode()
 
     def codepair(self, name, config):

@@ -1,5 +1,6 @@
 //! A DataFusion session over the datasets of a store.
 
+mod pool;
 mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,10 +11,11 @@ use anyhow::{Context as _, Result};
 use codepair_runtime::{Manifest, Plan, Store};
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use url::Url;
+
+use crate::pool::SortPool;
 
 pub use tokens::{encode, register as register_tokenizers, token_bytes};
 
@@ -37,7 +39,7 @@ pub fn bounded_session(threads: usize, memory_limit: Option<u64>, scratch: &Path
     let mut runtime = RuntimeEnvBuilder::new().with_temp_file_path(scratch);
     if let Some(limit) = memory_limit {
         let pool = usize::try_from(limit)? / 2;
-        runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(pool)));
+        runtime = runtime.with_memory_pool(Arc::new(SortPool::new(pool)));
         config.options_mut().execution.sort_spill_reservation_bytes = pool / (8 * threads.max(1));
     }
     Ok(SessionContext::new_with_config_rt(config, runtime.build_arc()?))

@@ -195,7 +195,11 @@ impl RecordData {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{AsArray as _, FixedSizeBinaryArray, UInt64Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+
     use super::*;
+    use crate::candidates::each_batch;
 
     #[test]
     fn what_a_killed_run_left_is_cleared_away() {
@@ -225,5 +229,36 @@ mod tests {
         assert_eq!((hashes(7), hashes(1), hashes(100)), (vec![1, 2, 3], vec![9], vec![]));
         assert_eq!((records.text(2).unwrap(), records.text(5).unwrap()), ("five!".to_owned(), String::new()));
         assert_eq!(records.place(7).unwrap().bytes(), 24);
+    }
+
+    #[test]
+    fn sorts_of_many_rows_go_on_on_disk() {
+        const ROWS: u64 = 1_000_000;
+        let scratch = Scratch::new(Some(32 << 20)).unwrap();
+        let session = codepair_sql::bounded_session(2, Some(32 << 20), scratch.path()).unwrap();
+        let schema = Schema::new(vec![
+            Field::new("key", DataType::FixedSizeBinary(16), false),
+            Field::new("position", DataType::UInt64, false),
+        ]);
+        let mut table = scratch.table("many", Arc::new(schema)).unwrap();
+        for first in (0..ROWS).step_by(10_000) {
+            let positions = first..first + 10_000;
+            let key = |n: u64| u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8).to_be_bytes();
+            let keys = FixedSizeBinaryArray::try_from_iter(positions.clone().map(key)).unwrap();
+            table.write(vec![Arc::new(keys), Arc::new(UInt64Array::from_iter_values(positions))]).unwrap();
+        }
+        table.register(&session).unwrap();
+        let (mut last, mut rows) = (Vec::new(), 0);
+        each_batch(&session, "select key, position from many order by key, position", |batch| {
+            let keys = batch.column(0).as_fixed_size_binary();
+            for key in keys.iter().flatten() {
+                assert!(last.as_slice() < key);
+                last = key.to_vec();
+            }
+            rows += batch.num_rows() as u64;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(rows, ROWS);
     }
 }
