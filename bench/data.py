@@ -276,12 +276,14 @@ class Bench:
         with gzip.open(file, "wt", compresslevel=1) as out:
             for row in range(rows):
                 if row % 3 == 2:
-                    body = body.replace(f"value_{row - 1}", f"value_{row}")
+                    body += f"    last = value_{name} + {chance.randrange(1000)}\n"
                 else:
-                    body = "".join(f"    value_{row} = call_{chance.randrange(3000)}(value_{row}, {chance.randrange(1000)})\n" for _ in range(8))
+                    name = row
+                    body = "".join(f"    value_{name} = call_{chance.randrange(3000)}(value_{name}, {chance.randrange(1000)})\n"
+                                   for _ in range(8))
                 words = " ".join(f"word{chance.randrange(5000)}" for _ in range(9))
                 split = ("test", "validation", *["train"] * 8)[chance.randrange(10)]
-                out.write(json.dumps({"text": words, "code": f"def f{row}(value_{row}):\n{body}", "partition": split}) + "\n")
+                out.write(json.dumps({"text": words, "code": f"def f{row}(value_{name}):\n{body}", "partition": split}) + "\n")
         stages = self.to_prepare(f'[ingest.many]\nkind = "jsonl"\npath = "{file}"\ncolumns = {{ code = "code", docstring = "text", '
                                  'split = "partition" }\n')
         for name, (seconds, manifest, _) in stages.items():
