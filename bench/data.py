@@ -3,8 +3,8 @@
 
   data.py --corpus DIR --wheels DIR [--codepair PATH] [--python PYTHON-WITH-PEERS] [--out FILE] [--dedup-rows N] [STEP ...]
 
-Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default), and many, for which --many rows are made up. `just bench data` builds the corpus (about 430,000
-functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
+Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default), and many, for which --many rows
+are made up. `just bench data` builds the corpus (about 430,000 functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
 within, without their imports. codepair is timed as a whole process where it converts and extracts, and by the seconds in its
 manifest where its stage does more than the peer does (writing, decontamination, structural duplicates). Memory is the resident
 peak of the largest process.
