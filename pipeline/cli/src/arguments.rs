@@ -46,6 +46,8 @@ pub(crate) enum Command {
         /// Only this dataset.
         dataset: Option<String>,
     },
+    /// Read every file of the newest plan's artifacts again, and compare it with its manifest.
+    Verify(VerifyOptions),
     /// Show what no artifact needs any more; delete it with --delete.
     Gc(GcOptions),
 }
@@ -108,9 +110,18 @@ pub(crate) struct LineageOptions {
 pub(crate) struct SqlOptions {
     /// The query.
     pub(crate) query: String,
-    /// How to print the rows: table, csv or json.
+    /// How to print the rows: table, csv or json; the latter two print while they read, however many rows there are.
     #[arg(long, default_value = "table", value_parser = ["table", "csv", "json"])]
     pub(crate) format: String,
+    /// Memory for the query, such as 2GiB; sorts and groups go on on disk beyond it [default: half of the machine's].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyOptions {
+    /// Only this step.
+    pub(crate) step: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,9 @@ use crate::binaries::command;
 /// Queries the newest plan's datasets.
 pub(crate) fn sql(arguments: &Arguments, options: &SqlOptions) -> Result<ExitStatus> {
     let mut command = command("sql", &arguments.pipeline.config()?, &arguments.pipeline.set)?;
+    if let Some(limit) = &options.memory_limit {
+        command.arg("--memory-limit").arg(limit);
+    }
     command.arg("--format").arg(&options.format).arg("--").arg(&options.query);
     hand_over(command)
 }

@@ -1,6 +1,7 @@
 //! Executors: how the steps of a plan are run. One file an executor.
 
 pub(crate) mod local;
+pub(crate) mod log;
 
 use codepair_runtime::{Config, ExitStatus, Plan, Store};
 

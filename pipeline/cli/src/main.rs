@@ -11,6 +11,7 @@ mod run;
 mod schema;
 mod status;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ fn dispatch(arguments: &Arguments) -> Result<ExitStatus> {
         Command::Search(options) => ask::search(arguments, options),
         Command::Generate(options) => ask::generate(arguments, options),
         Command::Schema { dataset } => schema::schema(dataset.as_deref()),
+        Command::Verify(options) => verify::verify(arguments, options),
         Command::Gc(options) => gc::gc(arguments, options),
     }
 }

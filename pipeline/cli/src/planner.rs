@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{
-    Config, Description, Manifest, Plan, PlannedStep, Store, config_error, difference, fingerprint, newest_generation,
-    newest_plan,
+    Config, Description, ExitStatus, Manifest, PLAN_FORMAT, Plan, PlannedStep, Store, artifact_path, config_error,
+    exit_status, fingerprint, newest_generation, newest_plan,
 };
 use codepair_schemas::STAGES;
 use serde::Serialize;
@@ -40,8 +40,8 @@ pub(crate) struct Verdict {
 
 /// Plans a pipeline.
 pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selection: &Selection) -> Result<Prospect> {
-    let descriptions = describe_all(config, sets)?;
     let newest = newest_plan(store, config.name())?;
+    let descriptions = describe_all(config, sets, selection, newest.as_ref())?;
     let known: Vec<String> = descriptions.iter().flat_map(names).collect();
     for name in selection.only.iter().chain(&selection.from).chain(&selection.until).chain(&selection.force) {
         if !known.iter().any(|step| selects(name, step)) {
@@ -61,7 +61,13 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
             }
             let of = |generation| fingerprint(&name, description.revision, step, &upstream, generation);
             let forced = selection.force.iter().any(|force| selects(force, &name));
-            let generation = newest_generation(store, &name, of)? + u32::from(forced);
+            let mut generation = newest_generation(store, &name, of)? + u32::from(forced);
+            if forced {
+                // One that was made in a run that was killed before it superseded the one before.
+                while store.find(&format!("{}/manifest.json", artifact_path(&name, &of(generation))))?.is_some() {
+                    generation += 1;
+                }
+            }
             let planned = PlannedStep {
                 fingerprint: of(generation),
                 stage: description.stage.clone(),
@@ -92,16 +98,17 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
     }
     select(&mut verdicts, &steps, selection);
     let plan = Plan {
-        format: 1,
+        format: PLAN_FORMAT,
         run: uuid::Uuid::now_v7().to_string(),
         pipeline: config.name().to_owned(),
         created_at: jiff::Timestamp::now(),
         tables: STAGES.iter().map(|stage| (stage.name.to_owned(), config.raw(stage.name))).collect(),
+        expanded: STAGES.iter().filter_map(|s| Some((s.name.to_owned(), config.expanded(s.name)?))).collect(),
         steps,
     };
     let unchanged = newest.is_some_and(|newest| {
         let prints = |plan: &Plan| plan.steps.iter().map(|s| s.fingerprint.clone()).collect::<Vec<_>>();
-        newest.tables == plan.tables && prints(&newest) == prints(&plan)
+        newest.tables == plan.tables && newest.expanded == plan.expanded && prints(&newest) == prints(&plan)
     });
     Ok(Prospect { plan, verdicts, unchanged })
 }
@@ -126,12 +133,57 @@ pub(crate) fn forecast(config: &Config, sets: &[String], prospect: &mut Prospect
     Ok(())
 }
 
-/// Asks all stages at once; they answer in a few milliseconds unless sources must be read.
-fn describe_all(config: &Config, sets: &[String]) -> Result<Vec<Description>> {
+/// Asks all stages at once; they answer in a few milliseconds unless sources must be read. Stages with sources that are not to
+/// run are as the newest plan has them, where it was made with the same table: their sources may have changed meanwhile, or
+/// may not even be on this machine. So are others whose sources are not here, as long as their artifacts are.
+fn describe_all(
+    config: &Config,
+    sets: &[String],
+    selection: &Selection,
+    newest: Option<&Plan>,
+) -> Result<Vec<Description>> {
+    let described = |stage: &str| -> Result<Description> {
+        let known = newest.and_then(|plan| planned_before(plan, config, stage));
+        match known {
+            Some(known) if may_leave_out(selection, stage) => Ok(known),
+            known => match (describe(stage, config, sets), known) {
+                (Err(error), Some(known)) if exit_status(&error) == ExitStatus::MissingInput => {
+                    tracing::warn!("{error:#}; going by the newest plan, which was made with the same [{stage}]");
+                    Ok(known)
+                }
+                (described, _) => described,
+            },
+        }
+    };
     std::thread::scope(|scope| {
-        let asked: Vec<_> = STAGES.iter().map(|stage| scope.spawn(|| describe(stage.name, config, sets))).collect();
+        let asked: Vec<_> = STAGES.iter().map(|stage| scope.spawn(|| described(stage.name))).collect();
         asked.into_iter().map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?).collect()
     })
+}
+
+/// What a plan says of a stage that reads sources, if it was made with the same table.
+fn planned_before(plan: &Plan, config: &Config, stage: &str) -> Option<Description> {
+    let steps: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.stage == stage).collect();
+    let has_sources = steps.iter().any(|step| !step.description.sources.is_empty());
+    let revision = steps.first()?.revision;
+    let is_same = has_sources && plan.is_of(config, stage) && codepair_schemas::stage(stage)?.revision == revision;
+    is_same.then(|| Description {
+        stage: stage.to_owned(),
+        revision,
+        steps: steps.into_iter().map(|step| step.description.clone()).collect(),
+    })
+}
+
+/// Whether the selection leaves out all steps of a stage.
+fn may_leave_out(selection: &Selection, stage: &str) -> bool {
+    let of_stage = |name: &String| name == stage || name.strip_prefix(stage).is_some_and(|rest| rest.starts_with(':'));
+    let place = |name: &str| STAGES.iter().position(|s| name == s.name || name.starts_with(&format!("{}:", s.name)));
+    let at = place(stage);
+    let is_forced = selection.force.iter().any(of_stage);
+    let is_outside = (!selection.only.is_empty() && !selection.only.iter().any(of_stage))
+        || selection.from.as_ref().is_some_and(|from| at < place(from))
+        || selection.until.as_ref().is_some_and(|until| place(until).is_some() && at > place(until));
+    is_outside && !is_forced
 }
 
 fn names(description: &Description) -> Vec<String> {
@@ -141,7 +193,7 @@ fn names(description: &Description) -> Vec<String> {
 }
 
 /// Whether a name on the command line means a step: `train` means all of `train:…`.
-fn selects(name: &str, step: &str) -> bool {
+pub(crate) fn selects(name: &str, step: &str) -> bool {
     step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
 }
 
@@ -149,15 +201,7 @@ fn selects(name: &str, step: &str) -> bool {
 fn reason(step: &PlannedStep, newest: Option<&Plan>, verdicts: &[Verdict]) -> String {
     let Some(newest) = newest else { return "it never ran".to_owned() };
     let Some(old) = newest.step(&step.name) else { return "it is new in this pipeline".to_owned() };
-    let mut reasons = difference(&old.description.config, &step.description.config);
-    if old.revision != step.revision {
-        reasons.push(format!("revision of {}: {} → {}", step.stage, old.revision, step.revision));
-    }
-    for (source, digest) in &step.description.sources {
-        if old.description.sources.get(source).is_some_and(|old| old != digest) {
-            reasons.push(format!("the content of the source {source} changed"));
-        }
-    }
+    let mut reasons = old.differences(step.revision, &step.description);
     let moved: BTreeSet<&String> =
         step.upstream.iter().filter(|(name, print)| old.upstream.get(*name) != Some(*print)).map(|(n, _)| n).collect();
     if !moved.is_empty() {
@@ -201,6 +245,21 @@ fn select(verdicts: &mut [Verdict], steps: &[PlannedStep], selection: &Selection
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stages_outside_the_selection_are_left_out() {
+        let none = || Selection { only: Vec::new(), from: None, until: None, force: Vec::new(), json: false };
+        let left_out = |selection: &Selection| -> Vec<&str> {
+            STAGES.iter().map(|stage| stage.name).filter(|stage| may_leave_out(selection, stage)).collect()
+        };
+        assert_eq!(left_out(&none()), [""; 0]);
+        let only = Selection { only: vec!["train:a".into()], ..none() };
+        assert_eq!(left_out(&only), ["ingest", "synth", "prepare", "evaluate", "report"]);
+        let range = Selection { from: Some("prepare".into()), until: Some("train".into()), ..none() };
+        assert_eq!(left_out(&range), ["ingest", "synth", "evaluate", "report"]);
+        assert_eq!(left_out(&Selection { force: vec!["ingest".into()], ..range }), ["synth", "evaluate", "report"]);
+        assert_eq!(left_out(&Selection { until: Some("trian".into()), ..none() }), [""; 0]);
+    }
 
     #[test]
     fn a_stage_names_all_its_steps() {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, run_folder, supersede};
+use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, run_folder};
 
 use crate::arguments::{Arguments, Executor, RunOptions, Selection};
 use crate::launch::{Ended, Launch, local, overall};
@@ -51,7 +51,6 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         tracing::info!("nothing to do: {fresh} steps are fresh{left_out} ({:.2} s)", started.elapsed().as_secs_f64());
         return Ok(ExitStatus::Done);
     }
-    supersede_forced(&store, &plan, &steps)?;
     for &step in &steps {
         tracing::info!("{} will run: {}", verdicts[step].step, verdicts[step].reason);
     }
@@ -63,18 +62,6 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
     summarise(&store, &config, &plan, &ended)?;
     tracing::info!("{} steps in {:.1} s", ended.len(), started.elapsed().as_secs_f64());
     Ok(overall(&ended))
-}
-
-/// A forced step gets a new generation; the ones before are marked, so that every later plan agrees.
-fn supersede_forced(store: &Store, plan: &Plan, steps: &[usize]) -> Result<()> {
-    for step in steps.iter().map(|&i| &plan.steps[i]).filter(|step| step.generation > 0) {
-        for generation in 0..step.generation {
-            let old =
-                codepair_runtime::fingerprint(&step.name, step.revision, &step.description, &step.upstream, generation);
-            supersede(store, &step.name, &old)?;
-        }
-    }
-    Ok(())
 }
 
 /// Logs the failures once, keeps them with the run, and says where the report is.

@@ -1,10 +1,11 @@
 //! `codepair status` and `codepair logs`.
 
 use anyhow::Result;
-use codepair_runtime::{ExitStatus, Manifest, config_error, input_error, plans, run_folder};
+use codepair_runtime::{ExitStatus, Manifest, config_error, input_error, plans};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Output};
+use crate::launch::log;
 use crate::table::{Table, print};
 
 /// Prints how each step of the newest plan stands.
@@ -13,8 +14,16 @@ pub(crate) fn status(arguments: &Arguments, options: &Output) -> Result<ExitStat
     let mut table = Table::new(&["step", "fingerprint", "state", "rows", "rejected", "seconds", "peak MB", "finished"]);
     let mut steps = Vec::new();
     for step in &plan.steps {
-        let manifest = Manifest::find(&store, &step.name, &step.fingerprint)?;
-        let state = if manifest.is_some() { "done" } else { "missing" };
+        let found = Manifest::find(&store, &step.name, &step.fingerprint);
+        let state = match &found {
+            Ok(Some(_)) => "done",
+            Ok(None) => "missing",
+            Err(error) => {
+                tracing::warn!("{error:#}");
+                "damaged"
+            }
+        };
+        let manifest = found.ok().flatten();
         let cells = manifest.as_ref().map_or_else(Default::default, cells);
         let row: Vec<&str> = [step.name.as_str(), &step.fingerprint[..12], state]
             .into_iter()
@@ -45,7 +54,7 @@ fn cells(manifest: &Manifest) -> [String; 5] {
     ]
 }
 
-/// Prints a step's log of the newest run that has one.
+/// Prints a step's log of the newest run that ran it, as far as it is there.
 pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
     let (store, plan) = arguments.pipeline.newest_plan()?;
     if plan.step(step).is_none() {
@@ -53,9 +62,8 @@ pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
         return Err(config_error(format!("there is no step {step}; there are {}", known.join(", "))));
     }
     for run in plans(&store, &plan.pipeline)? {
-        let path = format!("{}/logs/{}.log", run_folder(&plan.pipeline, &run), step.replace(':', "-"));
-        if let Some(log) = store.find(&path)? {
-            print(&String::from_utf8_lossy(&log));
+        if let Some(text) = log::read(&store, &plan.pipeline, &run, step)? {
+            print(&text);
             return Ok(ExitStatus::Done);
         }
     }

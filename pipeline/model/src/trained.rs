@@ -1,6 +1,6 @@
 //! A trained model, loaded from its artifact alone.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_runtime::{Manifest, Store, config_error, input_error};
 use codepair_tokenizer::Tokenizer;
@@ -23,6 +23,18 @@ pub struct Trained<B: Backend> {
     pub target: Tokenizer,
 }
 
+impl ModelCard {
+    /// What a trained model is, without its weights.
+    ///
+    /// # Errors
+    /// Exit 3: the card is missing or damaged.
+    pub fn of(store: &Store, manifest: &Manifest) -> Result<Self> {
+        let bytes = manifest.read_named(store, "models/config.json")?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| input_error(format!("config.json of {} {}: {error}", manifest.step, manifest.fingerprint)))
+    }
+}
+
 impl<B: Backend> Trained<B> {
     /// Loads a model.
     ///
@@ -30,7 +42,7 @@ impl<B: Backend> Trained<B> {
     /// Exit 3: a file is missing or damaged.
     pub fn load(store: &Store, manifest: &Manifest, device: &B::Device) -> Result<Self> {
         let read = |name: &str| manifest.read_named(store, &format!("models/{name}"));
-        let card: ModelCard = serde_json::from_slice(&read("config.json")?).context("config.json")?;
+        let card = ModelCard::of(store, manifest)?;
         let mut model = card.model.init(card.vocabularies, device);
         load(&mut model, read("model.safetensors")?.to_vec())?;
         let source = Tokenizer::from_json(&read("source_tokenizer.json")?)?;
@@ -46,10 +58,7 @@ impl<B: Backend> Trained<B> {
         let (step, fingerprint) = name.split_once('@').ok_or_else(|| {
             config_error(format!("{name:?} is no pinned model: write NAME@FINGERPRINT, as codepair status says them"))
         })?;
-        let manifest = Manifest::find(store, &format!("train:{step}"), fingerprint)?;
-        let manifest = manifest.ok_or_else(|| {
-            input_error(format!("there is no model {name} in {}; codepair status says the fingerprints", store.url()))
-        })?;
+        let manifest = Manifest::find_short(store, &format!("train:{step}"), fingerprint)?;
         Self::load(store, &manifest, device)
     }
 
@@ -75,7 +84,7 @@ impl<B: Backend> Trained<B> {
     /// The model is no search model.
     pub fn query_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
         let tokens = texts.par_iter().map(|text| self.read(text)).collect::<Result<Vec<_>>>()?;
-        vectors(&tokens, self.search()?, Nbow::encode_query, device)
+        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_query, device))
     }
 
     /// Unit vectors of candidates, one a row.
@@ -84,7 +93,15 @@ impl<B: Backend> Trained<B> {
     /// The model is no search model.
     pub fn candidate_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
         let tokens = texts.par_iter().map(|text| self.candidate(text)).collect::<Result<Vec<_>>>()?;
-        vectors(&tokens, self.search()?, Nbow::encode_code, device)
+        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_code, device))
+    }
+
+    /// Vectors that are numbers: others would compare with nothing, and be ranked anywhere.
+    fn finite(&self, texts: &[&str], vectors: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        let broken = vectors.iter().position(|vector| vector.iter().any(|x| !x.is_finite()));
+        let Some(at) = broken else { return Ok(vectors) };
+        let begins: String = texts[at].chars().take(60).collect();
+        bail!("{} gives a vector that is no number, of the text that begins {begins:?}", self.card.name)
     }
 
     fn search(&self) -> Result<&Nbow<B>> {
@@ -107,12 +124,7 @@ type Encoder<B> = fn(
     burn::tensor::Tensor<B, 2>,
 ) -> burn::tensor::Tensor<B, 2>;
 
-fn vectors<B: Backend>(
-    tokens: &[Vec<u32>],
-    model: &Nbow<B>,
-    encoder: Encoder<B>,
-    device: &B::Device,
-) -> Result<Vec<Vec<f32>>> {
+fn vectors<B: Backend>(tokens: &[Vec<u32>], model: &Nbow<B>, encoder: Encoder<B>, device: &B::Device) -> Vec<Vec<f32>> {
     let mut vectors = Vec::with_capacity(tokens.len());
     for chunk in tokens.chunks(BATCH_ROWS) {
         let pairs: Vec<Pair> = chunk.iter().map(|t| Pair { source: t.clone(), target: Vec::new() }).collect();
@@ -122,5 +134,5 @@ fn vectors<B: Backend>(
         let values: Vec<f32> = encoded.into_data().iter::<f32>().collect();
         vectors.extend(values.chunks(width).map(<[f32]>::to_vec));
     }
-    Ok(vectors)
+    vectors
 }

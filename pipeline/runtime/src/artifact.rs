@@ -1,23 +1,31 @@
 //! The publish protocol: parts under the attempt's own prefix, then the manifest by conditional create.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use codepair_schemas::rows::Row;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::manifest::outputs_digest;
-use crate::{Created, DatasetWriter, Manifest, Output, RowWriter, Store, parquet_io, sha256};
+use crate::digest::FileDigest;
+use crate::manifest::{FORMAT, outputs_digest};
+use crate::{Created, DatasetWriter, Manifest, Output, RowWriter, Store, parquet_io};
 
-/// An idle publisher gives up after this, so that `gc` never deletes under one that still publishes.
+/// An attempt that wrote nothing for so long gives up, so that `gc` never deletes under one that still publishes.
 const MAX_IDLE_HOURS: i64 = 72;
 
 /// `artifacts/train-attention/<fingerprint>` for the step `train:attention`.
 #[must_use]
 pub fn artifact_path(step: &str, fingerprint: &str) -> String {
-    format!("artifacts/{}/{fingerprint}", step.replace(':', "-"))
+    format!("{}/{fingerprint}", artifacts_folder(step))
+}
+
+/// The folder of all artifacts of a step.
+pub(crate) fn artifacts_folder(step: &str) -> String {
+    format!("artifacts/{}", step.replace(':', "-"))
 }
 
 /// The generation that counts for a step: 0, or one more for each time `--force` superseded it.
@@ -56,6 +64,36 @@ pub enum Published {
     Theirs(Manifest),
 }
 
+/// When an attempt last wrote something, shared with the threads that write. By what it wrote last `gc` tells whether an attempt
+/// still lives, so one that lay idle for too long between any two writes must not go on.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    last: Mutex<jiff::Timestamp>,
+}
+
+impl Writes {
+    fn since(now: jiff::Timestamp) -> Self {
+        Self { last: Mutex::new(now) }
+    }
+
+    /// To be called with each write, before it.
+    ///
+    /// # Errors
+    /// The last one was too long ago.
+    pub(crate) fn note(&self) -> Result<()> {
+        self.note_at(jiff::Timestamp::now())
+    }
+
+    fn note_at(&self, now: jiff::Timestamp) -> Result<()> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(*last).as_hours() >= MAX_IDLE_HOURS {
+            bail!("this attempt lay idle for over {MAX_IDLE_HOURS} hours and is not published; run it again");
+        }
+        *last = now;
+        Ok(())
+    }
+}
+
 /// An artifact being made. Nothing of it exists for readers until [`Attempt::publish`].
 pub struct Attempt {
     store: Store,
@@ -63,7 +101,7 @@ pub struct Attempt {
     fingerprint: String,
     id: Uuid,
     started_at: jiff::Timestamp,
-    touched_at: jiff::Timestamp,
+    writes: Arc<Writes>,
     outputs: Vec<Output>,
     rejected: BTreeMap<String, u64>,
     notes: BTreeMap<String, Value>,
@@ -80,7 +118,7 @@ impl Attempt {
             fingerprint: fingerprint.to_owned(),
             id: Uuid::now_v7(),
             started_at: now,
-            touched_at: now,
+            writes: Arc::new(Writes::since(now)),
             outputs: Vec::new(),
             rejected: BTreeMap::new(),
             notes: BTreeMap::new(),
@@ -91,6 +129,12 @@ impl Attempt {
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// What tells this attempt from others at the same artifact.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// The folder of this attempt's files.
@@ -113,7 +157,7 @@ impl Attempt {
     /// No dataset has that name.
     pub fn writer_with(&self, folder: &str, metadata: &[(&str, String)]) -> Result<DatasetWriter> {
         let dataset = codepair_schemas::dataset(folder).with_context(|| format!("no dataset is named {folder}"))?;
-        DatasetWriter::new(&self.store, dataset, folder, &self.prefix(), metadata)
+        DatasetWriter::new(&self.store, &self.writes, dataset, folder, &self.prefix(), metadata)
     }
 
     /// Begins a dataset of rows.
@@ -149,7 +193,6 @@ impl Attempt {
         for ending in endings {
             self.outputs.extend(ending.outputs()?);
         }
-        self.touched_at = jiff::Timestamp::now();
         Ok(())
     }
 
@@ -188,17 +231,21 @@ impl Attempt {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn add_file(&mut self, kind: &str, name: &str, bytes: Vec<u8>) -> Result<()> {
-        let digest = sha256(&bytes);
+    pub fn add_file(&mut self, kind: &str, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        let mut digest = FileDigest::default();
+        digest.update(&bytes);
+        let (sha256, blocks) = digest.finish();
         let (path, length) = (format!("{kind}/{name}"), bytes.len() as u64);
+        self.writes.note()?;
         self.store.put(&format!("{}/{path}", self.prefix()), bytes)?;
-        self.touched_at = jiff::Timestamp::now();
         self.outputs.push(Output {
             dataset: kind.to_owned(),
             path: format!("attempt-{}/{path}", self.id),
             rows: None,
             bytes: length,
-            sha256: digest,
+            sha256,
+            blocks,
             schema_version: None,
             volatile: false,
         });
@@ -232,14 +279,12 @@ impl Attempt {
     /// The store cannot be written, or the attempt lay idle for so long that `gc` may have taken its parts.
     pub fn publish(mut self, complete: impl FnOnce(&mut Manifest)) -> Result<Published> {
         let now = jiff::Timestamp::now();
-        if now.duration_since(self.touched_at).as_hours() >= MAX_IDLE_HOURS {
-            bail!("this attempt lay idle for over {MAX_IDLE_HOURS} hours and is not published; run it again");
-        }
+        self.writes.note_at(now)?;
         self.outputs.sort_by(|a, b| a.path.cmp(&b.path));
         let folder = artifact_path(&self.step, &self.fingerprint);
         let attempts = self.store.folders(&folder)?.iter().filter(|name| name.starts_with("attempt-")).count();
         let mut manifest = Manifest {
-            format: 1,
+            format: FORMAT,
             step: self.step.clone(),
             revision: 0,
             fingerprint: self.fingerprint.clone(),

@@ -11,9 +11,10 @@ use codepair_schemas::Stage as StageEntry;
 use serde::de::DeserializeOwned;
 
 use crate::command_line::run_command;
+use crate::inputs::Planned;
 use crate::{
-    Attempt, Config, Description, ExitStatus, Manifest, PipelineOptions, Published, ResolvedInput, Step, Store,
-    block_on, config_error, fingerprint, inputs, newest_generation, parquet_io, verify,
+    Attempt, Config, Description, ExitStatus, Interrupt, Manifest, PipelineOptions, Plan, Published, ResolvedInput,
+    Step, Store, config_error, fingerprint, input_error, inputs, newest_generation, parquet_io, supersede,
 };
 
 /// A stage: what it is configured by, the steps this makes, and the work.
@@ -64,7 +65,11 @@ pub struct Context {
     pub memory_limit: Option<u64>,
     /// What `--describe` says of the step.
     pub description: Step,
+    /// Whether the process was asked to end.
+    pub interrupt: Interrupt,
     inputs: Vec<ResolvedInput>,
+    /// The fingerprints that `--force` left behind, which publishing supersedes.
+    older: Vec<String>,
 }
 
 impl Context {
@@ -123,7 +128,10 @@ struct Arguments {
     /// Where to compute: cpu, or cuda where the binary was built with it.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Read a dataset from this artifact instead of the newest plan's; may be repeated.
+    /// Make what this run of the pipeline planned, or nothing: exit 3 where the config or a source is another by now.
+    #[arg(long, value_name = "RUN")]
+    plan: Option<String>,
+    /// Read a dataset from this artifact instead of the plan's; the first digits will do; may be repeated.
     #[arg(long, value_name = "DATASET=FINGERPRINT", value_parser = parse_input)]
     input: Vec<(String, String)>,
     /// Print the stage's steps, resolved config, source digests and inputs as JSON, and run nothing.
@@ -167,10 +175,14 @@ fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
         return Ok(ExitStatus::Done);
     }
     let (config, store) = arguments.pipeline.open()?;
+    let request = Request {
+        model: arguments.model.as_deref(),
+        plan: arguments.plan.as_deref(),
+        given: &arguments.input,
+        device: arguments.device.as_deref(),
+    };
     if arguments.forecast {
-        let description = describe::<S>(&config)?;
-        let step = choose(&description, arguments.model.as_deref())?;
-        let (context, _) = begin::<S>(&store, &config, &description, step, &arguments.input, None)?;
+        let (context, _) = begin::<S>(&store, &config, &describe::<S>(&config)?, &request)?;
         let text = serde_json::to_string_pretty(&S::forecast(&context, &config.section(S::NAME)?)?)?;
         #[allow(clippy::print_stdout, reason = "the answer to --forecast")]
         {
@@ -178,8 +190,21 @@ fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
         }
         return Ok(ExitStatus::Done);
     }
-    run_stage::<S>(&store, &config, arguments.model.as_deref(), &arguments.input, arguments.device.as_deref())?;
+    run_stage::<S>(&store, &config, &request)?;
     Ok(ExitStatus::Done)
+}
+
+/// Which step is to be run, and with what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// The model; needed where the stage has several steps.
+    pub model: Option<&'a str>,
+    /// The run whose plan it carries out.
+    pub plan: Option<&'a str>,
+    /// Artifacts to read instead of the plan's, by dataset.
+    pub given: &'a [(String, String)],
+    /// Instead of the config's.
+    pub device: Option<&'a str>,
 }
 
 /// What a stage answers to `--describe`.
@@ -204,22 +229,14 @@ fn entry<S: Stage>() -> Result<&'static StageEntry> {
 ///
 /// # Errors
 /// Exit 1, 2 or 3; nothing is published then, and what was written is deleted.
-pub fn run_stage<S: Stage>(
-    store: &Store,
-    config: &Config,
-    model: Option<&str>,
-    given: &[(String, String)],
-    device: Option<&str>,
-) -> Result<Manifest> {
+pub fn run_stage<S: Stage>(store: &Store, config: &Config, request: &Request) -> Result<Manifest> {
     let description = describe::<S>(config)?;
-    let step = choose(&description, model)?;
-    let (mut context, there) = begin::<S>(store, config, &description, step, given, device)?;
+    let (mut context, there) = begin::<S>(store, config, &description, request)?;
     if let Some(manifest) = there {
         tracing::info!("{} is there already: {}", context.step, context.attempt.fingerprint());
         return Ok(manifest);
     }
-    verify(store, &context.inputs)?;
-    let _watch = discard_on_signal(store, &context.attempt);
+    discard_on_signal(&context);
     tracing::info!("{} begins, to make {}", context.step, context.attempt.fingerprint());
     if let Err(error) = S::run(&mut context, &config.section(S::NAME)?) {
         return Err(give_up(&context, error));
@@ -232,20 +249,21 @@ fn begin<S: Stage>(
     store: &Store,
     config: &Config,
     description: &Description,
-    step: &Step,
-    given: &[(String, String)],
-    device: Option<&str>,
+    request: &Request,
 ) -> Result<(Context, Option<Manifest>)> {
+    let step = choose(description, request.model)?;
     let name = step.model.as_ref().map_or_else(|| S::NAME.to_owned(), |model| format!("{}:{model}", S::NAME));
-    let inputs = if given.is_empty() {
-        inputs::planned(store, config, &name, step)?
-    } else {
-        inputs::given(store, &name, &step.inputs, given)?
-    };
+    let plan = request.plan.map(|run| Plan::load(store, config.name(), run)).transpose()?;
+    let planned = plan.as_ref().map_or(Planned::Newest, Planned::Run);
+    let inputs = inputs::resolve(store, config, &name, step, request.given, &planned)?;
     let upstream: BTreeMap<String, String> =
         inputs.iter().map(|i| (i.manifest.step.clone(), i.manifest.fingerprint.clone())).collect();
     let of_generation = |generation| fingerprint(&name, description.revision, step, &upstream, generation);
-    let print = of_generation(newest_generation(store, &name, of_generation)?);
+    let generation = match &plan {
+        Some(plan) => planned_generation(plan, &name, description.revision, step)?,
+        None => newest_generation(store, &name, of_generation)?,
+    };
+    let print = of_generation(generation);
     let there = Manifest::find(store, &name, &print)?;
     let resources = config.resources(S::NAME)?;
     let context = Context {
@@ -254,13 +272,35 @@ fn begin<S: Stage>(
         attempt: Attempt::new(store, &name, &print),
         model: step.model.clone(),
         threads: resources.threads.unwrap_or_else(|| threads(S::NAME)),
-        device: device.map(str::to_owned).or(resources.device).unwrap_or_else(|| "cpu".to_owned()),
+        device: request.device.map(str::to_owned).or(resources.device).unwrap_or_else(|| "cpu".to_owned()),
         memory_limit: resources.memory_limit.map(|limit| limit.0),
         description: step.clone(),
-        step: name,
+        interrupt: Interrupt::default(),
+        step: name.clone(),
         inputs,
+        older: (0..generation).map(of_generation).collect(),
     };
     Ok((context, there))
+}
+
+/// The generation that a plan asks for, of a step that is still what was planned.
+fn planned_generation(plan: &Plan, name: &str, revision: u32, step: &Step) -> Result<u32> {
+    let run = &plan.run;
+    let planned = plan.step(name).ok_or_else(|| {
+        let known: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+        input_error(format!("the run {run} planned no {name}; it planned {}", known.join(", ")))
+    })?;
+    if planned.fingerprint_of(revision, step) == planned.fingerprint {
+        return Ok(planned.generation);
+    }
+    let mut differences = planned.differences(revision, step);
+    if differences.is_empty() {
+        differences.push("its inputs or its datasets' schemas".to_owned());
+    }
+    Err(input_error(format!(
+        "{name} is no longer what the run {run} planned: {}; nothing was made, plan it anew: codepair run",
+        differences.join("; ")
+    )))
 }
 
 /// Worker threads where the config says nothing: training fills a core, the rest fills all.
@@ -292,7 +332,9 @@ fn give_up(context: &Context, error: anyhow::Error) -> anyhow::Error {
 }
 
 fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest> {
-    let Context { step, attempt, description, inputs, .. } = context;
+    let Context { store, step, attempt, description, interrupt, inputs, older, .. } = context;
+    let checkpoints = attempt.checkpoints();
+    interrupt.publish();
     let published = attempt.publish(|manifest| {
         manifest.revision = revision;
         config.name().clone_into(&mut manifest.pipeline);
@@ -311,6 +353,12 @@ fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest>
             manifest
         }
     };
+    for fingerprint in &older {
+        supersede(&store, &step, fingerprint)?;
+    }
+    // What a finished training could go on from serves nobody.
+    let kept = store.list(&checkpoints)?.into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    store.delete(&kept)?;
     let rows: Vec<String> = {
         let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
         for output in &manifest.outputs {
@@ -323,30 +371,31 @@ fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest>
     Ok(manifest)
 }
 
-/// On Ctrl-C or SIGTERM deletes what the attempt wrote and ends the process.
-fn discard_on_signal(store: &Store, attempt: &Attempt) -> std::thread::JoinHandle<()> {
-    let (store, prefix) = (store.clone(), attempt.prefix());
-    std::thread::spawn(move || {
-        let stopped = block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok()?;
-            tokio::select! { _ = terminate.recv() => Some(()), _ = tokio::signal::ctrl_c() => Some(()) }
-        });
-        if stopped.is_none() {
-            return;
-        }
-        tracing::warn!("interrupted; nothing is published");
+/// On Ctrl-C or SIGTERM deletes what the attempt wrote and ends the process, unless it is published by then.
+fn discard_on_signal(context: &Context) {
+    let (store, prefix) = (context.store.clone(), context.attempt.prefix());
+    context.interrupt.watch(ExitStatus::Failed as i32, move || {
         let written = store.list(&prefix).unwrap_or_default().into_iter().map(|(path, _)| path).collect::<Vec<_>>();
         if let Err(error) = store.delete(&written) {
             tracing::warn!("what was written could not be deleted: {error:#}; codepair gc will");
         }
-        std::process::exit(ExitStatus::Failed as i32);
-    })
+    });
 }
 
 fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}
+
+/// Bytes of memory that the machine has, or that the process may use of it.
+#[must_use]
+pub fn machine_memory_bytes() -> u64 {
+    let number = |text: &str| text.trim().trim_end_matches("kB").trim().parse::<u64>().ok();
+    let machine = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let machine = machine.lines().find_map(|line| number(line.strip_prefix("MemTotal:")?)).map(|kib| kib * 1024);
+    let allowed = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| number(&text));
+    machine.into_iter().chain(allowed).min().unwrap_or(4 << 30)
 }
 
 fn host() -> String {

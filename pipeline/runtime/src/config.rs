@@ -18,6 +18,8 @@ pub struct Config {
     path: PathBuf,
     name: String,
     table: Table,
+    /// The same before variables were expanded: what may be kept.
+    written: Table,
 }
 
 /// `[resources.STAGE]`: how much of the machine a stage may use; never part of a fingerprint.
@@ -41,11 +43,18 @@ impl TryFrom<Value> for ByteSize {
     type Error = String;
 
     fn try_from(value: Value) -> Result<Self, String> {
-        let text = match value {
-            Value::Integer(bytes) => return u64::try_from(bytes).map(Self).map_err(|_| format!("{bytes} is no size")),
-            Value::String(text) => text,
-            other => return Err(format!("{other} is no size; write it as \"1GiB\"")),
-        };
+        match value {
+            Value::Integer(bytes) => u64::try_from(bytes).map(Self).map_err(|_| format!("{bytes} is no size")),
+            Value::String(text) => text.parse(),
+            other => Err(format!("{other} is no size; write it as \"1GiB\"")),
+        }
+    }
+}
+
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
         let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
         let (number, unit) = (text[..split].parse::<f64>(), text[split..].trim().to_ascii_lowercase());
         let units = ["", "b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib"];
@@ -87,6 +96,7 @@ impl Config {
         for set in sets {
             apply_set(&mut table, set)?;
         }
+        let written = table.clone();
         for (key, value) in &mut table {
             expand(key, value)?;
         }
@@ -101,7 +111,7 @@ impl Config {
             Some(Value::String(name)) => name.clone(),
             _ => return Err(config_error(format!("{}: `name` is missing: name = \"my-pipeline\"", path.display()))),
         };
-        let config = Self { path: path.to_owned(), name, table };
+        let config = Self { path: path.to_owned(), name, table, written };
         config.check_name("name", &config.name)?;
         for model in config.tables("train") {
             config.check_name("train", &model)?;
@@ -207,10 +217,17 @@ impl Config {
         Ok(models)
     }
 
-    /// A stage's table as JSON, to compare with a plan's.
+    /// A stage's table as JSON, as it was written, to compare with a plan's.
     #[must_use]
     pub fn raw(&self, stage: &str) -> serde_json::Value {
-        self.table.get(stage).map_or(serde_json::Value::Null, |v| serde_json::to_value(v).unwrap_or_default())
+        self.written.get(stage).map_or(serde_json::Value::Null, |v| serde_json::to_value(v).unwrap_or_default())
+    }
+
+    /// The SHA-256 of a stage's table with variables expanded, where there are some: they may have other values next time.
+    #[must_use]
+    pub fn expanded(&self, stage: &str) -> Option<String> {
+        let expanded = self.table.get(stage)?;
+        (self.written.get(stage) != Some(expanded)).then(|| crate::sha256(expanded.to_string().as_bytes()))
     }
 
     fn read<T: DeserializeOwned>(&self, keys: &[&str]) -> Result<T> {
@@ -367,5 +384,15 @@ mod tests {
         assert_eq!(config.store_url().unwrap(), "file:///a/b");
         assert_eq!(parse("name = \"x\"", &["name=other"]).unwrap().name(), "other");
         assert_eq!(config.resolve("data.jsonl"), Path::new("configs/data.jsonl"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_config_holds_no_values_of_variables() {
+        let path = std::env::var("PATH").unwrap();
+        let config = parse("name = \"x\"\n[synth.a]\nsystem = \"${PATH}\"\n[train.b]\nepochs = 2", &[]).unwrap();
+        assert_eq!(config.raw("synth")["a"]["system"], "${PATH}");
+        let digest = config.expanded("synth").unwrap();
+        assert!(digest.len() == 64 && !digest.contains(&path));
+        assert_eq!((config.expanded("train"), config.expanded("ingest")), (None, None));
     }
 }

@@ -57,6 +57,48 @@ impl Digest {
     }
 }
 
+/// Bytes of which each has a digest of its own beside that of the whole file, so that what is read in part can be checked.
+pub const DIGEST_BLOCK: usize = 4 << 20;
+
+/// The SHA-256 of a file and of each of its blocks of [`DIGEST_BLOCK`] bytes, fed piece by piece.
+#[derive(Clone, Default)]
+pub(crate) struct FileDigest {
+    whole: Digest,
+    block: Digest,
+    /// Bytes of the block so far.
+    filled: usize,
+    blocks: Vec<String>,
+}
+
+impl FileDigest {
+    /// Adds bytes.
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        self.whole.update(bytes);
+        while !bytes.is_empty() {
+            if self.filled == DIGEST_BLOCK {
+                self.end_block();
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(DIGEST_BLOCK - self.filled));
+            self.block.update(now);
+            self.filled += now.len();
+            bytes = later;
+        }
+    }
+
+    fn end_block(&mut self) {
+        self.blocks.push(std::mem::take(&mut self.block).finish());
+        self.filled = 0;
+    }
+
+    /// Of the whole, and of the blocks where there are several.
+    pub(crate) fn finish(mut self) -> (String, Vec<String>) {
+        if !self.blocks.is_empty() {
+            self.end_block();
+        }
+        (self.whole.finish(), self.blocks)
+    }
+}
+
 /// SHA-256 of a file. For large files a cache keyed by (path, size, modification time) saves reading them again; it
 /// lies in `CODEPAIR_CACHE`, else `~/.cache/codepair`.
 ///
@@ -113,5 +155,27 @@ fn hash_file(path: &Path) -> Result<String> {
             return Ok(digest.finish());
         }
         digest.update(&buffer[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_hashed_however_the_bytes_come() {
+        let bytes: Vec<u8> = (0..2 * DIGEST_BLOCK + 7).map(|at| (at * 31 % 251) as u8).collect();
+        let digest = |bytes: &[u8], piece: usize| {
+            let mut digest = FileDigest::default();
+            bytes.chunks(piece).for_each(|piece| digest.update(piece));
+            digest.finish()
+        };
+        let blocks: Vec<String> = bytes.chunks(DIGEST_BLOCK).map(sha256).collect();
+        for piece in [bytes.len(), 1_000_003, DIGEST_BLOCK] {
+            assert_eq!(digest(&bytes, piece), (sha256(&bytes), blocks.clone()));
+        }
+        let one = &bytes[..DIGEST_BLOCK];
+        assert_eq!(digest(one, 1 << 20), (sha256(one), Vec::new()));
+        assert_eq!(digest(&[], 1), (sha256(&[]), Vec::new()));
     }
 }

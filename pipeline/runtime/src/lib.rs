@@ -12,6 +12,7 @@ mod describe;
 mod digest;
 mod error;
 mod inputs;
+mod interrupt;
 mod manifest;
 mod parallel;
 mod parquet_io;
@@ -24,20 +25,22 @@ mod telemetry;
 pub mod testing;
 
 pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
-pub use bootstrap::{Context, Stage, describe, main, run_stage, threads};
+pub use bootstrap::{Context, Request, Stage, describe, machine_memory_bytes, main, run_stage, threads};
 pub use command_line::{PipelineOptions, run_binary};
 pub use config::{ByteSize, Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
-pub use digest::{Digest, cache_folder, file_digest, files_digest, hex, sha256, short_digest};
+pub use digest::{DIGEST_BLOCK, Digest, cache_folder, file_digest, files_digest, hex, sha256, short_digest};
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
-pub use inputs::{ResolvedInput, verify};
+pub use inputs::ResolvedInput;
+pub use interrupt::{Hold, Interrupt};
 pub use manifest::{InputRecord, Manifest, Output};
 pub use parallel::ordered;
 pub use parquet_io::{
     DatasetWriter, RowWriter, column, float_column, integer_column, list_column, read_output, text_column,
 };
-pub use plan::{Plan, PlannedStep, newest_plan, plans, run_folder};
+pub use plan::{PLAN_FORMAT, Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
 pub use retry::{back_off, retry_after};
 pub use spool::{Place, Spool};
-pub use store::{Created, DEEP_STACK, Store, block_on};
+pub use store::{Created, DEEP_STACK, Store, block_on, refuse_credentials};
+pub use telemetry::logs_as_json;

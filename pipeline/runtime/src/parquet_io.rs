@@ -20,7 +20,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use crate::{Digest, Manifest, Output, Store};
+use crate::artifact::Writes;
+use crate::digest::FileDigest;
+use crate::{Manifest, Output, Store};
 
 const BATCH_ROWS: usize = 8_192;
 const ROW_GROUP_ROWS: usize = 65_536;
@@ -63,12 +65,13 @@ enum Work {
 impl DatasetWriter {
     pub(crate) fn new(
         store: &Store,
+        writes: &Arc<Writes>,
         dataset: &'static Dataset,
         folder: &str,
         prefix: &str,
         metadata: &[(&str, String)],
     ) -> Result<Self> {
-        let parts = Parts::new(store, dataset, folder, prefix, metadata)?;
+        let parts = Parts::new(store, writes, dataset, folder, prefix, metadata)?;
         let (work, todo) = sync_channel(2);
         let thread = std::thread::Builder::new().name(format!("write {folder}")).spawn(move || parts.run(&todo))?;
         Ok(Self { folder: folder.to_owned(), work, thread })
@@ -152,12 +155,12 @@ impl<R: Row> RowWriter<R> {
 /// What is written of a part. In blocks, for one piece of memory that grows would be copied each time.
 struct Part {
     blocks: PutPayloadMut,
-    digest: Digest,
+    digest: FileDigest,
 }
 
 impl Default for Part {
     fn default() -> Self {
-        Self { blocks: PutPayloadMut::new().with_block_size(BLOCK_BYTES), digest: Digest::default() }
+        Self { blocks: PutPayloadMut::new().with_block_size(BLOCK_BYTES), digest: FileDigest::default() }
     }
 }
 
@@ -176,6 +179,7 @@ impl Write for Part {
 /// The parts of a dataset, made one after another.
 struct Parts {
     store: Store,
+    writes: Arc<Writes>,
     dataset: &'static Dataset,
     folder: String,
     prefix: String,
@@ -194,6 +198,7 @@ struct Parts {
 impl Parts {
     fn new(
         store: &Store,
+        writes: &Arc<Writes>,
         dataset: &'static Dataset,
         folder: &str,
         prefix: &str,
@@ -203,6 +208,7 @@ impl Parts {
         let schema = Arc::new(Schema::new_with_metadata(dataset.schema().fields().clone(), metadata));
         Ok(Self {
             store: store.clone(),
+            writes: Arc::clone(writes),
             dataset,
             folder: folder.to_owned(),
             prefix: prefix.to_owned(),
@@ -276,17 +282,20 @@ impl Parts {
         let part = std::mem::replace(&mut self.part, fresh).into_inner()?;
         let name = format!("{}/part-{:05}.parquet", self.folder, self.outputs.len());
         let attempt = self.prefix.rsplit('/').next().unwrap_or_default();
+        let (sha256, blocks) = part.digest.finish();
         self.outputs.push(Output {
             dataset: self.folder.clone(),
             path: format!("{attempt}/{name}"),
             rows: Some(self.part_rows as u64),
             bytes: part.blocks.content_length() as u64,
-            sha256: part.digest.finish(),
+            sha256,
+            blocks,
             schema_version: Some(self.dataset.version),
             volatile: self.dataset.volatile,
         });
         self.part_rows = 0;
         self.stored()?;
+        self.writes.note()?;
         let (store, path) = (self.store.clone(), format!("{}/{name}", self.prefix));
         self.storing = Some(std::thread::spawn(move || store.put(&path, part.blocks)));
         Ok(())

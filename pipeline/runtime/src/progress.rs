@@ -70,10 +70,17 @@ pub struct Progress {
     what: String,
     total: u64,
     done: AtomicU64,
+    /// Done by an earlier run, in no time of this one.
+    before: AtomicU64,
     started: Instant,
     said: Mutex<Said>,
     bar: Option<ProgressBar>,
     lines: bool,
+}
+
+/// Seconds for what is left, at the speed of what was done in `elapsed` seconds.
+fn seconds_left(elapsed: f64, done: u64, left: u64) -> f64 {
+    elapsed / done.max(1) as f64 * left as f64
 }
 
 /// When something was last said, and the newest remark.
@@ -98,6 +105,7 @@ impl Progress {
             what: what.to_owned(),
             total,
             done: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             started: now,
             said: Mutex::new(Said { logged: now, line: now, remark: String::new() }),
             bar,
@@ -121,17 +129,25 @@ impl Progress {
         if said.logged.elapsed() >= LOG_EVERY {
             said.logged = Instant::now();
             let elapsed = self.started.elapsed().as_secs_f64();
-            let left = elapsed / done as f64 * self.total.saturating_sub(done) as f64;
+            let now = done.saturating_sub(self.before.load(Ordering::Relaxed));
+            let left = seconds_left(elapsed, now, self.total.saturating_sub(done));
             tracing::info!("{}: {done} of {}, about {left:.0} s left", self.what, self.total);
         }
     }
 
-    /// Says that so much was done before.
+    /// Says that so much is done.
     pub fn set(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.set_position(done);
         }
+    }
+
+    /// Goes on where an earlier run stopped: what that did says nothing about the time that is left.
+    pub fn resume(&self, done: u64) {
+        self.set(done);
+        self.before.store(done, Ordering::Relaxed);
+        self.bar.iter().for_each(ProgressBar::reset_eta);
     }
 
     /// Shows a remark beside the bar, such as the current loss.
@@ -169,6 +185,16 @@ impl Write for AboveBars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_what_this_run_did() {
+        let progress = Progress::new("training", "steps", 1000);
+        progress.resume(900);
+        progress.add(10);
+        assert_eq!((progress.done.load(Ordering::Relaxed), progress.before.load(Ordering::Relaxed)), (910, 900));
+        assert_eq!(seconds_left(5.0, 10, 90), 45.0);
+        assert_eq!(seconds_left(5.0, 0, 90), 450.0);
+    }
 
     #[test]
     fn lines_are_read_back_and_others_left_alone() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::{Attempt, Config, Manifest, Published, Stage, Store, run_stage};
+use crate::{Attempt, Config, Manifest, Published, Request, Stage, Store, run_stage};
 
 /// Calls `test` with a store in memory and with one on disk, and checks that both gave the same digest.
 ///
@@ -48,5 +48,5 @@ pub fn publish_as(
 /// As [`run_stage`].
 pub fn run<S: Stage>(store: &Store, config: &Config, model: Option<&str>, datasets: &[&str]) -> Result<Manifest> {
     let given: Vec<(String, String)> = datasets.iter().map(|d| ((*d).to_owned(), "test".to_owned())).collect();
-    run_stage::<S>(store, config, model, &given, None)
+    run_stage::<S>(store, config, &Request { model, given: &given, ..Request::default() })
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
 use codepair_ingest::Ingest;
-use codepair_runtime::{Config, read_output, run_stage, testing, text_column};
+use codepair_runtime::{Config, Request, read_output, run_stage, testing, text_column};
 
 fn column(batches: &[arrow::array::RecordBatch], name: &str) -> Vec<String> {
     let values = |batch| text_column(batch, name).unwrap().iter().map(|v| v.unwrap().to_owned()).collect::<Vec<_>>();
@@ -33,7 +33,7 @@ fn sources_become_functions_and_problems() {
     let text = "name = \"t\"\n[ingest.tree]\nkind = \"source_tree\"\npath = \"tree\"\nminimum_lines = 2\nminimum_docstring_words = 2\n[ingest.mbpp]\nkind = \"mbpp\"\npath = \"mbpp.jsonl\"\n";
     let config = Config::parse(text, &folder.path().join("c.toml"), &[]).unwrap();
     testing::on_each_store(folder.path(), |store| {
-        let manifest = run_stage::<Ingest>(store, &config, None, &[], None).unwrap();
+        let manifest = run_stage::<Ingest>(store, &config, &Request::default()).unwrap();
         let read = |dataset: &str| read_output(store, &manifest, dataset, &[]).unwrap();
         let functions = read("functions");
         assert_eq!(column(&functions, "name"), ["A.m"]);

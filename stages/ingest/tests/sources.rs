@@ -8,14 +8,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 use codepair_ingest::Ingest;
-use codepair_runtime::{Config, ExitStatus, Manifest, Store, exit_status, read_output, run_stage, text_column};
+use codepair_runtime::{
+    Config, ExitStatus, Manifest, Request, Store, exit_status, read_output, run_stage, text_column,
+};
 
 /// Ingests one source, whose table's lines are given, into a new store.
 fn ingest(folder: &Path, table: &str) -> anyhow::Result<(Store, Manifest)> {
     let text = format!("name = \"t\"\n[ingest.s]\n{table}\n");
     let config = Config::parse(&text, &folder.join("c.toml"), &[])?;
     let store = Store::memory();
-    let manifest = run_stage::<Ingest>(&store, &config, None, &[], None)?;
+    let manifest = run_stage::<Ingest>(&store, &config, &Request::default())?;
     Ok((store, manifest))
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use codepair_runtime::{
-    Config, ExitStatus, Manifest, Store, exit_status, read_output, run_stage, testing, text_column,
+    Config, ExitStatus, Manifest, Request, Store, exit_status, read_output, run_stage, testing, text_column,
 };
 use codepair_schemas::rows::{Function, Problem};
 use codepair_synth::Synth;
@@ -57,7 +57,7 @@ impl Setup {
 
     fn run(&self, url: &str, more: &str) -> anyhow::Result<Manifest> {
         let config = Config::parse(&self.config(url, more), &self.folder.path().join("c.toml"), &[]).unwrap();
-        run_stage::<Synth>(&self.store, &config, None, &self.inputs, None)
+        run_stage::<Synth>(&self.store, &config, &Request { given: &self.inputs, ..Request::default() })
     }
 
     /// The stage's binary, so that it can be killed.

@@ -7,7 +7,7 @@ mod server;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use codepair_runtime::{Config, Manifest, Store, read_output, run_stage, testing, text_column};
+use codepair_runtime::{Config, Manifest, Request, Store, read_output, run_stage, testing, text_column};
 use codepair_schemas::rows::{Function, Problem, Query};
 use codepair_synth::Synth;
 use server::{Act, LONGEST, Server};
@@ -41,7 +41,7 @@ impl Setup {
         let text = format!("name = \"t\"\n[store]\nurl = \"file:///nowhere\"\n{table}\n");
         let config = Config::parse(&text, &self.folder.path().join("c.toml"), &[]).unwrap();
         let inputs: Vec<_> = inputs.into_iter().map(|name| (name.to_owned(), fingerprint.clone())).collect();
-        run_stage::<Synth>(&self.store, &config, None, &inputs, None)
+        run_stage::<Synth>(&self.store, &config, &Request { given: &inputs, ..Request::default() })
     }
 
     fn column(&self, manifest: &Manifest, dataset: &str, name: &str) -> Vec<String> {

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use codepair_runtime::{Store, sha256};
 use codepair_schemas::rows::TrainingStep;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-/// Older whole checkpoints are deleted once this many newer ones exist.
+/// An attempt's older checkpoints are deleted once it has this many newer ones.
 const KEPT: usize = 2;
+const MANIFEST: &str = "manifest.json";
 
 /// Where the training stands.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -35,74 +37,147 @@ pub(crate) struct Progress {
 /// Files of a checkpoint by name.
 pub(crate) type Files = BTreeMap<String, Bytes>;
 
+/// The version of the format that is written.
+const FORMAT: u32 = 1;
+
 #[derive(Serialize, Deserialize)]
 struct Manifest {
+    format: u32,
     progress: Progress,
     sha256: BTreeMap<String, String>,
 }
 
-/// Writes a checkpoint and deletes the oldest.
-pub(crate) fn save(store: &Store, folder: &str, progress: &Progress, files: Files) -> Result<()> {
-    let place = format!("{folder}/{:010}-{}", progress.step, uuid::Uuid::now_v7());
-    let digests = files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
-    for (name, bytes) in files {
-        store.put(&format!("{place}/{name}"), bytes)?;
-    }
-    let manifest = Manifest { progress: progress.clone(), sha256: digests };
-    store.put_new(&format!("{place}/manifest.json"), serde_json::to_vec(&manifest)?)?;
-    let mut all = store.folders(folder)?;
-    all.truncate(all.len().saturating_sub(KEPT));
-    for old in all {
-        let paths = store.list(&format!("{folder}/{old}"))?;
-        store.delete(&paths.into_iter().map(|(path, _)| path).collect::<Vec<_>>())?;
-    }
-    Ok(())
+/// The checkpoints of one training, as one attempt at it sees them. Others may train the same: each deletes its own alone.
+pub(crate) struct Checkpoints {
+    pub(crate) store: Store,
+    pub(crate) folder: String,
+    pub(crate) attempt: Uuid,
 }
 
-/// The newest whole checkpoint; torn and damaged ones are passed over with a warning.
-pub(crate) fn newest(store: &Store, folder: &str) -> Result<Option<(Progress, Files)>> {
-    let mut all = store.folders(folder)?;
-    all.reverse();
-    for name in all {
-        match read(store, &format!("{folder}/{name}")) {
-            Ok(found) => return Ok(Some(found)),
-            Err(error) => tracing::warn!("the checkpoint {name} is passed over: {error:#}"),
+impl Checkpoints {
+    /// Writes a checkpoint, and deletes what this attempt wrote before its newest two.
+    pub(crate) fn save(&self, progress: &Progress, files: Files) -> Result<()> {
+        let place = format!("{}/{:010}-{}", self.folder, progress.step, self.attempt);
+        let sha256 = files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
+        for (name, bytes) in files {
+            self.store.put(&format!("{place}/{name}"), bytes)?;
         }
+        let manifest = Manifest { format: FORMAT, progress: progress.clone(), sha256 };
+        self.store.put_new(&format!("{place}/{MANIFEST}"), serde_json::to_vec(&manifest)?)?;
+        self.prune()
     }
-    Ok(None)
-}
 
-fn read(store: &Store, place: &str) -> Result<(Progress, Files)> {
-    let manifest: Manifest = serde_json::from_slice(&store.get(&format!("{place}/manifest.json"))?)?;
-    let mut files = Files::new();
-    for (name, digest) in &manifest.sha256 {
-        let bytes = store.get(&format!("{place}/{name}"))?;
-        (sha256(&bytes) == *digest).then_some(()).with_context(|| format!("{name} is damaged"))?;
-        files.insert(name.clone(), bytes);
+    fn prune(&self) -> Result<()> {
+        let own = format!("-{}", self.attempt);
+        let mut whole: Vec<String> = self.whole()?.into_iter().filter(|name| name.ends_with(&own)).collect();
+        whole.truncate(whole.len().saturating_sub(KEPT));
+        for old in whole {
+            let paths = self.store.list(&format!("{}/{old}", self.folder))?;
+            self.store.delete(&paths.into_iter().map(|(path, _)| path).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
-    Ok((manifest.progress, files))
+
+    /// The names of those that have their manifest, oldest first: torn ones count for nothing.
+    fn whole(&self) -> Result<Vec<String>> {
+        let name = |path: &str| Some(path.strip_suffix(&format!("/{MANIFEST}"))?.rsplit_once('/')?.1.to_owned());
+        Ok(self.store.list(&self.folder)?.iter().filter_map(|(path, _)| name(path)).collect())
+    }
+
+    /// Goes on from the newest checkpoint that `restore` takes; one that is damaged, or of another version, is passed over with
+    /// a warning.
+    pub(crate) fn resume(&self, mut restore: impl FnMut(Progress, &Files) -> Result<()>) -> Result<()> {
+        for name in self.whole()?.into_iter().rev() {
+            let restored = self.read(&name).and_then(|(progress, files)| restore(progress, &files));
+            match restored {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!("the checkpoint {name} is passed over: {error:#}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> Result<(Progress, Files)> {
+        let place = format!("{}/{name}", self.folder);
+        let manifest: Manifest = serde_json::from_slice(&self.store.get(&format!("{place}/{MANIFEST}"))?)?;
+        ensure!(manifest.format == FORMAT, "its format is {}, and this codepair writes {FORMAT}", manifest.format);
+        let mut files = Files::new();
+        for (name, digest) in &manifest.sha256 {
+            let bytes = self.store.get(&format!("{place}/{name}"))?;
+            ensure!(sha256(&bytes) == *digest, "{name} is damaged");
+            files.insert(name.clone(), bytes);
+        }
+        Ok((manifest.progress, files))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn checkpoints(store: &Store) -> Checkpoints {
+        Checkpoints { store: store.clone(), folder: "c".to_owned(), attempt: Uuid::now_v7() }
+    }
+
+    fn save(to: &Checkpoints, step: u64) {
+        let progress = Progress { step, best_loss_bits: 1.5f64.to_bits(), ..Progress::default() };
+        to.save(&progress, Files::from([("model".into(), Bytes::from(vec![step as u8]))])).unwrap();
+    }
+
+    /// The step from which a training would go on; those in `refused` cannot be loaded.
+    fn resumed(store: &Store, refused: &[u64]) -> Option<u64> {
+        let mut step = None;
+        let restore = |progress: Progress, files: &Files| {
+            ensure!(!refused.contains(&progress.step), "another version");
+            assert_eq!(files["model"].to_vec(), [progress.step as u8]);
+            step = Some(progress.step);
+            Ok(())
+        };
+        checkpoints(store).resume(restore).unwrap();
+        step
+    }
+
     #[test]
     fn the_newest_whole_checkpoint_counts() {
         let store = Store::memory();
-        let make = |step| {
-            let progress = Progress { step, best_loss_bits: 1.5f64.to_bits(), ..Progress::default() };
-            save(&store, "c", &progress, Files::from([("model".into(), Bytes::from(vec![step as u8]))])).unwrap();
-        };
-        assert!(newest(&store, "c").unwrap().is_none());
-        (1..=3).for_each(make);
+        assert_eq!(resumed(&store, &[]), None);
+        let own = checkpoints(&store);
+        (1..=3).for_each(|step| save(&own, step));
         assert_eq!(store.folders("c").unwrap().len(), KEPT);
-        let (progress, files) = newest(&store, "c").unwrap().unwrap();
-        assert_eq!((progress.step, files["model"].to_vec()), (3, vec![3]));
-        // A torn one, without manifest, and a damaged one are passed over.
-        store.put("c/0000000009-torn/model", vec![9]).unwrap();
+        assert_eq!((resumed(&store, &[]), resumed(&store, &[3]), resumed(&store, &[2, 3])), (Some(3), Some(2), None));
         let damaged = store.folders("c").unwrap()[1].clone();
         store.put(&format!("c/{damaged}/model"), vec![0]).unwrap();
-        assert_eq!(newest(&store, "c").unwrap().unwrap().0.step, 2);
+        assert_eq!(resumed(&store, &[]), Some(2));
+    }
+
+    #[test]
+    fn torn_ones_push_out_nothing() {
+        let store = Store::memory();
+        let own = checkpoints(&store);
+        save(&own, 1);
+        // Two that were killed before their manifests, by this attempt and by another.
+        store.put(&format!("c/0000000008-{}/model", own.attempt), vec![8]).unwrap();
+        store.put("c/0000000009-torn/model", vec![9]).unwrap();
+        save(&own, 2);
+        save(&own, 3);
+        assert_eq!((resumed(&store, &[]), resumed(&store, &[3])), (Some(3), Some(2)));
+    }
+
+    #[test]
+    fn two_trainings_of_the_same_do_not_prune_each_other() {
+        let store = Store::memory();
+        let (slow, quick) = (checkpoints(&store), checkpoints(&store));
+        save(&slow, 1);
+        (10..=15).for_each(|step| save(&quick, step));
+        save(&slow, 2);
+        assert_eq!(resumed(&store, &[14, 15]), Some(2));
+    }
+
+    /// Later versions read the checkpoints of an old store, or pass them over: a change of this text needs a new format.
+    #[test]
+    fn the_format_is_frozen() {
+        let progress = Progress { epoch: 2, batch: 3, step: 4, ..Progress::default() };
+        let manifest = Manifest { format: FORMAT, progress, sha256: BTreeMap::from([("model".into(), "aa".into())]) };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&manifest).unwrap());
     }
 }

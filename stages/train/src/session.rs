@@ -11,10 +11,10 @@ use burn::tensor::ElementConversion;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use bytes::Bytes;
 use codepair_model::{Batch, Model, ModelCard, Pair, Task, Vocabularies, parameters, save};
-use codepair_runtime::{Context, Progress as Bar, sha256};
+use codepair_runtime::{Context, Interrupt, Progress as Bar, sha256};
 use codepair_schemas::rows::TrainingStep;
 
-use crate::checkpoint::{self, Files, Progress};
+use crate::checkpoint::{Checkpoints, Files, Progress};
 use crate::data::{self, Data, Example};
 use crate::{TrainConfig, batches, clip};
 
@@ -59,13 +59,19 @@ pub(crate) fn train<B: AutodiffBackend>(
         data.too_long
     );
     let mut session = Session::<B>::new(config, name, device, &data, vocabularies)?;
-    let folder = context.attempt.checkpoints();
-    if let Some((progress, files)) = checkpoint::newest(&context.store, &folder)? {
-        tracing::info!("{name} goes on after step {}, epoch {}", progress.step, progress.epoch);
-        session.restore(progress, &files)?;
+    let checkpoints = Checkpoints {
+        store: context.store.clone(),
+        folder: context.attempt.checkpoints(),
+        attempt: context.attempt.id(),
+    };
+    checkpoints.resume(|progress, files| session.restore(progress, files))?;
+    let resumed_at = session.progress.step;
+    if resumed_at > 0 {
+        tracing::info!("{name} goes on after step {resumed_at}, epoch {}", session.progress.epoch);
     }
-    session.run(|progress, files| checkpoint::save(&context.store, &folder, progress, files))?;
+    session.run(&checkpoints, &context.interrupt)?;
     let Session { progress, best, parameters, .. } = session;
+    context.attempt.note("resumed_at_step", resumed_at);
     let best = best.context("no epoch was validated")?;
     let card = ModelCard {
         name: name.to_owned(),
@@ -75,7 +81,7 @@ pub(crate) fn train<B: AutodiffBackend>(
         target: config.target.clone(),
         parameters: parameters as usize,
     };
-    publish(context, &card, best.to_vec(), &progress, &data)
+    publish(context, &card, best, &progress, &data)
 }
 
 fn vocabulary(context: &Context, tokenizer: &str) -> Result<usize> {
@@ -87,9 +93,9 @@ fn vocabulary(context: &Context, tokenizer: &str) -> Result<usize> {
         .with_context(|| format!("{tokenizer}.json has no vocabulary"))
 }
 
-fn publish(context: &mut Context, card: &ModelCard, weights: Vec<u8>, progress: &Progress, data: &Data) -> Result<()> {
-    let source = context.read_file("tokenizers", &format!("{}.json", card.source.tokenizer))?.to_vec();
-    let target = context.read_file("tokenizers", &format!("{}.json", card.target.tokenizer))?.to_vec();
+fn publish(context: &mut Context, card: &ModelCard, weights: Bytes, progress: &Progress, data: &Data) -> Result<()> {
+    let source = context.read_file("tokenizers", &format!("{}.json", card.source.tokenizer))?;
+    let target = context.read_file("tokenizers", &format!("{}.json", card.target.tokenizer))?;
     let attempt = &mut context.attempt;
     attempt.write_rows(progress.rows.iter().cloned())?;
     attempt.add_file("models", "model.safetensors", weights)?;
@@ -137,12 +143,14 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     }
 
     /// Trains until the epochs are done or validation stops improving.
-    fn run(&mut self, save: impl Fn(&Progress, Files) -> Result<()>) -> Result<()> {
+    fn run(&mut self, checkpoints: &Checkpoints, interrupt: &Interrupt) -> Result<()> {
+        // Where the process is asked to end, the step under way and a checkpoint come first.
+        let _hold = interrupt.hold();
         let lengths: Vec<usize> =
             self.data.training.iter().map(|e| e.pair.target.len() + e.pair.source.len()).collect();
         let per_epoch = lengths.len().div_ceil(self.config.batch_size) as u64;
         let bar = Bar::new(&format!("training {}", self.name), "steps", per_epoch * u64::from(self.config.epochs));
-        bar.add(self.progress.step);
+        bar.resume(self.progress.step);
         let mut saved = Instant::now();
         while !self.progress.finished {
             let batches = batches::epoch(&lengths, self.config.batch_size, self.config.seed, self.progress.epoch);
@@ -159,13 +167,17 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                     window = Window::new();
                 }
                 let pause = Duration::from_secs(self.config.checkpoint_seconds);
-                if saved.elapsed() >= pause && self.progress.batch < batches.len() {
-                    save(&self.snapshot_progress(), self.snapshot()?)?;
+                let is_due = saved.elapsed() >= pause && self.progress.batch < batches.len();
+                if is_due || interrupt.is_asked() {
+                    checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
                     saved = Instant::now();
+                }
+                if interrupt.is_asked() {
+                    bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
                 }
             }
             self.end_epoch()?;
-            save(&self.snapshot_progress(), self.snapshot()?)?;
+            checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
             saved = Instant::now();
         }
         self.progress.elapsed_seconds = self.elapsed();
@@ -203,6 +215,13 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     /// Validates, remembers the best weights, and decides whether to go on.
     fn end_epoch(&mut self) -> Result<()> {
         let loss = self.validate();
+        if !loss.is_finite() {
+            bail!(
+                "the validation loss is {loss} after epoch {}; lower train.{}.learning_rate",
+                self.progress.epoch,
+                self.name
+            );
+        }
         let row = self.row("validation", loss, None);
         self.progress.rows.push(row);
         tracing::info!("{}: epoch {}, validation loss {loss:.4}", self.name, self.progress.epoch);

@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{PROGRESS_LINES, PlannedStep, ProgressLine, bars, block_on, run_folder};
+use codepair_runtime::{Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, bars, block_on, logs_as_json};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::log::{Log, Logs};
 use super::{Ended, Launch};
-use crate::binaries::{command, error_of, level_and_message};
+use crate::binaries::{command, level_and_message};
 
-/// How long children may take to clean up after SIGTERM.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long children may take after SIGTERM: they keep what is under way, such as answers that are paid for.
+const GRACE: Duration = Duration::from_secs(90);
+/// The same where the run itself breaks off.
+const SHORT_GRACE: Duration = Duration::from_secs(5);
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// How often the run was asked to end.
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
 enum Event {
     Line { step: usize, line: String },
@@ -27,50 +31,80 @@ enum Event {
 struct Running {
     child: Child,
     started: Instant,
-    log: String,
+    log: Log,
     bar: Option<ProgressBar>,
+}
+
+/// The children. Whoever holds them ends them: they are in process groups of their own, which Ctrl-C does not reach.
+#[derive(Default)]
+struct Children(BTreeMap<usize, Running>);
+
+impl Children {
+    fn signal(&self, number: libc::c_int) {
+        self.0.values().for_each(|running| signal(&running.child, number));
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.signal(libc::SIGTERM);
+        let since = Instant::now();
+        for running in self.0.values_mut() {
+            while since.elapsed() < SHORT_GRACE && matches!(running.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // Both fail where it has ended by itself.
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
 }
 
 /// Runs the steps. A failed step stops those that need it and nothing else; Ctrl-C stops all.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
     watch_for_interrupts();
-    let terminal = std::io::stderr().is_terminal().then(bars);
+    let terminal = (std::io::stderr().is_terminal() && !logs_as_json()).then(bars);
     let (events, inbox) = channel();
+    let logs = Logs::new(launch.store, launch.plan);
     let mut waiting: Vec<usize> = launch.steps.clone();
-    let mut running: BTreeMap<usize, Running> = BTreeMap::new();
+    let mut running = Children::default();
     let mut ended: Vec<Ended> = Vec::new();
     let mut interrupted_at: Option<Instant> = None;
-    while !waiting.is_empty() || !running.is_empty() {
-        if INTERRUPTED.load(Ordering::Relaxed) {
+    while !waiting.is_empty() || !running.0.is_empty() {
+        let interrupts = INTERRUPTS.load(Ordering::Relaxed);
+        if interrupts > 0 {
             let since = *interrupted_at.get_or_insert_with(|| {
-                running.values_mut().for_each(|r| signal(&r.child, libc::SIGTERM));
+                running.signal(libc::SIGTERM);
+                let (count, most) = (running.0.len(), GRACE.as_secs());
+                tracing::warn!("interrupted; {count} steps keep what is under way, {most} s at most; Ctrl-C again ends them at once");
                 Instant::now()
             });
-            if since.elapsed() > GRACE {
-                running.values_mut().for_each(|r| signal(&r.child, libc::SIGKILL));
+            if interrupts > 1 || since.elapsed() > GRACE {
+                running.signal(libc::SIGKILL);
             }
             ended.extend(waiting.drain(..).map(|i| never_began(&launch.plan.steps[i].name, "the run was interrupted")));
         }
         give_up_on_dependants(launch, &mut waiting, &mut ended);
-        while running.len() < launch.jobs
+        while running.0.len() < launch.jobs
             && let Some(at) = waiting.iter().position(|&i| is_ready(launch, i, &waiting, &running))
         {
             let step = waiting.remove(at);
-            running.insert(step, start(launch, step, &events, terminal)?);
+            running.0.insert(step, start(launch, step, &logs, &events, terminal)?);
         }
         match inbox.recv_timeout(Duration::from_millis(100)) {
             Ok(Event::Line { step, line }) => {
-                if let Some(running) = running.get_mut(&step) {
+                if let Some(running) = running.0.get_mut(&step) {
                     show(&launch.plan.steps[step], running, &line);
                 }
             }
             Ok(Event::Closed { step }) => {
-                if let Some(done) = running.remove(&step) {
+                if let Some(done) = running.0.remove(&step) {
                     ended.push(end(launch, step, done)?);
                 }
             }
             Err(_) => {}
         }
+        running.0.values_mut().for_each(|running| running.log.store_now_and_then());
     }
     Ok(ended)
 }
@@ -79,12 +113,12 @@ fn watch_for_interrupts() {
     std::thread::spawn(|| {
         block_on(async {
             let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-            match terminate {
-                Ok(mut terminate) => tokio::select! { _ = terminate.recv() => (), _ = tokio::signal::ctrl_c() => () },
-                Err(_) => drop(tokio::signal::ctrl_c().await),
+            let Ok(mut terminate) = terminate else { return };
+            loop {
+                tokio::select! { _ = terminate.recv() => (), _ = tokio::signal::ctrl_c() => () }
+                INTERRUPTS.fetch_add(1, Ordering::Relaxed);
             }
         });
-        INTERRUPTED.store(true, Ordering::Relaxed);
     });
 }
 
@@ -97,9 +131,9 @@ fn signal(child: &Child, number: libc::c_int) {
 }
 
 /// A step is ready when nothing that it reads is still to come.
-fn is_ready(launch: &Launch<'_>, step: usize, waiting: &[usize], running: &BTreeMap<usize, Running>) -> bool {
+fn is_ready(launch: &Launch<'_>, step: usize, waiting: &[usize], running: &Children) -> bool {
     let needs = |other: &usize| launch.plan.steps[step].upstream.contains_key(&launch.plan.steps[*other].name);
-    !waiting.iter().any(needs) && !running.keys().any(needs)
+    !waiting.iter().any(needs) && !running.0.keys().any(needs)
 }
 
 fn give_up_on_dependants(launch: &Launch<'_>, waiting: &mut Vec<usize>, ended: &mut Vec<Ended>) {
@@ -117,15 +151,18 @@ fn never_began(step: &str, why: &str) -> Ended {
     Ended { step: step.to_owned(), exit: None, message: why.to_owned(), seconds: 0.0 }
 }
 
-fn start(launch: &Launch<'_>, index: usize, events: &Sender<Event>, bars: Option<&MultiProgress>) -> Result<Running> {
+fn start(
+    launch: &Launch<'_>,
+    index: usize,
+    logs: &Logs,
+    events: &Sender<Event>,
+    bars: Option<&MultiProgress>,
+) -> Result<Running> {
     let step = &launch.plan.steps[index];
     let mut command = command(&step.stage, launch.config, launch.sets)?;
+    command.arg("--plan").arg(&launch.plan.run);
     if let Some(model) = &step.description.model {
         command.arg("--model").arg(model);
-    }
-    for input in &step.description.inputs {
-        let fingerprint = &step.upstream[&input.step];
-        command.arg("--input").arg(format!("{}={fingerprint}", input.dataset));
     }
     if bars.is_some() {
         command.env(PROGRESS_LINES, "1");
@@ -149,7 +186,7 @@ fn start(launch: &Launch<'_>, index: usize, events: &Sender<Event>, bars: Option
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
     });
-    Ok(Running { child, started: Instant::now(), log: String::new(), bar })
+    Ok(Running { child, started: Instant::now(), log: logs.begin(&step.name), bar })
 }
 
 const WITHOUT_BAR: &str = "{spinner} {prefix:.bold} {elapsed} {wide_msg}";
@@ -166,12 +203,16 @@ fn advance(bar: &ProgressBar, progress: Option<ProgressLine>) {
         bar.set_message("");
         return;
     };
-    if bar.length() != Some(progress.total) || bar.position() > progress.done {
+    let begins = bar.length() != Some(progress.total) || bar.position() > progress.done;
+    if begins {
         bar.set_length(progress.total);
         bar.set_style(style(WITH_BAR));
-        bar.reset_eta();
     }
     bar.set_position(progress.done);
+    if begins {
+        // What was done before this, by an earlier run, says nothing about the time that is left.
+        bar.reset_eta();
+    }
     bar.set_message(progress.label());
 }
 
@@ -181,16 +222,29 @@ fn show(step: &PlannedStep, running: &mut Running, line: &str) {
         running.bar.iter().for_each(|bar| advance(bar, progress.clone()));
         return;
     }
-    running.log.push_str(line);
-    running.log.push('\n');
+    running.log.add(line);
     match &running.bar {
         Some(bar) => match level_and_message(line) {
             (Some("INFO"), message) => bar.set_message(message),
             (Some("ERROR" | "WARN") | None, message) => bar.suspend(|| eprintln!("{} | {message}", step.name)),
             _ => {}
         },
+        None if logs_as_json() => eprintln!("{}", as_json(&step.name, line)),
         None => eprintln!("{} | {line}", step.name),
     }
+}
+
+/// A child's line as an object that names the step; what is none, such as a panic's words, is an error's message.
+fn as_json(step: &str, line: &str) -> serde_json::Value {
+    let mut object = match serde_json::from_str(line) {
+        Ok(serde_json::Value::Object(object)) => object,
+        _ => serde_json::Map::from_iter([
+            ("level".to_owned(), "ERROR".into()),
+            ("fields".to_owned(), serde_json::json!({ "message": line })),
+        ]),
+    };
+    object.insert("step".to_owned(), step.into());
+    object.into()
 }
 
 fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Result<Ended> {
@@ -199,15 +253,52 @@ fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Result<Ended>
     if let Some(bar) = &running.bar {
         bar.finish_and_clear();
     }
-    let log =
-        format!("{}/logs/{}.log", run_folder(&launch.plan.pipeline, &launch.plan.run), step.name.replace(':', "-"));
-    launch.store.put(&log, running.log.clone())?;
-    let exit = status.code();
-    let message = if exit == Some(0) { String::new() } else { error_of(&running.log) };
+    running.log.store();
+    let mut exit = status.code();
+    let mut message = if exit == Some(0) { String::new() } else { running.log.error() };
+    if exit == Some(0) && Manifest::find(launch.store, &step.name, &step.fingerprint)?.is_none() {
+        exit = Some(1);
+        message = format!("it ended well, but its artifact {} is not there", step.fingerprint);
+    }
     let seconds = running.started.elapsed().as_secs_f64();
     if running.bar.is_some() && exit == Some(0) {
         tracing::info!("{} done in {seconds:.1} s", step.name);
     }
     // A child that a signal ended has no code of its own.
     Ok(Ended { step: step.name.clone(), exit: Some(exit.unwrap_or(1)), message, seconds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeping(logs: &Logs) -> Running {
+        let mut command = std::process::Command::new("sh");
+        // It does not hear SIGTERM, as a child that hangs.
+        command.args(["-c", "trap '' TERM; while :; do sleep 0.1; done"]);
+        let child = command.spawn().unwrap();
+        Running { child, started: Instant::now(), log: logs.begin("train:a"), bar: None }
+    }
+
+    #[test]
+    fn whoever_drops_the_children_ends_them() {
+        let store = codepair_runtime::Store::memory();
+        let logs = Logs::in_folder(&store, "logs");
+        let mut children = Children::default();
+        children.0.insert(0, sleeping(&logs));
+        children.0.insert(1, sleeping(&logs));
+        let ids: Vec<u32> = children.0.values().map(|running| running.child.id()).collect();
+        drop(children);
+        for id in ids {
+            assert!(!std::path::Path::new(&format!("/proc/{id}")).exists(), "{id} lives on");
+        }
+    }
+
+    #[test]
+    fn lines_stay_json() {
+        let line = r#"{"level":"INFO","fields":{"message":"begins"}}"#;
+        assert_eq!(as_json("ingest", line)["step"], "ingest");
+        assert_eq!(as_json("ingest", line)["fields"]["message"], "begins");
+        assert_eq!(as_json("ingest", "thread 'main' panicked")["fields"]["message"], "thread 'main' panicked");
+    }
 }

@@ -65,7 +65,7 @@ fn download(objects: &dyn ObjectStore, meta: &ObjectMeta, url: &str, cache: &Pat
     let mut received = file.metadata()?.len() / RANGE * RANGE;
     file.set_len(received)?;
     let progress = Progress::new(&format!("downloading {url}"), "bytes", meta.size);
-    progress.set(received);
+    progress.resume(received);
     while received < meta.size {
         let piece = range(objects, &meta.location, received..meta.size.min(received + RANGE))?;
         file.write_all(&piece)?;

@@ -239,7 +239,7 @@ async fn receive(
         file.set_len(0)?;
         received = 0;
     }
-    progress.set(received);
+    progress.resume(received);
     let mut body = response.bytes_stream();
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| anyhow!("{error}"))?;
