@@ -1,5 +1,6 @@
 //! A DataFusion session over the datasets of a store.
 
+mod checked;
 mod pool;
 mod tokens;
 
@@ -15,12 +16,10 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use url::Url;
 
+use crate::checked::Checked;
 use crate::pool::SortPool;
 
 pub use tokens::{encode, register as register_tokenizers, token_bytes};
-
-/// The name under which DataFusion sees the store.
-const STORE: &str = "codepair://store";
 
 /// A session with `threads` partitions that reads text as plain UTF-8 arrays.
 #[must_use]
@@ -62,16 +61,17 @@ fn config(threads: usize) -> SessionConfig {
 /// # Errors
 /// No manifest holds it.
 pub fn register(context: &SessionContext, store: &Store, table: &str, holders: &[(&Manifest, &str)]) -> Result<()> {
-    let url = Url::parse(STORE)?;
-    let (objects, _) = store.object("");
-    context.register_object_store(&url, objects);
+    // Each table has a store of its own, in which nothing is but its files.
+    let url = Url::parse(&format!("codepair://{table}/"))?;
+    let mut checked = Checked::new(store);
     let mut paths = Vec::new();
     for (manifest, dataset) in holders {
         for output in manifest.files(dataset).filter(|output| output.rows.is_some()) {
-            let (_, path) = store.object(&manifest.path(output));
-            paths.push(ListingTableUrl::parse(format!("{STORE}/{path}"))?);
+            let path = checked.admit(store, manifest, output);
+            paths.push(ListingTableUrl::parse(format!("{url}{path}"))?);
         }
     }
+    context.register_object_store(&url, Arc::new(checked));
     let (_, first) = holders.first().with_context(|| format!("no artifact holds {table}"))?;
     let schema = codepair_schemas::dataset(first).with_context(|| format!("no dataset is named {first}"))?.schema();
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");

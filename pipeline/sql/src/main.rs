@@ -1,12 +1,22 @@
 //! `codepair-sql`: answers `codepair sql`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use arrow::array::RecordBatch;
-use clap::Parser;
-use codepair_runtime::{DEEP_STACK, ExitStatus, PipelineOptions, block_on, config_error, run_binary};
+use arrow::datatypes::SchemaRef;
+use clap::{Parser, ValueEnum};
+use codepair_runtime::{
+    ByteSize, DEEP_STACK, ExitStatus, PipelineOptions, block_on, config_error, input_error, machine_memory_bytes,
+    run_binary, threads,
+};
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use futures::StreamExt as _;
+
+/// A table is as wide as its widest cells, so all of it is held in memory before the first line is printed.
+const TABLE_BYTES: usize = 64 << 20;
 
 /// Queries every dataset of a pipeline's newest plan. Read-only.
 #[derive(Parser)]
@@ -14,11 +24,21 @@ use datafusion::execution::context::SQLOptions;
 struct Arguments {
     #[command(flatten)]
     pipeline: PipelineOptions,
-    /// How to print the rows: table, csv or json.
-    #[arg(long, default_value = "table", value_parser = ["table", "csv", "json"])]
-    format: String,
+    /// How to print the rows.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Memory for the query, such as 2GiB [default: half of the machine's].
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<ByteSize>,
     /// The query; `show tables` lists the tables.
     query: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Csv,
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -26,44 +46,107 @@ fn main() -> ExitCode {
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(DEEP_STACK);
             let answer = thread.spawn_scoped(scope, || answer(arguments))?;
-            answer.join().map_err(|_| anyhow::anyhow!("the query engine panicked"))?
+            answer.join().map_err(|_| anyhow!("the query engine panicked"))?
         })
     })
 }
 
 fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     let (store, plan) = arguments.pipeline.newest_plan()?;
-    let context = codepair_sql::session(codepair_runtime::threads("sql"));
+    let limit = arguments.memory_limit.map_or_else(|| machine_memory_bytes() / 2, |limit| limit.0);
+    let scratch = tempfile::tempdir()?;
+    // Half of a session's limit is its pool's.
+    let context = codepair_sql::bounded_session(threads("sql"), Some(limit.saturating_mul(2)), scratch.path())?;
     let tables = codepair_sql::register_plan(&context, &store, &plan)?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = block_on(context.sql_with_options(&arguments.query, reading))
         .map_err(|error| config_error(format!("{error}\ntables: {}", tables.join(", "))))?;
     let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
-    let mut batches = block_on(frame.collect())?;
-    if batches.is_empty() {
-        batches.push(RecordBatch::new_empty(schema));
+    let mut rows = block_on(frame.execute_stream()).map_err(|error| explain(&error))?;
+    let mut printer = Printer::new(arguments.format, schema);
+    while let Some(batch) = block_on(rows.next()) {
+        if !printer.print(batch.map_err(|error| explain(&error))?)? {
+            return Ok(ExitStatus::Done);
+        }
     }
-    print(&arguments.format, &batches)?;
+    printer.finish()?;
     Ok(ExitStatus::Done)
 }
 
-fn print(format: &str, batches: &[RecordBatch]) -> Result<()> {
-    let mut text = Vec::new();
-    match format {
-        "csv" => {
-            let mut writer = arrow::csv::Writer::new(&mut text);
-            batches.iter().try_for_each(|batch| writer.write(batch))?;
-        }
-        "json" => {
-            let mut writer = arrow::json::ArrayWriter::new(&mut text);
-            batches.iter().try_for_each(|batch| writer.write(batch))?;
-            writer.finish()?;
-            text.push(b'\n');
-        }
-        _ => text = format!("{}\n", arrow::util::pretty::pretty_format_batches(batches)?).into_bytes(),
+/// What to do about an error of the engine.
+fn explain(error: &DataFusionError) -> anyhow::Error {
+    let words = error.to_string();
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => anyhow!(
+            "the query needs more memory than it may have; raise --memory-limit, or read fewer rows or columns ({words})"
+        ),
+        _ if words.contains("codepair run --force") => input_error(words),
+        _ => anyhow!("{words}"),
     }
-    use std::io::Write as _;
-    // A closed pipe, as of `codepair sql … | head`, is no error.
-    let _ = std::io::stdout().write_all(&text);
-    Ok(())
+}
+
+/// Prints batches as they come, but for tables.
+enum Printer {
+    Table { batches: Vec<RecordBatch>, bytes: usize },
+    Csv(arrow::csv::Writer<std::io::Stdout>),
+    Json(arrow::json::ArrayWriter<std::io::Stdout>),
+}
+
+impl Printer {
+    fn new(format: Format, schema: SchemaRef) -> Self {
+        let empty = RecordBatch::new_empty(schema);
+        match format {
+            Format::Table => Self::Table { batches: vec![empty], bytes: 0 },
+            Format::Csv => {
+                let mut writer = arrow::csv::Writer::new(std::io::stdout());
+                // The header, also of no rows.
+                let _ = writer.write(&empty);
+                Self::Csv(writer)
+            }
+            Format::Json => Self::Json(arrow::json::ArrayWriter::new(std::io::stdout())),
+        }
+    }
+
+    /// Prints a batch; false where nobody reads any more.
+    fn print(&mut self, batch: RecordBatch) -> Result<bool> {
+        match self {
+            Self::Table { batches, bytes } => {
+                *bytes += batch.get_array_memory_size();
+                if *bytes > TABLE_BYTES {
+                    bail!(
+                        "the answer is larger than a table of {} MiB; add a `limit`, or print it with --format csv or json",
+                        TABLE_BYTES >> 20
+                    );
+                }
+                batches.push(batch);
+                Ok(true)
+            }
+            Self::Csv(writer) => is_read(writer.write(&batch).map_err(Into::into)),
+            Self::Json(writer) => is_read(writer.write(&batch).map_err(Into::into)),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        let ended = match self {
+            Self::Table { batches, .. } => {
+                let text = arrow::util::pretty::pretty_format_batches(&batches)?.to_string();
+                writeln!(std::io::stdout(), "{text}").map_err(Into::into)
+            }
+            Self::Csv(_) => Ok(()),
+            Self::Json(mut writer) => {
+                let ended = writer.finish().map_err(Into::into);
+                ended.and_then(|()| writeln!(std::io::stdout()).map_err(Into::into))
+            }
+        };
+        is_read(ended).map(drop)
+    }
+}
+
+/// A closed pipe, as of `codepair sql … | head`, is no error.
+fn is_read(printed: Result<()>) -> Result<bool> {
+    match printed {
+        Ok(()) => Ok(true),
+        Err(error) if error.to_string().contains("Broken pipe") => Ok(false),
+        Err(error) => Err(error),
+    }
 }
