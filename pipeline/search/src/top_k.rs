@@ -75,11 +75,12 @@ impl Best {
     }
 }
 
-/// The rank of a candidate, from 1; ties count against it.
+/// The rank of a candidate, from 1; ties count against it, and so does what cannot be compared.
 #[must_use]
 pub fn rank_of(scores: &[f32], candidate: usize) -> usize {
     let own = scores[candidate];
-    scores.iter().enumerate().filter(|(i, score)| *i != candidate && **score >= own).count() + 1
+    let is_behind = |score: f32| score.partial_cmp(&own) == Some(Ordering::Less);
+    scores.iter().enumerate().filter(|(i, score)| *i != candidate && !is_behind(**score)).count() + 1
 }
 
 #[cfg(test)]
@@ -92,6 +93,9 @@ mod tests {
         assert_eq!(rank_of(&[1.0, 1.0, 0.5], 0), 2);
         assert_eq!(rank_of(&[1.0, 1.0, 0.5], 2), 3);
         assert_eq!(rank_of(&[0.0, 1.0], 1), 1);
+        assert_eq!(rank_of(&[f32::NAN, 1.0, 0.5], 0), 3);
+        assert_eq!(rank_of(&[f32::NAN, 1.0, 0.5], 1), 2);
+        assert_eq!(rank_of(&[f32::NAN; 4], 2), 4);
     }
 
     proptest! {

@@ -58,7 +58,7 @@ pub(crate) fn evaluate<B: Backend>(
             beam(model, &row.pair.source, config.beam_width, length, device)
         })
         .collect();
-    let written = [write("beam", trained, by_beam)?, write("greedy", trained, greedily)?];
+    let written = [write("beam", trained, &rows, by_beam)?, write("greedy", trained, &rows, greedily)?];
     let mut scores: Vec<Score> = written.iter().flat_map(|w| scores(name, &rows, w, config)).collect();
     scores.sort_by(|a, b| (&a.decoding, &a.metric, &a.bucket).cmp(&(&b.decoding, &b.metric, &b.bucket)));
     let predictions: Vec<Prediction> = written.iter().flat_map(|w| predictions(name, &rows, w)).collect();
@@ -94,7 +94,16 @@ fn rows<'a, B: Backend>(
     Ok(rows)
 }
 
-fn write<B: Backend>(decoding: &'static str, trained: &Trained<B>, decoded: Vec<Decoded>) -> Result<Written> {
+fn write<B: Backend>(
+    decoding: &'static str,
+    trained: &Trained<B>,
+    rows: &[Row<'_>],
+    decoded: Vec<Decoded>,
+) -> Result<Written> {
+    if let Some(at) = decoded.iter().position(|decoded| decoded.log_probability.is_nan()) {
+        let (model, row) = (&trained.card.name, &rows[at].example.id);
+        bail!("{model} gives what it writes for the row {row} no number as its probability ({decoding})");
+    }
     let texts = decoded.iter().map(|d| trained.target.decode(&d.tokens)).collect::<Result<Vec<_>, _>>()?;
     Ok(Written { decoding, texts, decoded })
 }

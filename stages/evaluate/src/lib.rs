@@ -97,7 +97,8 @@ impl Stage for Evaluate {
     fn run(context: &mut Context, config: &Self) -> Result<()> {
         let name = context.model.clone().context("evaluate runs one model")?;
         let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build_global();
-        let examples = examples(context.read("examples", &[])?.iter(), |e| e.split == "test" && e.kind == "original")?;
+        let rows = context.stream("examples", Example::COLUMNS);
+        let examples = examples(rows, |e| e.split == "test" && e.kind == "original")?;
         if examples.is_empty() {
             return Err(codepair_runtime::input_error("the test split is empty; raise the shares of the sources"));
         }

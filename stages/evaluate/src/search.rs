@@ -1,6 +1,6 @@
 //! Search: every test row's text is a query, every test row's code a candidate, its own the one relevant.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_code::words;
 use codepair_metrics::{SEARCH, all};
@@ -42,15 +42,19 @@ fn rank(
     scores_of: impl Fn(usize) -> Vec<f32> + Sync,
 ) -> Result<()> {
     let progress = Progress::new(&format!("ranking for {name}"), "queries", examples.len() as u64);
-    let ranked: Vec<(usize, Vec<Ranking>)> = (0..examples.len())
+    let ranked = (0..examples.len())
         .into_par_iter()
         .map(|query| {
             progress.add(1);
             let scores = scores_of(query);
+            if let Some(candidate) = scores.iter().position(|score| score.is_nan()) {
+                let (query, candidate) = (&examples[query].id, &examples[candidate].id);
+                bail!("{name} gives the candidate {candidate} no number as its score for the query {query}");
+            }
             let rank = rank_of(&scores, query);
-            (rank, rows(name, examples, query, &scores, rank, config.ranking_depth))
+            Ok((rank, rows(name, examples, query, &scores, rank, config.ranking_depth)))
         })
-        .collect();
+        .collect::<Result<Vec<(usize, Vec<Ranking>)>>>()?;
     let ranks: Vec<usize> = ranked.iter().map(|(rank, _)| *rank).collect();
     let score = |metric: &str, signature: &str, value: f64| Score {
         model: name.to_owned(),

@@ -27,6 +27,9 @@ pub struct Example {
 }
 
 impl Example {
+    /// The columns of `examples` that it is made of.
+    pub const COLUMNS: &[&str] = &["id", "ordinal", "name", "url", "text", "code", "kind", "split"];
+
     /// One of its columns.
     #[must_use]
     pub fn column(&self, column: Column) -> &str {
@@ -37,16 +40,17 @@ impl Example {
     }
 }
 
-/// The examples that `wanted` holds for, in order.
+/// The examples that `wanted` holds for, in order; one batch is in memory at a time.
 ///
 /// # Errors
-/// A column is missing.
-pub fn examples<'a>(
-    batches: impl Iterator<Item = &'a RecordBatch>,
+/// A batch cannot be read, or a column is missing.
+pub fn examples(
+    batches: impl Iterator<Item = Result<RecordBatch>>,
     wanted: impl Fn(&Example) -> bool,
 ) -> Result<Vec<Example>> {
     let mut examples = Vec::new();
     for batch in batches {
+        let batch = &batch?;
         let column = |name| text_column(batch, name);
         let (ids, names, urls) = (column("id")?, column("name")?, column("url")?);
         let (texts, codes, kinds, splits) = (column("text")?, column("code")?, column("kind")?, column("split")?);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use codepair_evaluate::{Example, examples};
-use codepair_model::{Cpu, CpuDevice, Model, Task, Trained, beam};
+use codepair_model::{Cpu, CpuDevice, Model, ModelCard, Task, Trained, beam};
 use codepair_runtime::{
     ExitStatus, Manifest, PipelineOptions, Plan, Store, config_error, input_error, read_output, run_binary,
 };
@@ -68,9 +68,8 @@ fn find(store: &Store, plan: &Plan, arguments: &Arguments, device: &CpuDevice) -
     let named = |model: &Option<String>| arguments.model.is_none() || *model == arguments.model;
     for step in steps.into_iter().filter(|step| named(&step.description.model)) {
         let Some(manifest) = Manifest::find(store, &step.name, &step.fingerprint)? else { continue };
-        let model = Trained::load(store, &manifest, device)?;
-        if model.card.model.task() == task {
-            return Ok(model);
+        if ModelCard::of(store, &manifest)?.model.task() == task {
+            return Trained::load(store, &manifest, device);
         }
     }
     Err(input_error("no trained model can do that yet; run: codepair run"))
@@ -86,8 +85,8 @@ fn generate(model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<Stri
 fn search(store: &Store, plan: &Plan, model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<String> {
     let step = plan.step("prepare").context("the plan prepares nothing")?;
     let manifest = Manifest::find(store, "prepare", &step.fingerprint)?.context("prepare is not there")?;
-    let batches = read_output(store, &manifest, "examples", &[])?;
-    let corpus: Vec<Example> = examples(batches.iter(), |example| example.kind == "original")?;
+    let batches = read_output(store, &manifest, "examples", Example::COLUMNS)?;
+    let corpus: Vec<Example> = examples(batches.into_iter().map(Ok), |example| example.kind == "original")?;
     let candidates: Vec<&str> = corpus.iter().map(|e| e.column(model.card.target.column)).collect();
     let vectors = model.candidate_vectors(&candidates, device)?;
     let query = model.query_vectors(&[text], device)?.remove(0);
