@@ -310,17 +310,19 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "requests",
-        version: 1,
+        version: 2,
         doc: "The API requests that synth used, a snapshot of the ledger.",
-        sort_key: &["request"],
+        sort_key: &["request", "attempt"],
         volatile: false,
         columns: &[
-            text("request", "SHA-256 of endpoint and payload"),
+            text("request", "SHA-256 of endpoint and payload as it is asked first"),
+            count("attempt", "0; one more each time it was asked again, for an answer that could not be used"),
             text("generator", "name of the generator's table in the config"),
             text("endpoint", "base URL and path"),
             text("payload", "the request's body, JSON"),
             count("status", "HTTP status of the answer"),
             text("response", "the answer's body as it came; bytes that are no UTF-8 replaced"),
+            text("sending", "which sending was answered, as the ledger numbers them"),
         ],
     },
     Dataset {

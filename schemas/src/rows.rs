@@ -148,7 +148,8 @@ rows! {
     }
     /// A row of `requests`.
     Request in "requests" {
-        request: String, generator: String, endpoint: String, payload: String, status: u32, response: String,
+        request: String, attempt: u32, generator: String, endpoint: String, payload: String, status: u32,
+        response: String, sending: String,
     }
     /// A row of `examples`.
     Example in "examples" {

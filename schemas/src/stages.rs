@@ -26,7 +26,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "synth",
-        revision: 5,
+        revision: 6,
         per_model: false,
         inputs: &["functions", "problems", "queries"],
         outputs: &["synthetic_pairs", "embeddings", "requests", "rejected"],
@@ -40,7 +40,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "train",
-        revision: 1,
+        revision: 2,
         per_model: true,
         inputs: &["tokens", "tokenizers"],
         outputs: &["models", "training_steps"],

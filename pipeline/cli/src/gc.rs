@@ -192,6 +192,6 @@ mod tests {
         );
         assert!(found[0].paths.iter().any(|path| path.starts_with(&old)));
         assert!(found.iter().all(|left| left.age_days >= KEPT_DAYS));
-        assert!(leftovers(&store, now - 86_400).unwrap().iter().all(|left| left.age_days < KEPT_DAYS));
+        assert!(leftovers(&store, now - 2 * 86_400).unwrap().iter().all(|left| left.age_days < KEPT_DAYS));
     }
 }

@@ -61,8 +61,13 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
             }
             let of = |generation| fingerprint(&name, description.revision, step, &upstream, generation);
             let forced = selection.force.iter().any(|force| selects(force, &name));
-            let mut generation = newest_generation(store, &name, of)? + u32::from(forced);
-            if forced {
+            let mut generation = newest_generation(store, &name, of)?;
+            let there = Manifest::find(store, &name, &of(generation));
+            // What a run left open the next one goes on with, where the step is to run at all.
+            let incomplete = there.as_ref().ok().and_then(|there| there.as_ref()?.incomplete.clone());
+            let goes_on = incomplete.is_some() && may_run(selection, &name);
+            if forced || goes_on {
+                generation += 1;
                 // One that was made in a run that was killed before it superseded the one before.
                 while store.find(&format!("{}/manifest.json", artifact_path(&name, &of(generation))))?.is_some() {
                     generation += 1;
@@ -77,13 +82,13 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
                 description: step.clone(),
                 name,
             };
-            let fresh = Manifest::find(store, &planned.name, &planned.fingerprint)?.is_some();
-            let reason = if fresh {
-                "fresh".to_owned()
-            } else if forced {
-                "forced".to_owned()
-            } else {
-                reason(&planned, newest.as_ref(), &verdicts)
+            let fresh = !forced && !goes_on && there?.is_some();
+            let reason = match (&incomplete, fresh) {
+                (Some(open), true) => format!("fresh, but incomplete: {open}"),
+                (None, true) => "fresh".to_owned(),
+                _ if forced => "forced".to_owned(),
+                (Some(open), false) => format!("incomplete: {open}"),
+                (None, false) => reason(&planned, newest.as_ref(), &verdicts),
             };
             verdicts.push(Verdict {
                 step: planned.name.clone(),
@@ -172,6 +177,13 @@ fn planned_before(plan: &Plan, config: &Config, stage: &str) -> Option<Descripti
         revision,
         steps: steps.into_iter().map(|step| step.description.clone()).collect(),
     })
+}
+
+/// Whether the selection takes a step, if it is not fresh.
+fn may_run(selection: &Selection, step: &str) -> bool {
+    let stage = step.split(':').next().unwrap_or(step);
+    let is_named = selection.only.is_empty() || selection.only.iter().any(|name| selects(name, step));
+    is_named && !may_leave_out(selection, stage)
 }
 
 /// Whether the selection leaves out all steps of a stage.

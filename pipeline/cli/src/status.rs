@@ -16,6 +16,7 @@ pub(crate) fn status(arguments: &Arguments, options: &Output) -> Result<ExitStat
     for step in &plan.steps {
         let found = Manifest::find(&store, &step.name, &step.fingerprint);
         let state = match &found {
+            Ok(Some(manifest)) if manifest.incomplete.is_some() => "incomplete",
             Ok(Some(_)) => "done",
             Ok(None) => "missing",
             Err(error) => {

@@ -134,3 +134,25 @@ fn cross_entropy<B: Backend>(logits: Tensor<B, 3>, batch: &Batch<B>) -> (Tensor<
     let count = burn::tensor::ElementConversion::elem::<f32>(count).max(1.0);
     ((chosen * mask).sum().neg().div_scalar(count), count as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cards of an old store's models are read by every later version.
+    #[test]
+    fn the_card_is_frozen() {
+        let side = |column| Side { column, tokenizer: "code".to_owned(), max_tokens: 48 };
+        let card = ModelCard {
+            name: "nbow".to_owned(),
+            model: ModelConfig::Nbow(NbowConfig::default()),
+            vocabularies: Vocabularies { source: 4000, target: 8000 },
+            source: side(Column::Text),
+            target: side(Column::Code),
+            parameters: 7,
+        };
+        let text = serde_json::to_string_pretty(&card).unwrap_or_default();
+        insta::assert_snapshot!(text);
+        assert_eq!(serde_json::from_str::<ModelCard>(&text).ok(), Some(card));
+    }
+}

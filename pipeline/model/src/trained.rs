@@ -1,6 +1,6 @@
 //! A trained model, loaded from its artifact alone.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_runtime::{Manifest, Store, config_error, input_error};
 use codepair_tokenizer::Tokenizer;
@@ -58,7 +58,8 @@ impl<B: Backend> Trained<B> {
         let (step, fingerprint) = name.split_once('@').ok_or_else(|| {
             config_error(format!("{name:?} is no pinned model: write NAME@FINGERPRINT, as codepair status says them"))
         })?;
-        let manifest = Manifest::find_short(store, &format!("train:{step}"), fingerprint)?;
+        let manifest = Manifest::find_short(store, &format!("train:{step}"), fingerprint);
+        let manifest = manifest.with_context(|| format!("the model {name}"))?;
         Self::load(store, &manifest, device)
     }
 

@@ -104,6 +104,7 @@ pub struct Attempt {
     writes: Arc<Writes>,
     outputs: Vec<Output>,
     rejected: BTreeMap<String, u64>,
+    incomplete: Option<String>,
     notes: BTreeMap<String, Value>,
 }
 
@@ -121,6 +122,7 @@ impl Attempt {
             writes: Arc::new(Writes::since(now)),
             outputs: Vec::new(),
             rejected: BTreeMap::new(),
+            incomplete: None,
             notes: BTreeMap::new(),
         }
     }
@@ -262,6 +264,11 @@ impl Attempt {
         *self.rejected.entry(reason.to_owned()).or_default() += rows;
     }
 
+    /// Says what is missing that a later run may still make: `plan` will make the next generation of it.
+    pub fn mark_incomplete(&mut self, missing: String) {
+        self.incomplete = Some(missing);
+    }
+
     /// Notes something for the manifest.
     pub fn note(&mut self, key: &str, value: impl Into<Value>) {
         self.notes.insert(key.to_owned(), value.into());
@@ -297,6 +304,7 @@ impl Attempt {
             sources: BTreeMap::new(),
             outputs: std::mem::take(&mut self.outputs),
             rejected: std::mem::take(&mut self.rejected),
+            incomplete: self.incomplete.take(),
             notes: std::mem::take(&mut self.notes),
             started_at: self.started_at,
             ended_at: now,

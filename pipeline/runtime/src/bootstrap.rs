@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use crate::command_line::run_command;
 use crate::inputs::Planned;
 use crate::{
-    Attempt, Config, Description, ExitStatus, Interrupt, Manifest, PipelineOptions, Plan, Published, ResolvedInput,
-    Step, Store, config_error, fingerprint, input_error, inputs, newest_generation, parquet_io, supersede,
+    Attempt, Config, DEEP_STACK, Description, ExitStatus, Interrupt, Manifest, PipelineOptions, Plan, Published,
+    ResolvedInput, Step, Store, config_error, fingerprint, input_error, inputs, newest_generation, parquet_io,
+    supersede,
 };
 
 /// A stage: what it is configured by, the steps this makes, and the work.
@@ -22,7 +23,7 @@ pub trait Stage {
     /// The stage's name in the table of stages.
     const NAME: &'static str;
     /// Its table of the config.
-    type Config: DeserializeOwned;
+    type Config: DeserializeOwned + Sync;
 
     /// The steps that the config asks for.
     ///
@@ -238,10 +239,31 @@ pub fn run_stage<S: Stage>(store: &Store, config: &Config, request: &Request) ->
     }
     discard_on_signal(&context);
     tracing::info!("{} begins, to make {}", context.step, context.attempt.fingerprint());
-    if let Err(error) = S::run(&mut context, &config.section(S::NAME)?) {
+    use_threads(context.threads);
+    let ran = config.section(S::NAME).and_then(|own| on_deep_stack(|| S::run(&mut context, &own)));
+    if let Err(error) = ran {
         return Err(give_up(&context, error));
     }
     publish(context, config, description.revision)
+}
+
+/// Sizes the pool that work on several cores shares, burn's kernels included: it is there once in a process, so the first step
+/// decides.
+fn use_threads(threads: usize) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(DEEP_STACK);
+    if let Err(error) = pool.build_global() {
+        tracing::debug!("the threads are those of an earlier step: {error}");
+    }
+}
+
+/// Runs on a stack as deep as code may nest: what reads it descends as deep.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, work);
+        #[allow(clippy::expect_used, reason = "a process that can start no thread can do nothing")]
+        let thread = thread.expect("a thread starts");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// What a step would run with, and its artifact where that is there already.
@@ -263,8 +285,14 @@ fn begin<S: Stage>(
         Some(plan) => planned_generation(plan, &name, description.revision, step)?,
         None => newest_generation(store, &name, of_generation)?,
     };
+    let mut generation = generation;
+    let mut there = Manifest::find(store, &name, &of_generation(generation))?;
+    // What an earlier run left open, this one goes on with.
+    while plan.is_none() && there.as_ref().is_some_and(|there| there.incomplete.is_some()) {
+        generation += 1;
+        there = Manifest::find(store, &name, &of_generation(generation))?;
+    }
     let print = of_generation(generation);
-    let there = Manifest::find(store, &name, &print)?;
     let resources = config.resources(S::NAME)?;
     let context = Context {
         store: store.clone(),

@@ -143,10 +143,7 @@ mod tests {
         let interrupt = Interrupt::default();
         let hold = interrupt.hold();
         interrupt.ask();
-        let waiting = {
-            let interrupt = interrupt;
-            std::thread::spawn(move || interrupt.discard())
-        };
+        let waiting = std::thread::spawn(move || interrupt.discard());
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(!waiting.is_finished());
         drop(hold);

@@ -41,6 +41,9 @@ pub struct Manifest {
     pub outputs: Vec<Output>,
     /// Rows left out, by reason.
     pub rejected: BTreeMap<String, u64>,
+    /// What is missing that a later run may still make, in words; nothing in an artifact that is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
     /// What the stage wants to be known: parameters, seconds of training and the like.
     pub notes: BTreeMap<String, Value>,
     /// RFC 3339.
@@ -265,6 +268,7 @@ mod tests {
                 volatile: false,
             }],
             rejected: BTreeMap::from([("no_text".into(), 3)]),
+            incomplete: None,
             notes: BTreeMap::from([("parameters".into(), 7.into())]),
             started_at: jiff::Timestamp::UNIX_EPOCH,
             ended_at: jiff::Timestamp::UNIX_EPOCH,

@@ -96,7 +96,6 @@ impl Stage for Evaluate {
 
     fn run(context: &mut Context, config: &Self) -> Result<()> {
         let name = context.model.clone().context("evaluate runs one model")?;
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build_global();
         let rows = context.stream("examples", Example::COLUMNS);
         let examples = examples(rows, |e| e.split == "test" && e.kind == "original")?;
         if examples.is_empty() {

@@ -61,7 +61,6 @@ impl Stage for Synth {
     }
 
     fn run(context: &mut Context, generators: &Generators) -> Result<()> {
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build_global();
         let mut made = rows::Made::new(&context.attempt)?;
         for vectors in [true, false] {
             for (name, generator) in generators.iter().filter(|(_, generator)| generator.makes_vectors() == vectors) {

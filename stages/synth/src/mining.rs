@@ -81,9 +81,20 @@ impl Rules {
         Ok(())
     }
 
-    /// Chooses among the nearest candidates, which come best first; `positives`, ascending, are left out. `positive` is the lowest score
-    /// of the positives; `query` decides, with the seed, what is drawn.
-    pub(crate) fn choose(&self, hits: &[Hit], positives: &[u32], positive: Option<f32>, query: &str) -> Vec<Chosen> {
+    /// Chooses among the nearest candidates, which come best first; `positives`, ascending, are left out, and so is what
+    /// `is_copy` says to be nearly one of them. `positive` is the lowest score of the positives; `query` decides, with the seed,
+    /// what is drawn.
+    ///
+    /// # Errors
+    /// Those of `is_copy`.
+    pub(crate) fn choose(
+        &self,
+        hits: &[Hit],
+        positives: &[u32],
+        positive: Option<f32>,
+        query: &str,
+        is_copy: impl Fn(usize) -> Result<bool>,
+    ) -> Result<Vec<Chosen>> {
         let others = hits.iter().filter(|hit| positives.binary_search(&(hit.candidate as u32)).is_err());
         let ranked = others.take(self.range_max).enumerate().map(|(at, hit)| Chosen { hit: *hit, rank: at + 1 });
         let fits = |chosen: &Chosen| {
@@ -96,17 +107,25 @@ impl Rules {
                 && self.max_score.is_none_or(|most| score <= most)
                 && self.min_score.is_none_or(|least| score >= least)
         };
-        let mut fitting: Vec<Chosen> = ranked.filter(fits).skip(self.range_min).collect();
-        if self.sample == Sample::Random && fitting.len() > self.negatives {
+        let fitting = ranked.filter(fits).skip(self.range_min);
+        // Codes are compared for those alone that would be taken.
+        let mut wrong = fitting.map(|chosen| anyhow::Ok((!is_copy(chosen.hit.candidate)?).then_some(chosen)));
+        let mut taken: Vec<Chosen> = Vec::new();
+        let wanted = if self.sample == Sample::Random { usize::MAX } else { self.negatives };
+        while taken.len() < wanted
+            && let Some(chosen) = wrong.next()
+        {
+            taken.extend(chosen?);
+        }
+        if taken.len() > self.negatives {
             let digest = sha256(format!("{} {query}", self.seed).as_bytes());
             let seed = u64::from_str_radix(&digest[..16], 16).unwrap_or_default();
             let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-            let mut drawn = index::sample(&mut random, fitting.len(), self.negatives).into_vec();
+            let mut drawn = index::sample(&mut random, taken.len(), self.negatives).into_vec();
             drawn.sort_unstable();
-            return drawn.into_iter().map(|at| fitting[at]).collect();
+            return Ok(drawn.into_iter().map(|at| taken[at]).collect());
         }
-        fitting.truncate(self.negatives);
-        fitting
+        Ok(taken)
     }
 }
 
@@ -120,8 +139,21 @@ mod tests {
 
     /// Candidates 0 to 7 with scores 0.9, 0.8 … 0.2; 1 is the positive.
     fn choose(rules: &Rules) -> Vec<usize> {
+        chosen(rules, |_| false)
+    }
+
+    fn chosen(rules: &Rules, is_copy: impl Fn(usize) -> bool) -> Vec<usize> {
         let hits: Vec<Hit> = (0..8).map(|candidate| Hit { candidate, score: 0.9 - 0.1 * candidate as f32 }).collect();
-        rules.choose(&hits, &[1], Some(0.8), "q").into_iter().map(|chosen| chosen.hit.candidate).collect()
+        let chosen = rules.choose(&hits, &[1], Some(0.8), "q", |at| Ok(is_copy(at))).unwrap();
+        chosen.into_iter().map(|chosen| chosen.hit.candidate).collect()
+    }
+
+    #[test]
+    fn copies_of_right_answers_are_passed_over() {
+        assert_eq!(chosen(&rules(), |at| at == 0 || at == 3), [2, 4]);
+        assert_eq!(chosen(&rules(), |_| true), [0; 0]);
+        let random = Rules { sample: Sample::Random, negatives: 3, ..rules() };
+        assert_eq!(chosen(&random, |at| at > 3), [0, 2, 3]);
     }
 
     #[test]

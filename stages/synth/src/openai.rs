@@ -6,13 +6,16 @@ mod budget;
 mod client;
 mod forecast;
 mod jobs;
+mod lease;
 mod ledger;
+mod ledger_files;
 mod limits;
 mod prompt;
 mod server;
 
-pub(crate) use asker::{Answers, ask, spent_on};
-pub(crate) use budget::{Price, Usage};
+pub(crate) use asker::{Answers, Asked, REFUSED, ask};
+pub(crate) use batches::texts_of;
+pub(crate) use budget::Price;
 pub(crate) use client::Client;
 pub(crate) use forecast::{Forecast, forecast};
 pub(crate) use jobs::{Job, Jobs};

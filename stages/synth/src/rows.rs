@@ -1,16 +1,17 @@
 //! Rows in and out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use arrow::array::{RecordBatch, StringArray};
 use codepair_runtime::{Attempt, Context, Digest, RowWriter, text_column};
 use codepair_schemas::rows::{Embedding, Rejected, Request, SyntheticPair};
 use serde_json::{Map, Value};
 
-use crate::openai::Ledger;
+use crate::corpus::key;
+use crate::openai::{Answers, Ledger, Server};
 
-/// A row that pairs are made from, of the training or validation split. Test rows are never read.
+/// A row that pairs are made from, or whose text and code are embedded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parent {
     pub(crate) id: String,
@@ -66,37 +67,76 @@ const QUERIES: Origin = Origin {
     context: &["context"],
 };
 
-/// Functions and problems, documented or not, in the order of the datasets.
-pub(crate) fn parents(context: &Context) -> impl Iterator<Item = Result<Parent>> {
-    of(context, &FUNCTIONS).chain(of(context, &PROBLEMS))
+/// Which splits are read. Pairs are made of training rows alone: nobody trains on others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Splits {
+    Train,
+    All,
 }
 
-/// Those with a text.
+impl Splits {
+    fn has(self, split: &str) -> bool {
+        self == Self::All || split == "train"
+    }
+}
+
+/// Functions and problems, documented or not, in the order of the datasets.
+pub(crate) fn parents(context: &Context, splits: Splits) -> impl Iterator<Item = Result<Parent>> {
+    of(context, &FUNCTIONS, splits).chain(of(context, &PROBLEMS, splits))
+}
+
+/// Those of the training split with a text.
 pub(crate) fn documented(context: &Context) -> impl Iterator<Item = Result<Parent>> {
-    parents(context).filter(|parent| parent.as_ref().map_or(true, Parent::has_text))
+    parents(context, Splits::Train).filter(|parent| parent.as_ref().map_or(true, Parent::has_text))
 }
 
 /// Queries.
-pub(crate) fn queries(context: &Context) -> impl Iterator<Item = Result<Parent>> {
-    of(context, &QUERIES)
+pub(crate) fn queries(context: &Context, splits: Splits) -> impl Iterator<Item = Result<Parent>> {
+    of(context, &QUERIES, splits)
 }
 
-fn of<'a>(context: &'a Context, origin: &'static Origin) -> impl Iterator<Item = Result<Parent>> + 'a {
+/// At most `limit` of the rows, by the hash of their ids, in their order: the first so many would be of a few modules.
+///
+/// # Errors
+/// The rows cannot be read.
+pub(crate) fn limited<'a, I: Iterator<Item = Result<Parent>> + 'a>(
+    limit: Option<usize>,
+    rows: impl Fn() -> I,
+) -> Result<Box<dyn Iterator<Item = Result<Parent>> + 'a>> {
+    let Some(limit) = limit else { return Ok(Box::new(rows())) };
+    // The greatest of the least hashes so far is on top.
+    let mut least = BinaryHeap::new();
+    for row in rows() {
+        let hash = key(&row?.id);
+        if least.len() < limit {
+            least.push(hash);
+        } else if least.peek().is_some_and(|greatest| hash < *greatest) {
+            least.pop();
+            least.push(hash);
+        }
+    }
+    let most = least.into_vec().into_iter().max();
+    let is_taken =
+        move |row: &Result<Parent>| row.as_ref().map_or(true, |row| most.is_some_and(|most| key(&row.id) <= most));
+    Ok(Box::new(rows().filter(is_taken)))
+}
+
+fn of<'a>(context: &'a Context, origin: &'static Origin, splits: Splits) -> impl Iterator<Item = Result<Parent>> + 'a {
     let batches = context.stream(origin.dataset, origin.columns);
-    batches.flat_map(move |batch| match batch.and_then(|batch| read(origin, &batch)) {
+    batches.flat_map(move |batch| match batch.and_then(|batch| read(origin, splits, &batch)) {
         Ok(parents) => parents.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error)],
     })
 }
 
-fn read(origin: &'static Origin, batch: &RecordBatch) -> Result<Vec<Parent>> {
+fn read(origin: &'static Origin, splits: Splits, batch: &RecordBatch) -> Result<Vec<Parent>> {
     let find = |name: &str| origin.columns.contains(&name).then(|| text_column(batch, name)).transpose();
     let value = |column: Option<&StringArray>, row| column.map_or(String::new(), |column| column.value(row).to_owned());
     let (id, source, text) = (find("id")?, find("source")?, find(origin.text)?);
     let code = origin.code.map(|name| text_column(batch, name)).transpose()?;
     let (language, group, split) = (find("language")?, find("group")?, text_column(batch, "split")?);
     let context = origin.context.iter().map(|name| text_column(batch, name)).collect::<Result<Vec<_>>>()?;
-    let seen = (0..batch.num_rows()).filter(|row| matches!(split.value(*row), "train" | "validation"));
+    let seen = (0..batch.num_rows()).filter(|row| splits.has(split.value(*row)));
     let parent = |row| Parent {
         id: value(id, row),
         dataset: origin.dataset,
@@ -164,6 +204,10 @@ pub(crate) struct Made {
     notes: BTreeMap<String, Map<String, Value>>,
     /// Pairs, vectors and rejected rows of each generator: the next ordinal.
     counts: HashMap<String, u64>,
+    /// Of pairs: 64 bits each.
+    ids: HashSet<u64>,
+    /// What is open of generators, in words.
+    open: BTreeMap<String, String>,
 }
 
 /// A pair before it has its place.
@@ -198,6 +242,8 @@ impl Made {
             ledgers: Vec::new(),
             notes: BTreeMap::new(),
             counts: HashMap::new(),
+            ids: HashSet::new(),
+            open: BTreeMap::new(),
         })
     }
 
@@ -224,9 +270,17 @@ impl Made {
         for field in [generator, &parent.id, pair.kind.name(), &pair.edit, &pair.text, &pair.code, request] {
             digest.field(field);
         }
-        digest.field(&ordinal.to_string());
+        // Where a row stands decides nothing: one more before it must not rename it. What is equal in all else is numbered.
+        let mut id = digest.clone().finish()[..16].to_owned();
+        let mut copies = 0;
+        while !self.ids.insert(u64::from_str_radix(&id, 16)?) {
+            copies += 1;
+            let mut copy = digest.clone();
+            copy.field(&copies.to_string());
+            id = copy.finish()[..16].to_owned();
+        }
         self.pairs.push(SyntheticPair {
-            id: digest.finish()[..16].to_owned(),
+            id,
             generator: generator.to_owned(),
             ordinal,
             kind: pair.kind.name().to_owned(),
@@ -274,12 +328,34 @@ impl Made {
         self.ledgers.push((generator.to_owned(), ledger));
     }
 
+    /// Goes on only where no request is open, or the config wants what there is all the same: an artifact that lacks answers
+    /// must not pass for a finished one.
+    ///
+    /// # Errors
+    /// Requests are open, for want of money or because they failed in passing; what was answered is in the ledger.
+    pub(crate) fn check_open(&mut self, generator: &str, server: &Server, answers: &Answers) -> Result<()> {
+        let Some(open) = answers.open() else { return Ok(()) };
+        if !server.partial {
+            bail!(
+                "not all requests have an answer: {open}. What was answered is kept; run it again to go on from there, or publish \
+                 what there is with partial = true"
+            );
+        }
+        tracing::warn!("{generator}: incomplete: {open}");
+        self.open.insert(generator.to_owned(), open);
+        Ok(())
+    }
+
     /// Ends the vectors, so that they can be read back.
     pub(crate) fn finish_embeddings(&mut self, attempt: &mut Attempt) -> Result<()> {
         self.embeddings.take().map_or(Ok(()), |writer| attempt.finish_rows(writer))
     }
 
     pub(crate) fn write(mut self, attempt: &mut Attempt) -> Result<()> {
+        if !self.open.is_empty() {
+            let open = self.open.iter().map(|(generator, open)| format!("{generator}: {open}"));
+            attempt.mark_incomplete(open.collect::<Vec<_>>().join("; "));
+        }
         for (generator, note) in self.notes {
             attempt.note(&generator, note);
         }
@@ -292,7 +368,7 @@ impl Made {
         let mut requests = attempt.row_writer()?;
         for (request, place) in self.requests {
             let (generator, ledger) = &self.ledgers[place];
-            if let Some(row) = ledger.find(&request)? {
+            for row in ledger.all(&request)? {
                 requests.push(Request { generator: generator.clone(), ..row })?;
             }
         }

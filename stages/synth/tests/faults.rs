@@ -5,12 +5,14 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use codepair_runtime::{
-    Config, ExitStatus, Manifest, Request, Store, exit_status, read_output, run_stage, testing, text_column,
+    Config, ExitStatus, Manifest, Store, exit_status, read_output, run_stage, testing, text_column,
 };
-use codepair_schemas::rows::{Function, Problem};
+use codepair_schemas::rows::{Function, Problem, Request};
 use codepair_synth::Synth;
 use server::{Act, INPUT_TOKENS, OUTPUT_TOKENS, Server};
 
@@ -57,12 +59,20 @@ impl Setup {
 
     fn run(&self, url: &str, more: &str) -> anyhow::Result<Manifest> {
         let config = Config::parse(&self.config(url, more), &self.folder.path().join("c.toml"), &[]).unwrap();
-        run_stage::<Synth>(&self.store, &config, &Request { given: &self.inputs, ..Request::default() })
+        run_stage::<Synth>(
+            &self.store,
+            &config,
+            &codepair_runtime::Request { given: &self.inputs, ..Default::default() },
+        )
     }
 
     /// The stage's binary, so that it can be killed.
     fn spawn(&self, url: &str, more: &str) -> Child {
-        let path = self.folder.path().join("c.toml");
+        self.spawn_as("c.toml", url, more)
+    }
+
+    fn spawn_as(&self, config: &str, url: &str, more: &str) -> Child {
+        let path = self.folder.path().join(config);
         std::fs::write(&path, self.config(url, more)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_codepair-synth"));
         command.arg("--config").arg(&path).stderr(Stdio::null());
@@ -112,7 +122,7 @@ fn every_request_is_answered_or_rejected_and_paid_once() {
         }
         refusing.refuse_for(Duration::from_millis(300));
     });
-    let manifest = setup.run(&server.url(), "retries = 4").unwrap();
+    let manifest = setup.run(&server.url(), "retries = 4\npartial = true").unwrap();
     breaker.join().unwrap();
     let of_each = REQUESTS / 100;
     let expected = [("malformed_answer", of_each), ("request_failed", of_each), ("request_refused", of_each)]
@@ -120,10 +130,14 @@ fn every_request_is_answered_or_rejected_and_paid_once() {
     assert_eq!(setup.reasons(&manifest), BTreeMap::from(expected));
     assert_eq!(manifest.rows("synthetic_pairs") as usize, REQUESTS - 3 * of_each);
     let charges = server.charges();
-    assert!(
-        charges.iter().all(|(task, charged)| *charged == usize::from(![7, 9].contains(&(task % 100)))),
-        "{charges:?}"
-    );
+    // An answer of another form is asked for once more, and both are paid for.
+    let expected = |task: usize| match task % 100 {
+        7 | 9 => 0,
+        11 => 2,
+        _ => 1,
+    };
+    assert!(charges.iter().all(|(task, charged)| *charged == expected(*task)), "{charges:?}");
+    assert!(manifest.incomplete.unwrap().contains("20 request_failed"));
     assert_eq!(charges.len(), REQUESTS);
     let faults = &manifest.notes["llm"]["faults"];
     for kind in ["rate limited", "timed out", "server error", "cut off", "malformed JSON"] {
@@ -134,6 +148,9 @@ fn every_request_is_answered_or_rejected_and_paid_once() {
     let served = server.served();
     setup.run(&server.url(), "retries = 0\npairs = \"negative\"\nlimit = 7").unwrap();
     assert_eq!(server.served(), served);
+    // Without `partial` what is open is an error, and nothing is published.
+    let error = format!("{:#}", setup.run(&server.url(), "retries = 0\npairs = \"negative\"").unwrap_err());
+    assert!(error.contains("20 request_failed") && error.contains("partial = true"), "{error}");
     // The ledger is a few files by now.
     assert!(setup.store.list("ledger").unwrap().len() < 16);
 }
@@ -172,7 +189,7 @@ fn cost(server: &Server) -> f64 {
 fn spending_never_passes_the_limit() {
     let setup = Setup::new(200);
     let server = Server::start(Duration::from_millis(10), plan);
-    let limited = format!("{PRICE}\nmax_cost = 10.0\nretries = 4");
+    let limited = format!("{PRICE}\nmax_cost = 10.0\nretries = 4\npartial = true");
     for kill_at in [20, 50, 70] {
         let mut child = setup.spawn(&server.url(), &limited);
         while server.served() < kill_at && child.try_wait().unwrap().is_none() {
@@ -188,10 +205,13 @@ fn spending_never_passes_the_limit() {
     let noted = stopped.notes["llm"]["cost_dollars"].as_f64().unwrap();
     assert!(noted >= cost(&server) - 1e-9 && noted <= 10.0, "{noted} {}", cost(&server));
     // More money goes on from there.
-    let finished = setup.run(&server.url(), &format!("{PRICE}\nmax_cost = 1000.0\nretries = 4")).unwrap();
+    let finished =
+        setup.run(&server.url(), &format!("{PRICE}\nmax_cost = 1000.0\nretries = 4\npartial = true")).unwrap();
+    assert_ne!(finished.fingerprint, stopped.fingerprint, "the next generation");
     assert!(!setup.reasons(&finished).contains_key("over_budget"));
     assert_eq!(finished.rows("synthetic_pairs"), 200 - 6);
-    let twice: usize = server.charges().values().map(|charged| charged.saturating_sub(1)).sum();
+    let charges = server.charges().into_iter();
+    let twice: usize = charges.map(|(task, n)| n.saturating_sub(if task % 100 == 11 { 2 } else { 1 })).sum();
     assert!(twice <= 3 * CONCURRENCY, "{twice} requests were paid again");
 }
 
@@ -199,9 +219,10 @@ fn spending_never_passes_the_limit() {
 fn tokens_have_a_limit_too() {
     let setup = Setup::new(60);
     let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
-    let manifest = setup.run(&server.url(), "max_tokens = 3000").unwrap();
+    let manifest = setup.run(&server.url(), "max_tokens = 3000\npartial = true").unwrap();
     let spent: usize = server.charges().values().sum::<usize>() * (INPUT_TOKENS + OUTPUT_TOKENS) as usize;
-    assert!(spent > 1000 && spent <= 3000, "{spent}");
+    // Who does not fit waits for those under way, so all of it is used but for less than the worst case of one.
+    assert!(spent > 2400 && spent <= 3000, "{spent}");
     assert!(setup.reasons(&manifest)["over_budget"] > 0);
 }
 
@@ -224,7 +245,7 @@ fn pairs_whose_code_is_not_found_first_are_rejected() {
     assert_eq!(exit_status(&wrong), ExitStatus::WrongConfig);
 }
 
-const BATCHES: &str = "batches = true\npoll_seconds = 0.2";
+const BATCHES: &str = "batches = true\npoll_seconds = 0.2\npartial = true";
 
 #[test]
 fn batches_are_asked_once_whatever_happens() {
@@ -268,9 +289,9 @@ fn batches_are_asked_once_whatever_happens() {
 fn batches_keep_to_the_budget() {
     let setup = Setup::new(60);
     let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
-    let manifest = setup.run(&server.url(), &format!("{BATCHES}\nmax_tokens = 8000")).unwrap();
+    let manifest = setup.run(&server.url(), &format!("{BATCHES}\nmax_tokens = 3000")).unwrap();
     let answered = manifest.rows("synthetic_pairs");
-    assert!(answered > 5 && answered < 60, "{answered}");
+    assert!((40..60).contains(&answered), "{answered}: what a batch did not take is there for the next");
     assert_eq!(setup.reasons(&manifest)["over_budget"] as u64, 60 - answered);
     assert_eq!(server.charges().values().sum::<usize>() as u64, answered);
 }
@@ -280,11 +301,11 @@ fn batches_keep_to_the_budget() {
 fn a_damaged_line_of_a_batch_counts_as_paid() {
     let setup = Setup::new(20);
     let server = Server::start(Duration::from_millis(1), |task, _| if task == 3 { Act::BadJson } else { Act::Answer });
-    let manifest = setup.run(&server.url(), &format!("{BATCHES}\n{PRICE}")).unwrap();
+    let manifest = setup.run(&server.url(), &format!("{BATCHES}\n{PRICE}\nattempts = 1")).unwrap();
     assert_eq!(setup.reasons(&manifest), BTreeMap::from([("malformed_answer".to_owned(), 1)]));
     let noted = manifest.notes["llm"]["cost_dollars"].as_f64().unwrap();
     assert!(noted > cost(&server) && server.charges().values().sum::<usize>() == 20, "{noted}");
-    let again = setup.run(&server.url(), &format!("{BATCHES}\n{PRICE}\npairs = \"negative\"")).unwrap();
+    let again = setup.run(&server.url(), &format!("{BATCHES}\n{PRICE}\nattempts = 1\npairs = \"negative\"")).unwrap();
     assert_eq!((server.batches(), setup.reasons(&again)), (1, setup.reasons(&manifest)));
     assert_eq!(again.notes["llm"]["cost_dollars"].as_f64().unwrap(), noted);
 }
@@ -317,15 +338,234 @@ fn all_of_a_batch_is_kept_whoever_collects_it() {
 #[test]
 fn what_is_under_way_is_kept_when_the_credit_runs_out() {
     let setup = Setup::new(200);
-    let server =
-        Server::start(Duration::from_millis(30), |task, _| if task == 40 { Act::Fail(402) } else { Act::Answer });
+    let has_credit = Arc::new(AtomicBool::new(false));
+    let credit = Arc::clone(&has_credit);
+    let plan = move |task, _| match task == 40 && !credit.load(Ordering::SeqCst) {
+        true => Act::Fail(402),
+        false => Act::Answer,
+    };
+    let server = Server::start(Duration::from_millis(30), plan);
     let error = setup.run(&server.url(), "").err().unwrap();
     assert!(format!("{error:#}").contains("402"), "{error:#}");
     let charged = server.charges().values().sum::<usize>();
     assert!((40..200).contains(&charged), "{charged}");
-    let patient = setup.run(&server.url(), "limit = 40").unwrap();
-    assert_eq!(patient.rows("synthetic_pairs"), 40);
+    has_credit.store(true, Ordering::SeqCst);
+    let patient = setup.run(&server.url(), "").unwrap();
+    assert_eq!(patient.rows("synthetic_pairs"), 200);
     assert!(server.charges().values().all(|charged| *charged <= 1), "nothing is paid twice");
+}
+
+/// Two runs that want the same answers: the second waits, and finds them.
+#[test]
+fn two_runs_at_once_pay_once_and_keep_to_one_limit() {
+    let setup = Setup::new(300);
+    let server = Server::start(Duration::from_millis(10), |_, _| Act::Answer);
+    let limited = |pairs: &str| format!("{PRICE}\nmax_cost = 8.0\npartial = true\npairs = \"{pairs}\"");
+    let mut first = setup.spawn_as("first.toml", &server.url(), &limited("positive"));
+    let mut second = setup.spawn_as("second.toml", &server.url(), &limited("negative"));
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+    let charges = server.charges();
+    assert!(charges.values().all(|charged| *charged <= 1), "{charges:?}");
+    assert!(cost(&server) > 4.0 && cost(&server) <= 8.0, "{}", cost(&server));
+}
+
+#[test]
+fn an_error_in_a_200_is_no_answer() {
+    let setup = Setup::new(100);
+    let plan = |task, tries| if task % 5 == 0 && tries == 0 { Act::ErrorBody } else { Act::Answer };
+    let server = Server::start(Duration::from_millis(1), plan);
+    let manifest = setup.run(&server.url(), "").unwrap();
+    assert_eq!((manifest.rows("synthetic_pairs"), manifest.incomplete), (100, None));
+    assert_eq!(manifest.notes["llm"]["faults"]["no answer"], 20);
+    assert!(server.charges().values().all(|charged| *charged == 1));
+}
+
+/// A ledger of an older codepair may hold such errors as answers.
+#[test]
+fn errors_that_were_kept_as_answers_are_passed_over() {
+    let setup = Setup::new(30);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    setup.run(&server.url(), "").unwrap();
+    let files = setup.store.list("ledger").unwrap().into_iter().map(|(path, _)| path);
+    let files: Vec<String> = files.filter(|path| path.ends_with(".parquet")).collect();
+    let mut memory = Vec::new();
+    for path in &files {
+        let bytes = setup.store.get(path).unwrap();
+        for batch in
+            parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap()
+        {
+            let batch = batch.unwrap();
+            let text = |name: &str, row: usize| text_column(&batch, name).unwrap().value(row).to_owned();
+            for row in 0..batch.num_rows() {
+                memory.push(Request {
+                    request: text("request", row),
+                    endpoint: text("endpoint", row),
+                    payload: text("payload", row),
+                    status: 200,
+                    response: "{\"error\": {\"message\": \"slow down\"}}".to_owned(),
+                    ..Request::default()
+                });
+            }
+        }
+    }
+    memory.sort_by(|a, b| a.request.cmp(&b.request));
+    setup.store.delete(&files).unwrap();
+    testing::publish(&setup.store, "old", |attempt| attempt.write_rows(memory)).unwrap();
+    let part =
+        setup.store.list("artifacts/old").unwrap().into_iter().find(|(path, _)| path.ends_with(".parquet")).unwrap();
+    setup.store.put("ledger/old.parquet", setup.store.get(&part.0).unwrap()).unwrap();
+    let manifest = setup.run(&server.url(), "pairs = \"negative\"").unwrap();
+    assert_eq!((manifest.rows("synthetic_pairs"), manifest.rejected.len()), (30, 0));
+}
+
+#[test]
+fn a_server_that_answers_nothing_usable_is_stopped() {
+    let setup = Setup::new(500);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::WrongSchema);
+    let error = format!("{:#}", setup.run(&server.url(), "").unwrap_err());
+    assert!(error.contains("answers nothing that can be used") && error.contains("has no answer"), "{error}");
+    let charged: usize = server.charges().values().sum();
+    assert!((40..120).contains(&charged), "{charged}");
+}
+
+#[test]
+fn an_unusable_answer_is_asked_for_again_and_both_are_kept() {
+    let setup = Setup::new(40);
+    let server = Server::start(Duration::from_millis(1), |task, tries| {
+        if task % 4 == 0 && tries == 0 { Act::WrongSchema } else { Act::Answer }
+    });
+    let manifest = setup.run(&server.url(), "attempts = 3").unwrap();
+    assert_eq!((manifest.rows("synthetic_pairs"), manifest.rows("requests")), (40, 50));
+    let requests = read_output(&setup.store, &manifest, "requests", &[]).unwrap();
+    let seeds = requests.iter().flat_map(|batch| text_column(batch, "payload").unwrap().iter().flatten());
+    assert_eq!(seeds.filter(|payload| payload.contains("\"seed\":1")).count(), 10, "another seed, another answer");
+    let served = server.served();
+    setup.run(&server.url(), "attempts = 3\npairs = \"negative\"").unwrap();
+    assert_eq!(server.served(), served);
+}
+
+#[test]
+fn a_batch_that_is_gone_stops_nothing() {
+    let setup = Setup::new(40);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let mut child = setup.spawn(&server.url(), BATCHES);
+    let began = Instant::now();
+    while server.batches() == 0 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.forget_batches();
+    let manifest = setup.run(&server.url(), &format!("poll_seconds = 0.2\n{PRICE}\nmax_cost = 1000.0")).unwrap();
+    assert_eq!(manifest.rows("synthetic_pairs"), 40);
+    // What the batch may have cost is counted.
+    let noted = manifest.notes["llm"]["cost_dollars"].as_f64().unwrap();
+    assert!(noted > 2.0 * cost(&server), "{noted}");
+    let again = setup.run(&server.url(), "pairs = \"negative\"").unwrap();
+    assert_eq!(again.rows("synthetic_pairs"), 40);
+    // A server that knows no batches says so, and a run without goes on.
+    let other = Setup::new(40);
+    let error = format!("{:#}", other.run(&server.url(), BATCHES).unwrap_err());
+    assert!(error.contains("no such path") && error.contains("batches = false"), "{error}");
+    assert_eq!(other.run(&server.url(), "").unwrap().rows("synthetic_pairs"), 40);
+}
+
+#[test]
+fn where_all_is_refused_nothing_is_published() {
+    for more in ["", BATCHES] {
+        let setup = Setup::new(7);
+        let server = Server::start(Duration::from_millis(1), |_, _| Act::Fail(400));
+        let error = format!("{:#}", setup.run(&server.url(), more).unwrap_err());
+        assert!(error.contains("refuses every request") && error.contains("the server's own words"), "{more}: {error}");
+    }
+}
+
+/// Ctrl-C: nothing more is sent, and what is under way is waited for and kept.
+#[test]
+fn an_interrupted_run_keeps_what_is_under_way() {
+    let setup = Setup::new(200);
+    let server = Server::start(Duration::from_millis(200), |_, _| Act::Answer);
+    let mut child = setup.spawn(&server.url(), "");
+    let began = Instant::now();
+    while server.served() < 20 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(30));
+    let charged: usize = server.charges().values().sum();
+    assert!(charged < 100, "{charged}");
+    assert!(setup.store.list("artifacts/synth").unwrap().is_empty());
+    setup.run(&server.url(), "").unwrap();
+    assert!(server.charges().values().all(|charged| *charged == 1), "what was under way was paid once");
+}
+
+#[test]
+fn a_limit_counts_whatever_becomes_of_the_prompt() {
+    let setup = Setup::new(60);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let limited = "max_tokens = 3000\npartial = true";
+    let first = setup.run(&server.url(), limited).unwrap();
+    std::fs::write(setup.folder.path().join("prompt.txt"), "Say it yet otherwise. {{ text }}").unwrap();
+    let second = setup.run(&server.url(), limited);
+    let spent = server.charges().values().sum::<usize>() * (INPUT_TOKENS + OUTPUT_TOKENS) as usize;
+    assert!(spent > 2400 && spent <= 3000, "{spent}");
+    assert!(first.rows("synthetic_pairs") > 40 && second.unwrap().rows("synthetic_pairs") < 10);
+}
+
+#[test]
+fn a_wrong_key_costs_nothing() {
+    let setup = Setup::new(60);
+    let is_right = Arc::new(AtomicBool::new(false));
+    let right = Arc::clone(&is_right);
+    let plan = move |_, _| if right.load(Ordering::SeqCst) { Act::Answer } else { Act::Fail(401) };
+    let server = Server::start(Duration::from_millis(1), plan);
+    let limited = format!("{PRICE}\nmax_cost = 100.0");
+    for _ in 0..3 {
+        assert!(format!("{:#}", setup.run(&server.url(), &limited).unwrap_err()).contains("401"));
+    }
+    is_right.store(true, Ordering::SeqCst);
+    let manifest = setup.run(&server.url(), &limited).unwrap();
+    let noted = manifest.notes["llm"]["cost_dollars"].as_f64().unwrap();
+    assert!((noted - cost(&server)).abs() < 1e-9, "{noted} {}", cost(&server));
+}
+
+/// The key is nowhere but in the requests: not in the ledger, an artifact, a plan or a log.
+#[test]
+fn a_key_is_kept_nowhere() {
+    let setup = Setup::new(10);
+    let server = Server::start(Duration::from_millis(1), |task, tries| match (task, tries) {
+        (1, 0) => Act::Fail(500),
+        (2, _) => Act::Fail(400),
+        _ => Act::Answer,
+    });
+    let secret = "sk-planted-0123456789";
+    let config = setup.folder.path().join("c.toml");
+    std::fs::write(&config, setup.config(&server.url(), "api_key_env = \"CODEPAIR_PLANTED\"")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_codepair-synth"));
+    command.arg("--config").arg(&config).env("CODEPAIR_PLANTED", format!("{secret}\n")).env("RUST_LOG", "debug");
+    for (dataset, fingerprint) in &setup.inputs {
+        command.arg("--input").arg(format!("{dataset}={fingerprint}"));
+    }
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert!(server.keys().iter().all(|key| key == &format!("Bearer {secret}")), "{:?}", server.keys());
+    assert!(!String::from_utf8_lossy(&ran.stderr).contains(secret));
+    let stored = setup.store.list("").unwrap();
+    assert!(stored.len() > 5);
+    for (path, _) in stored {
+        let bytes = setup.store.get(&path).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(secret), "{path}");
+        if path.ends_with(".parquet") {
+            let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+            for batch in reader.build().unwrap() {
+                assert!(!format!("{:?}", batch.unwrap()).contains(secret), "{path}");
+            }
+        }
+    }
 }
 
 #[test]

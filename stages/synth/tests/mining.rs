@@ -20,7 +20,7 @@ const ROWS: [(&str, &str, &str); 7] = [
     ("train", "a c", "a c c"),
     ("train", "", "a b"),
     ("test", "a b c", "a b c"),
-    ("validation", "d", "d"),
+    ("train", "d", "d"),
     ("train", "a b", "a a b"),
 ];
 
@@ -52,8 +52,11 @@ fn run(table: &str) -> (Store, anyhow::Result<Manifest>) {
     let folder = tempfile::tempdir().unwrap();
     let text = format!("name = \"t\"\n{table}");
     let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();
-    let inputs: &[&str] =
-        if table.contains("queries") { &["functions", "problems", "queries"] } else { &["functions", "problems"] };
+    let inputs: &[&str] = if table.contains("kind = \"embed\"") {
+        &["functions", "problems", "queries"]
+    } else {
+        &["functions", "problems"]
+    };
     let manifest = testing::run::<Synth>(&store, &config, None, inputs);
     (store, manifest)
 }
@@ -90,24 +93,25 @@ fn negatives_are_mined_by_words() {
 fn negatives_are_mined_by_vectors_of_a_server() {
     let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
     let table = format!(
-        "[synth.v]\nkind = \"embed\"\nbase_url = \"{}\"\nmodel = \"m\"\nbatch = 2\nqueries = true\nwith_context = true\n\
+        "[synth.v]\nkind = \"embed\"\nbase_url = \"{}\"\nmodel = \"m\"\nbatch = 2\nwith_context = true\n\
          [synth.hard]\nkind = \"mined\"\nby = \"v\"\nnegatives = 1\nrelative_margin = 0.01\n",
         server.url()
     );
     let (store, manifest) = run(&table);
     let manifest = manifest.unwrap();
-    // Six rows outside test have six codes and four texts, and there is a query: eleven texts, two a request.
-    assert_eq!((manifest.rows("embeddings"), manifest.rows("requests"), server.served()), (11, 6, 6));
+    // Seven rows have seven codes and five texts, and there is a query: thirteen texts, two a request. Those of the test row are
+    // embedded too, for it is searched.
+    assert_eq!((manifest.rows("embeddings"), manifest.rows("requests"), server.served()), (13, 7, 7));
     let fields = columns(&store, &manifest, "embeddings", ["id", "field"]);
     assert_eq!(fields[..3], pairs(&[("f0", "text"), ("f0", "code"), ("f1", "code")]));
-    assert_eq!(fields[10], ("q".to_owned(), "text".to_owned()));
+    assert_eq!(fields[12], ("q".to_owned(), "text".to_owned()));
     let batches = read_output(&store, &manifest, "embeddings", &[]).unwrap();
     let vectors = column(&batches[0], "vector").unwrap().as_list::<i32>();
     let vector = |row: usize| vectors.value(row).as_primitive::<Float32Type>().values().to_vec();
     let half = 0.5f32.sqrt();
     assert_eq!(vector(0), [half, half, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     // The query's context stands before its text: one a, two h, of length √5.
-    assert!((vector(10)[0] - 0.2f32.sqrt()).abs() < 1e-6 && (vector(10)[7] - 0.8f32.sqrt()).abs() < 1e-6);
+    assert!((vector(12)[0] - 0.2f32.sqrt()).abs() < 1e-6 && (vector(12)[7] - 0.8f32.sqrt()).abs() < 1e-6);
     // Cosines of "a b": its own codes 1 and 0.95, so at most 0.94 is far enough; "a b b" has 0.949, "a c c" 0.316.
     // Of "a c": its own 0.949; "a b" 0.5, "a a b" 0.632. Of "d": all others 0.
     let mined = columns(&store, &manifest, "synthetic_pairs", ["parent_id", "code"]);

@@ -28,7 +28,8 @@ impl Setup {
 
     fn run(&self, table: &str, functions: Vec<Function>, queries: Vec<Query>) -> anyhow::Result<Manifest> {
         let mut inputs = vec!["functions", "problems"];
-        inputs.extend(table.contains("queries").then_some("queries"));
+        let has_queries = table.contains("rows = \"queries\"") || table.contains("kind = \"embed\"");
+        inputs.extend(has_queries.then_some("queries"));
         let fingerprint = format!("{}-{}", functions.len(), queries.len());
         let published = testing::publish_as(&fingerprint, &self.store, "ingest", |attempt| {
             attempt.write_rows(functions)?;
@@ -69,7 +70,7 @@ fn a_text_that_is_refused_costs_its_neighbours_nothing() {
     let server = Server::start(Duration::ZERO, |_, _| Act::Answer);
     let mut rows = codes(40);
     rows[20].code = format!("x = \"{}\"", "y".repeat(LONGEST));
-    let table = format!("[synth.v]\n{EMBED}\nbase_url = \"{}\"\nmax_tokens = 100000", server.url());
+    let table = format!("[synth.v]\n{EMBED}\nbase_url = \"{}\"\nmax_tokens = 100000\npartial = true", server.url());
     let manifest = setup.run(&table, rows.clone(), Vec::new()).unwrap();
     assert_eq!(setup.column(&manifest, "embeddings", "id").len(), 39);
     // Where nothing more may be spent, nothing more is asked, and what was paid for is there.

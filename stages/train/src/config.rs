@@ -37,9 +37,12 @@ pub struct TrainConfig {
     /// Learn from synthetic positives too.
     #[serde(default = "defaults::yes")]
     pub synthetic_positives: bool,
-    /// Synthetic negatives of these names (`nearest`, or an edit's) join the batch of their parent; search only.
+    /// Synthetic negatives of these names (`nearest`, `mined`, or an edit's) join the batch of their parent; search only.
     #[serde(default)]
     pub negatives: Vec<String>,
+    /// At most so many of each pair's negatives; all without it.
+    #[serde(default)]
+    pub negatives_per_pair: Option<usize>,
     /// Take only the first so many training pairs.
     #[serde(default)]
     pub max_examples: Option<usize>,

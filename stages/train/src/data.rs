@@ -69,6 +69,7 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
     }
     for (example, id) in data.training.iter_mut().zip(parents) {
         example.negatives = id.and_then(|id| negatives.remove(&id)).unwrap_or_default();
+        example.negatives.truncate(config.negatives_per_pair.unwrap_or(usize::MAX));
     }
     data.training.truncate(config.max_examples.unwrap_or(usize::MAX));
     if data.training.is_empty() || data.validation.is_empty() {

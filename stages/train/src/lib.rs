@@ -32,8 +32,6 @@ impl Stage for Train {
     fn run(context: &mut Context, models: &Models) -> Result<()> {
         let name = context.model.clone().context("train runs one model")?;
         let config = models.get(&name).with_context(|| format!("[train.{name}] is missing"))?;
-        // The pool is global because burn's kernels use that one.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build_global();
         match Device::parse(&context.device).map_err(config_error)? {
             Device::Cpu => session::train::<TrainCpu>(context, &name, config, &CpuDevice::default()),
             #[cfg(feature = "cuda")]

@@ -208,7 +208,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let generation = self.config.model.task() == Task::Generation;
         let pair = |example: &&Example| if generation { example.pair.clone().framed() } else { example.pair.clone() };
         let pairs: Vec<Pair> = examples.iter().map(pair).collect();
-        let negatives: Vec<Vec<u32>> = examples.iter().filter_map(|e| e.negatives.first().cloned()).collect();
+        let negatives: Vec<Vec<u32>> = examples.iter().flat_map(|e| e.negatives.iter().cloned()).collect();
         Batch::new(&pairs, if generation { &[] } else { &negatives }, self.device)
     }
 

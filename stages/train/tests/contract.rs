@@ -49,6 +49,10 @@ fn tokens(source: bool) -> RecordBatch {
 }
 
 fn inputs(store: &Store) {
+    inputs_of(store, &tokens);
+}
+
+fn inputs_of(store: &Store, tokens: &dyn Fn(bool) -> RecordBatch) {
     testing::publish(store, "prepare", |attempt| {
         let vocabulary: serde_json::Map<_, _> = (0..VOCABULARY).map(|n| (format!("t{n}"), n.into())).collect();
         let json = serde_json::json!({ "model": { "vocab": vocabulary } }).to_string();
@@ -129,6 +133,65 @@ fn training_stops_early() {
     let count = losses(&store, &manifest).len() as u64;
     assert!(count < 9, "{count}");
     assert_eq!(manifest.notes["best_epoch"].as_u64().unwrap() + 2, count);
+}
+
+/// As [`tokens`], with `count` negatives for each training pair behind them: sources of the pair, targets of others.
+fn with_negatives(source: bool, count: u16) -> RecordBatch {
+    let plain = tokens(source);
+    let (rows, parents) = (plain.num_rows() as u16, plain.num_rows() as u16 - 12);
+    let training: Vec<u16> = (0..rows).filter(|row| !row.is_multiple_of(4)).take(usize::from(parents)).collect();
+    let made: Vec<(u16, u16)> = training.iter().flat_map(|&row| (0..count).map(move |n| (row, n))).collect();
+    let bytes = |&(row, n): &(u16, u16)| -> Vec<u8> {
+        let token = |shift: u16| 3 + (row + if source { 0 } else { n + 1 } + shift) % 9;
+        [token(0), token(1), token(2)].into_iter().flat_map(u16::to_le_bytes).collect()
+    };
+    let bytes: Vec<Vec<u8>> = made.iter().map(bytes).collect();
+    let tokens: ArrayRef = Arc::new(bytes.iter().map(|b| Some(b.as_slice())).collect::<BinaryArray>());
+    let texts = |value: &dyn Fn(usize, u16) -> String| -> ArrayRef {
+        Arc::new(made.iter().enumerate().map(|(at, (row, _))| Some(value(at, *row))).collect::<StringArray>())
+    };
+    let lengths: ArrayRef = Arc::new(UInt32Array::from(vec![3; made.len()]));
+    let ordinals: ArrayRef =
+        Arc::new(UInt64Array::from_iter_values((0..made.len()).map(|at| u64::from(rows) + at as u64)));
+    let negatives = RecordBatch::try_new(
+        plain.schema(),
+        vec![
+            texts(&|at, _| format!("n{at}")),
+            ordinals,
+            texts(&|_, _| "negative".to_owned()),
+            texts(&|_, _| "mined".to_owned()),
+            texts(&|_, row| row.to_string()),
+            texts(&|_, _| "train".to_owned()),
+            Arc::clone(&tokens),
+            Arc::clone(&lengths),
+            tokens,
+            lengths,
+        ],
+    )
+    .unwrap();
+    arrow::compute::concat_batches(&plain.schema(), [&plain, &negatives]).unwrap()
+}
+
+/// All of a pair's negatives count: each one more is another model, up to the cap.
+#[test]
+fn every_negative_counts() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let losses = |count: u16, more: &str| {
+        let store = Store::memory();
+        inputs_of(&store, &|source| with_negatives(source, count));
+        let encoder = ENCODER.replace("epochs = 6", &format!("epochs = 2\nnegatives = [\"mined\"]{more}"));
+        let config = config(folder.path(), "text", "code", &encoder);
+        let manifest =
+            testing::run::<Train>(&store, &config, Some("m"), &["tokens_from", "tokens_to", "tokenizers"]).unwrap();
+        manifest.digest
+    };
+    let digests = [0, 1, 2, 4].map(|count| losses(count, ""));
+    for (at, digest) in digests.iter().enumerate() {
+        assert!(!digests[..at].contains(digest), "{at}: {digests:?}");
+    }
+    assert_eq!(losses(4, "\nnegatives_per_pair = 2"), digests[2]);
+    assert_eq!(losses(2, "\nnegatives_per_pair = 9"), digests[2]);
 }
 
 #[test]

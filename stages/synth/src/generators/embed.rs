@@ -13,22 +13,24 @@ use serde_json::{Map, Value};
 
 use super::Kind;
 use crate::corpus::key;
-use crate::openai::{Answers, Client, Forecast, Job, Jobs, OPENAI, Usage, ask, asking, forecast, spent_on};
-use crate::rows::{Made, Parent, chunked, count, parents, queries};
+use crate::openai::{
+    Answers, Asked, Client, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, texts_of,
+};
+use crate::rows::{Made, Parent, Splits, chunked, count, limited, parents, queries};
 
 /// Rows that a pinned model encodes at once.
 const CHUNK: usize = 2048;
 
 asking! {
-    /// What is embedded, by whom. `model = "NAME@FINGERPRINT"` is a model that codepair trained, and needs no server.
+    /// What is embedded, by whom: rows of every split, for what is searched is embedded too. `model = "NAME@FINGERPRINT"` is a model that codepair trained, and needs no server.
     pub struct Embed {
         /// Of `text` and `code`.
         fields: Vec<Field> = vec![Field::Text, Field::Code],
-        /// Embed queries as well, of the training and validation splits.
-        queries: bool = false,
+        /// Embed queries as well.
+        queries: bool = true,
         /// Put what is known of a query's document or project before its text.
         with_context: bool = false,
-        /// Embed only the first so many rows.
+        /// Embed only so many rows, by the hash of their ids.
         limit: Option<usize> = None,
         /// Texts of one request at most. Where one ends the texts decide, so that a row more or less asks again for its
         /// neighbours alone.
@@ -83,7 +85,7 @@ impl Kind for Embed {
             return Ok(None);
         }
         let (_, jobs) = self.jobs(context)?;
-        forecast(&context.store, name, &self.server(), &jobs, 0).map(Some)
+        forecast(context, name, &self.server(), &jobs, 0).map(Some)
     }
 
     fn asks(&self) -> bool {
@@ -102,12 +104,15 @@ impl Kind for Embed {
 impl Embed {
     fn is_pinned(&self) -> bool {
         let print = self.model.split_once('@').map_or("", |(_, print)| print);
-        self.base_url == OPENAI && print.len() == 32 && print.bytes().all(|byte| byte.is_ascii_hexdigit())
+        self.base_url == OPENAI && (8..=32).contains(&print.len()) && print.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 
-    fn rows(&self, context: &Context) -> impl Iterator<Item = Result<Parent>> {
-        let asked = self.queries.then(|| queries(context)).into_iter().flatten();
-        parents(context).chain(asked).take(self.limit.unwrap_or(usize::MAX))
+    fn rows<'a>(&self, context: &'a Context) -> Result<Box<dyn Iterator<Item = Result<Parent>> + 'a>> {
+        let has_queries = self.queries;
+        limited(self.limit, move || {
+            let asked = has_queries.then(|| queries(context, Splits::All)).into_iter().flatten();
+            parents(context, Splits::All).chain(asked)
+        })
     }
 
     /// What there is to embed of a row.
@@ -151,7 +156,7 @@ impl Embed {
         let model = Trained::<Cpu>::pinned(&context.store, &self.model, &device)?;
         let rows = count(context, &["functions", "problems", "queries"]);
         let progress = Progress::new(&format!("embedding for {name}"), "rows", rows);
-        chunked(self.rows(context), CHUNK, |rows| {
+        chunked(self.rows(context)?, CHUNK, |rows| {
             let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
             let of =
                 |field| items.iter().filter(move |i| i.field == field).map(|i| i.text.as_str()).collect::<Vec<_>>();
@@ -168,10 +173,13 @@ impl Embed {
 
     fn by_server(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let (client, jobs) = self.jobs(context)?;
-        let spent_alone = self.spent_alone(context)?;
-        let answers = ask(&context.store, name, &self.server(), client, &jobs, 0, spent_alone)?;
+        let server = self.server();
+        let answers = ask(&asking_for(context, name, &server, &jobs), client)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
-        let alone = self.ask_alone(context, name, &jobs, &answers, spent_alone)?;
+        let alone = self.ask_alone(context, name, &jobs, &answers)?;
+        for answers in alone.iter().map(|(_, alone)| alone).chain([&answers]) {
+            made.check_open(name, &server, answers)?;
+        }
         if let Some((_, answers)) = &alone {
             let summary = answers.summary.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
             made.note(name, "alone", summary.collect::<Map<_, _>>());
@@ -204,7 +212,6 @@ impl Embed {
         name: &str,
         jobs: &Jobs,
         answers: &Answers,
-        spent_alone: Usage,
     ) -> Result<Option<(Jobs, Answers)>> {
         if !jobs.list().iter().any(|job| is_refused(answers, job)) {
             return Ok(None);
@@ -215,18 +222,10 @@ impl Embed {
             return Ok(None);
         }
         tracing::info!("{name}: the texts of refused requests are asked for one by one");
-        let client = self.server().client("/embeddings")?;
-        let spent = answers.spent.minus(spent_alone);
-        let answers = ask(&context.store, name, &self.server(), client, &alone, 0, spent)?;
+        let server = self.server();
+        let client = server.client("/embeddings")?;
+        let answers = ask(&asking_for(context, name, &server, &alone), client)?;
         Ok(Some((alone, answers)))
-    }
-
-    /// What earlier runs spent on texts of refused requests, which counts before anything is asked.
-    fn spent_alone(&self, context: &Context) -> Result<Usage> {
-        if !self.server().has_budget() {
-            return Ok(Usage::default());
-        }
-        spent_on(&context.store, &self.alone(context, || true)?, 0)
     }
 
     /// A request for each text of the requests that are wanted; those of one text are that already.
@@ -272,7 +271,7 @@ impl Embed {
     /// Calls with the texts of one request after another.
     fn batches(&self, context: &Context, mut work: impl FnMut(Vec<Item>) -> Result<()>) -> Result<()> {
         let mut batch = Vec::new();
-        for parent in self.rows(context) {
+        for parent in self.rows(context)? {
             for item in self.items(&parent?) {
                 let is_last = self.is_last(&item.text);
                 batch.push(item);
@@ -296,10 +295,16 @@ impl Embed {
     }
 }
 
+/// All requests of a generator; what is wrong with an answer to one of them.
+fn asking_for<'a>(context: &'a Context, generator: &'a str, server: &'a Server, jobs: &'a Jobs) -> Asked<'a> {
+    let fault = &|payload: &str, response: &str| parse(response, texts_of(payload)).err();
+    Asked { context, generator, server, jobs, answer_tokens: 0, fault }
+}
+
 /// Whether a request was refused, now or before, where there is no money to ask again.
 fn is_refused(answers: &Answers, job: &Job) -> bool {
     let why = answers.unanswered.get(&job.key);
-    why.is_some_and(|(reason, _)| *reason == "request_refused" || answers.ledger.was_refused(&job.key))
+    why.is_some_and(|(reason, _)| *reason == REFUSED || answers.ledger.was_refused(&job.key))
 }
 
 /// The vectors in a response's body, as numbers or as base64 of little-endian floats, in the order of the inputs.

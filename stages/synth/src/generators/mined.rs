@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Kind;
 use crate::corpus::{Bm25Miner, Corpus, key};
 use crate::mining::{Chosen, Rules, Sample};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, limited};
 
 /// Queries whose negatives are looked for in one pass over the vectors of the corpus.
 const QUERIES: usize = 1 << 15;
@@ -97,10 +97,10 @@ impl Mined {
         }
     }
 
-    fn queries(&self, context: &Context) -> impl Iterator<Item = Result<Parent>> {
+    fn queries<'a>(&self, context: &'a Context) -> Result<impl Iterator<Item = Result<Parent>> + 'a> {
+        let parents = limited(self.limit, || documented(context))?;
         // The code of a query is in the corpus; here only its text counts.
-        let parents = documented(context).take(self.limit.unwrap_or(usize::MAX));
-        parents.map(|parent| parent.map(|parent| Parent { code: String::new(), ..parent }))
+        Ok(parents.map(|parent| parent.map(|parent| Parent { code: String::new(), ..parent })))
     }
 
     fn by_words(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
@@ -109,8 +109,9 @@ impl Mined {
         let miner = Bm25Miner::new(context)?;
         let progress =
             Progress::new(&format!("mining {name}"), "texts", self.limit.unwrap_or(miner.corpus.len()) as u64);
-        chunked(self.queries(context), CHUNK, |parents| {
-            let chosen: Vec<Vec<Chosen>> = parents.par_iter().map(|p| miner.mine(&rules, &p.text, &p.id)).collect();
+        chunked(self.queries(context)?, CHUNK, |parents| {
+            let chosen: Vec<Vec<Chosen>> =
+                parents.par_iter().map(|p| miner.mine(&rules, &p.text, &p.id)).collect::<Result<_>>()?;
             progress.add(parents.len() as u64);
             parents
                 .iter()
@@ -121,7 +122,7 @@ impl Mined {
 
     fn by_vectors(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let corpus = Corpus::read(context, |_| Ok(()))?;
-        let mut texts = vectors(context, &self.by, "text").peekable();
+        let mut texts = vectors(context, &corpus, &self.by, "text").peekable();
         ensure!(
             texts.peek().is_some(),
             codepair_runtime::config_error(format!(
@@ -131,11 +132,11 @@ impl Mined {
         );
         let rules = self.rules();
         let progress = Progress::new(&format!("mining {name}"), "codes", corpus.len() as u64);
-        chunked(self.queries(context), QUERIES, |parents| {
+        chunked(self.queries(context)?, QUERIES, |parents| {
             let mut queries = Queries::default();
             let mut with_vector = Vec::new();
             for parent in parents {
-                match next_of(&mut texts, key(&parent.id))? {
+                match next_of(&mut texts, corpus.position(&parent.id))? {
                     Some(vector) => {
                         let query = queries.add(&parent.text, vector);
                         with_vector.push((parent, query));
@@ -151,7 +152,9 @@ impl Mined {
             let found = self.search(context, &corpus, &queries, &rules, &progress)?;
             with_vector.iter().try_for_each(|(parent, query)| {
                 let (hits, positive) = &found[*query];
-                let chosen = rules.choose(hits, corpus.positives(&parent.text), *positive, &parent.id);
+                let positives = corpus.positives(&parent.text);
+                let copies = corpus.copies_of(positives)?;
+                let chosen = rules.choose(hits, positives, *positive, &parent.id, |at| copies.has(at))?;
                 self.put(name, parent, (&chosen, &rules), &corpus, made)
             })
         })
@@ -176,7 +179,7 @@ impl Mined {
         }
         let mut positive: Vec<Option<f32>> = vec![None; texts.len()];
         let mut nearest = Nearest::new(queries, width, |query| rules.range_max + corpus.positives(&texts[query]).len());
-        let mut codes = vectors(context, &self.by, "code").peekable();
+        let mut codes = vectors(context, corpus, &self.by, "code").peekable();
         let mut block: Vec<f32> = Vec::with_capacity(BLOCK * width);
         for start in (0..corpus.len()).step_by(BLOCK) {
             let end = corpus.len().min(start + BLOCK);
@@ -184,7 +187,7 @@ impl Mined {
             let mut there = vec![false; end - start];
             block.clear();
             for position in start..end {
-                match next_of(&mut codes, corpus.id(position))? {
+                match next_of(&mut codes, Some(position))? {
                     Some(vector) => {
                         ensure!(
                             vector.len() == width,
@@ -256,15 +259,17 @@ impl Queries {
     }
 }
 
-/// Keys of ids, and vectors of a field, in the order of the rows.
+/// The vectors of a field of the corpus' rows, each with its row's position, in their order. Vectors of other rows, of other
+/// splits for one, are passed over.
 fn vectors<'a>(
     context: &'a Context,
+    corpus: &'a Corpus,
     by: &'a str,
     field: &'a str,
-) -> impl Iterator<Item = Result<(u64, Vec<f32>)>> + 'a {
+) -> impl Iterator<Item = Result<(usize, Vec<f32>)>> + 'a {
     let batches = context.attempt.read_back("embeddings", &["id", "generator", "dataset", "field", "vector"]);
     batches.flat_map(move |batch| {
-        let read = || -> Result<Vec<(u64, Vec<f32>)>> {
+        let read = || -> Result<Vec<(usize, Vec<f32>)>> {
             let batch = batch?;
             let column_of = |name| text_column(&batch, name);
             let (ids, generators) = (column_of("id")?, column_of("generator")?);
@@ -274,7 +279,7 @@ fn vectors<'a>(
                 generators.value(*row) == by && fields.value(*row) == field && datasets.value(*row) != "queries"
             });
             let vector = |row| vectors.value(row).as_primitive::<Float32Type>().values().to_vec();
-            Ok(wanted.map(|row| (key(ids.value(row)), vector(row))).collect())
+            Ok(wanted.filter_map(|row| Some((corpus.position(ids.value(row))?, vector(row)))).collect())
         };
         match read() {
             Ok(rows) => rows.into_iter().map(Ok).collect(),
@@ -283,8 +288,13 @@ fn vectors<'a>(
     })
 }
 
-/// The next vector where it is that of `id`.
-fn next_of(vectors: &mut Peekable<impl Iterator<Item = Result<(u64, Vec<f32>)>>>, id: u64) -> Result<Option<Vec<f32>>> {
-    let next = vectors.next_if(|next| next.as_ref().map_or(true, |(other, _)| *other == id)).transpose()?;
+/// The vector of the row at a position, which is asked for in ascending order.
+fn next_of(
+    vectors: &mut Peekable<impl Iterator<Item = Result<(usize, Vec<f32>)>>>,
+    position: Option<usize>,
+) -> Result<Option<Vec<f32>>> {
+    let Some(position) = position else { return Ok(None) };
+    while vectors.next_if(|next| next.as_ref().is_ok_and(|(other, _)| *other < position)).is_some() {}
+    let next = vectors.next_if(|next| next.as_ref().map_or(true, |(other, _)| *other == position)).transpose()?;
     Ok(next.map(|(_, vector)| vector))
 }

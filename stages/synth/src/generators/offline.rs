@@ -51,12 +51,15 @@ impl Kind for Offline {
         chunked(documented(context), CHUNK, |parents| {
             let found: Vec<Row> = parents
                 .par_iter()
-                .map(|parent| Row {
-                    positives: self.edits(parent, Meaning::Kept, self.positives),
-                    negatives: self.edits(parent, Meaning::Changed, self.negatives),
-                    nearest: nearest.as_ref().map_or(Vec::new(), |miner| miner.mine(&rules, &parent.text, &parent.id)),
+                .map(|parent| {
+                    let nearest = nearest.as_ref().map(|miner| miner.mine(&rules, &parent.text, &parent.id));
+                    Ok(Row {
+                        positives: self.edits(parent, Meaning::Kept, self.positives),
+                        negatives: self.edits(parent, Meaning::Changed, self.negatives),
+                        nearest: nearest.transpose()?.unwrap_or_default(),
+                    })
                 })
-                .collect();
+                .collect::<Result<_>>()?;
             progress.add(parents.len() as u64);
             for (parent, row) in parents.iter().zip(found) {
                 row.put(self, name, parent, nearest.as_ref(), made)?;

@@ -12,9 +12,11 @@ use serde_json::json;
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
 use crate::openai::{
-    AnswerLimit, Client, Forecast, Jobs, Prompt, Question, Shown, Usage, ask, asking, forecast, parse,
+    AnswerLimit, Asked, Client, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse,
 };
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, parents, queries};
+use crate::rows::{
+    Kind as PairKind, Made, Pair, Parent, Provenance, Splits, chunked, documented, limited, parents, queries,
+};
 
 /// Rows whose pairs are checked and written at once.
 const CHUNK: usize = 4096;
@@ -40,7 +42,7 @@ asking! {
         pairs: PairKind = PairKind::Positive,
         /// Different answers to ask for in one request.
         phrasings: usize = 1,
-        /// Ask only for the first so many rows.
+        /// Ask only for so many rows, by the hash of their ids.
         limit: Option<usize> = None,
         temperature: f32 = 0.7,
         /// Tokens of an answer at most.
@@ -91,12 +93,22 @@ impl Kind for Openai {
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
         let prompt = self.read_prompt(&context.config)?;
         let (client, jobs) = self.jobs(context, &prompt)?;
-        let answers = ask(&context.store, name, &self.server(), client, &jobs, self.answer_tokens, Usage::default())?;
+        let server = self.server();
+        let asked = Asked {
+            context,
+            generator: name,
+            server: &server,
+            jobs: &jobs,
+            answer_tokens: self.answer_tokens,
+            fault: &|_, response| parse(response).err(),
+        };
+        let answers = ask(&asked, client)?;
+        made.check_open(name, &server, &answers)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let provenance = self.provenance(&prompt);
         let checker = self.consistency.as_ref().map(|wanted| Checker::new(context, wanted)).transpose()?;
         let mut answered = jobs.list().iter();
-        chunked(self.parents(context), CHUNK, |parents| {
+        chunked(self.parents(context)?, CHUNK, |parents| {
             let mut drafts = Vec::new();
             for (parent, job) in parents.iter().zip(answered.by_ref()) {
                 let from = drafts.len();
@@ -125,7 +137,7 @@ impl Kind for Openai {
     fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
         let prompt = self.read_prompt(&context.config)?;
         let (_, jobs) = self.jobs(context, &prompt)?;
-        forecast(&context.store, name, &self.server(), &jobs, self.answer_tokens).map(Some)
+        forecast(context, name, &self.server(), &jobs, self.answer_tokens).map(Some)
     }
 
     fn asks(&self) -> bool {
@@ -139,7 +151,15 @@ impl Kind for Openai {
 
 impl Openai {
     fn read_prompt(&self, config: &Config) -> Result<Prompt> {
-        Prompt::read(config, &self.prompt, self.few_shots.as_deref(), self.phrasings)
+        let prompt = Prompt::read(config, &self.prompt, self.few_shots.as_deref(), self.phrasings)?;
+        // What a row of this sort has, and the prompt can show.
+        let (text, code) = match self.rows {
+            Rows::Documented => (true, true),
+            Rows::Undocumented | Rows::All => (false, true),
+            Rows::Queries => (true, false),
+        };
+        prompt.check_shows(text, code, self.phrasings)?;
+        Ok(prompt)
     }
 
     fn check(&self) -> Result<()> {
@@ -170,7 +190,7 @@ impl Openai {
         let client = self.server().client("/chat/completions")?;
         let mut jobs = Jobs::new(client.endpoint())?;
         let question = self.question();
-        for parent in self.parents(context) {
+        for parent in self.parents(context)? {
             let parent = parent?;
             let Parent { text, code, context, language, .. } = &parent;
             jobs.add(&prompt.payload(&question, Shown { text, code, context, language })?)?;
@@ -179,14 +199,13 @@ impl Openai {
     }
 
     /// The rows to ask for.
-    fn parents<'a>(&self, context: &'a Context) -> Box<dyn Iterator<Item = Result<Parent>> + 'a> {
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let only = |is_wanted: fn(&Parent) -> bool| move |row: &Result<Parent>| row.as_ref().map_or(true, is_wanted);
+    fn parents<'a>(&self, context: &'a Context) -> Result<Box<dyn Iterator<Item = Result<Parent>> + 'a>> {
+        let undocumented = |row: &Result<Parent>| row.as_ref().map_or(true, |row| !row.has_text());
         match self.rows {
-            Rows::Documented => Box::new(documented(context).take(limit)),
-            Rows::Undocumented => Box::new(parents(context).filter(only(|parent| !parent.has_text())).take(limit)),
-            Rows::All => Box::new(parents(context).take(limit)),
-            Rows::Queries => Box::new(queries(context).filter(only(|parent| parent.split == "train")).take(limit)),
+            Rows::Documented => limited(self.limit, || documented(context)),
+            Rows::Undocumented => limited(self.limit, || parents(context, Splits::Train).filter(undocumented)),
+            Rows::All => limited(self.limit, || parents(context, Splits::Train)),
+            Rows::Queries => limited(self.limit, || queries(context, Splits::Train)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use codepair_runtime::{Progress, Store, back_off, block_on};
+use codepair_runtime::{Context, Interrupt, Progress, back_off, block_on};
 use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -16,12 +16,15 @@ use super::batches::Asking;
 use super::budget::{Budget, Usage};
 use super::client::{Client, Fault, FaultKind, Reply, words};
 use super::jobs::{Job, Jobs};
-use super::ledger::Ledger;
+use super::lease::Lease;
+use super::ledger::{Ledger, Payer, new_sending};
 use super::limits::Limits;
 use super::server::Server;
 
-/// So many refusals and no answer: no request would fare better.
-const REFUSALS: u64 = 20;
+/// So many refusals, or answers that nobody can use, and no other: no request would fare better.
+pub(super) const HOPELESS: u64 = 20;
+/// How long an interrupted run waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(60);
 
 /// Notes by name.
 type Summary = Vec<(&'static str, Value)>;
@@ -34,52 +37,97 @@ pub(crate) struct Answers {
     pub(crate) unanswered: BTreeMap<String, Unanswered>,
     /// What was done and spent, for the manifest.
     pub(crate) summary: Summary,
-    /// What all of them cost, in this run and before.
-    pub(crate) spent: Usage,
+}
+
+impl Answers {
+    /// How many requests have neither an answer nor a reason for which they never will, in words; nothing where none is open.
+    pub(crate) fn open(&self) -> Option<String> {
+        let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+        for (reason, words) in self.unanswered.values().filter(|(reason, _)| *reason != REFUSED) {
+            let (count, _) = reasons.entry(reason).or_insert((0, words));
+            *count += 1;
+        }
+        let said: Vec<String> =
+            reasons.iter().map(|(reason, (count, words))| format!("{count} {reason}, such as: {words}")).collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+}
+
+/// Says in `rejected.reason` that the server will not answer: no later run would fare better.
+pub(crate) const REFUSED: &str = "request_refused";
+
+/// What a generator wants to have answered.
+pub(crate) struct Asked<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) generator: &'a str,
+    pub(crate) server: &'a Server,
+    pub(crate) jobs: &'a Jobs,
+    /// The most that an answer has.
+    pub(crate) answer_tokens: u32,
+    /// What is wrong with the response to a payload, where it cannot be used.
+    pub(crate) fault: &'a (dyn Fn(&str, &str) -> Option<String> + Sync),
+}
+
+/// Who pays for a generator's requests.
+pub(super) fn payer(context: &Context, generator: &str, answer_tokens: u32) -> Payer {
+    Payer { name: format!("{}/{generator}", context.config.name()), answer_tokens }
 }
 
 /// Has all requests answered that the ledger of the store does not hold yet, each once. What was answered is in the ledger,
-/// also where this ends with an error. `answer_tokens` is the most that an answer has; other requests of the generator took
-/// `spent` of its budget.
+/// also where this ends with an error.
 ///
 /// # Errors
-/// The server cannot be reached at all, or wants another key or path: no request would fare better.
-pub(crate) fn ask(
-    store: &Store,
-    generator: &str,
-    server: &Server,
-    client: Client,
-    jobs: &Jobs,
-    answer_tokens: u32,
-    spent: Usage,
-) -> Result<Answers> {
-    let mut ledger = Ledger::open(store, &jobs.keys())?;
-    let spent = spent.plus(spent_before(&ledger, jobs, answer_tokens)?);
+/// The server cannot be reached at all, or wants another key or path, or refuses or fails to answer whatever it is asked: no
+/// request would fare better. The process was asked to end.
+pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
+    let Asked { context, generator, server, jobs, answer_tokens, fault } = *asked;
+    let payer = payer(context, generator, answer_tokens);
+    let is_open = |ledger: &Ledger| jobs.list().iter().any(|job| !ledger.has(&job.key));
+    let mut ledger = Ledger::open(&context.store, &jobs.keys(), &payer)?;
+    // Where nothing is open nobody has to wait. What another run was answered meanwhile is not asked again.
+    let lease = is_open(&ledger).then(|| {
+        server.check_key()?;
+        Lease::take(&context.store, &client.endpoint(), &server.model, &context.interrupt)
+    });
+    let lease = lease.transpose()?;
+    if lease.is_some() {
+        ledger = Ledger::open(&context.store, &jobs.keys(), &payer)?;
+    }
     let asker = Asker {
         generator,
+        budget: server.budget(ledger.spent()),
+        payer: payer.name,
         client,
         limits: server.limits(),
-        budget: server.budget(spent),
         retries: server.retries,
+        attempts: server.attempts,
         answer_tokens,
+        fault,
         batches: server.batches,
         poll: Duration::from_secs_f64(server.poll_seconds),
     };
     ledger.complete(jobs)?;
-    let (unanswered, summary) = asker.ask_all(&mut ledger, jobs)?;
-    Ok(Answers { ledger, unanswered, summary, spent: asker.budget.spent() })
+    // Where the process is asked to end, what is under way is paid for and kept first.
+    let _hold = context.interrupt.hold();
+    let (unanswered, summary) = asker.ask_all(&mut ledger, jobs, &context.interrupt, lease.as_ref())?;
+    Ok(Answers { ledger, unanswered, summary })
 }
 
 /// Whom and how to ask.
 pub(super) struct Asker<'a> {
     pub(super) generator: &'a str,
+    /// As it stands in the ledger.
+    pub(super) payer: String,
     pub(super) client: Client,
     limits: Limits,
     pub(super) budget: Budget,
     /// Tries after the first.
     pub(super) retries: u32,
+    /// Answers to a request at most, until one can be used.
+    pub(super) attempts: u32,
     /// Tokens of an answer at most.
     pub(super) answer_tokens: u32,
+    fault: &'a (dyn Fn(&str, &str) -> Option<String> + Sync),
     /// Ask by batches.
     batches: bool,
     /// Look after batches so often.
@@ -94,6 +142,10 @@ pub(crate) type Unanswered = (&'static str, String);
 pub(super) struct Tally {
     sent: AtomicU64,
     answered: AtomicU64,
+    /// Requests whose every answer was of no use.
+    unusable: AtomicU64,
+    /// An earlier run was answered, so that it can be done.
+    has_hope: bool,
     faults: Mutex<BTreeMap<FaultKind, u64>>,
     /// Nothing more is to be sent; what is under way is waited for.
     stopped: watch::Sender<bool>,
@@ -108,13 +160,26 @@ impl Tally {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn count_unusable(&self) -> u64 {
+        self.unusable.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether anything was answered so that it can be used, in this run or before.
+    pub(super) fn has_hope(&self) -> bool {
+        self.has_hope || self.answered() > 0
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     fn count(&self, kind: FaultKind) {
         let mut faults = self.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *faults.entry(kind).or_default() += 1;
     }
 
     /// What `work` gives, or nothing when the asking is stopped before.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut stopped = self.stopped.subscribe();
         tokio::select! {
             biased;
@@ -131,157 +196,295 @@ impl Tally {
 
 enum Outcome {
     Answered,
+    /// All its answers are of no use.
+    Unusable(String),
     Unanswered(Unanswered),
 }
 
-/// What the store's ledger holds answers to of these requests, in tokens.
-///
-/// # Errors
-/// The ledger cannot be read.
-pub(crate) fn spent_on(store: &Store, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
-    spent_before(&Ledger::open(store, &jobs.keys())?, jobs, answer_tokens)
-}
-
-/// What the ledger's answers to these requests cost, lost ones at their worst.
-pub(super) fn spent_before(ledger: &Ledger, jobs: &Jobs, answer_tokens: u32) -> Result<Usage> {
-    let mut seen = HashSet::new();
-    let mut spent = Usage::default();
-    for job in jobs.list() {
-        let (has, lost) = (ledger.has(&job.key), ledger.lost(&job.key));
-        if !seen.insert(&job.key) || (!has && lost == 0) {
-            continue;
+/// The payload of a further attempt: with another seed, for with the same one some servers answer the same.
+pub(super) fn again(payload: &str, attempt: u32) -> String {
+    let Ok(Value::Object(mut body)) = serde_json::from_str::<Value>(payload) else { return payload.to_owned() };
+    match body.get("seed").and_then(Value::as_i64) {
+        Some(seed) if attempt > 0 => {
+            body.insert("seed".to_owned(), seed.wrapping_add(i64::from(attempt)).into());
+            Value::Object(body).to_string()
         }
-        let worst = Usage::worst(&jobs.payload(job)?, answer_tokens);
-        (0..lost).for_each(|_| spent = spent.plus(worst));
-        if let Some(answer) = ledger.find(&job.key)? {
-            spent = spent.plus(Usage::of_response(&answer.response, worst));
-        }
+        _ => payload.to_owned(),
     }
-    Ok(spent)
 }
 
 impl Asker<'_> {
-    fn ask_all(&self, ledger: &mut Ledger, jobs: &Jobs) -> Result<(BTreeMap<String, Unanswered>, Summary)> {
+    /// Requests to ask, each once: those without an answer, and those whose answers are of no use and fewer than they may be.
+    fn open<'j>(&self, ledger: &Ledger, jobs: &'j Jobs) -> Result<Vec<&'j Job>> {
         let mut seen = HashSet::new();
-        let open: Vec<&Job> =
-            jobs.list().iter().filter(|job| !ledger.has(&job.key) && seen.insert(job.key.as_str())).collect();
+        let mut open = Vec::new();
+        for job in jobs.list().iter().filter(|job| seen.insert(job.key.as_str())) {
+            let answered = ledger.answered(&job.key);
+            let is_open = answered == 0
+                || (answered < self.attempts
+                    && ledger.find(&job.key)?.is_some_and(|answer| self.fault_of(&answer).is_some()));
+            open.extend(is_open.then_some(job));
+        }
+        Ok(open)
+    }
+
+    /// What is wrong with an answer.
+    pub(super) fn fault_of(&self, answer: &Request) -> Option<String> {
+        (self.fault)(&answer.payload, &answer.response)
+    }
+
+    fn ask_all(
+        &self,
+        ledger: &mut Ledger,
+        jobs: &Jobs,
+        interrupt: &Interrupt,
+        lease: Option<&Lease>,
+    ) -> Result<(BTreeMap<String, Unanswered>, Summary)> {
+        let open = self.open(ledger, jobs)?;
         let before = jobs.list().len() - open.len();
         tracing::info!("{}: {} requests, {before} answered before", self.generator, jobs.list().len());
         let progress = Progress::new(&format!("asking for {}", self.generator), "requests", open.len() as u64);
-        let tally = Tally::default();
+        let tally = Tally { has_hope: before > 0, ..Tally::default() };
         let mut unanswered = BTreeMap::new();
         let asked: Result<()> = block_on(async {
-            let (shared, tally): (&Ledger, _) = (ledger, &tally);
-            let asking = Asking { asker: self, ledger: shared, jobs, tally, progress: &progress, poll: self.poll };
-            // Batches of earlier runs, also where the config wants none any more: they are paid for.
-            let open = asking.collect_known(open, &mut unanswered).await?;
-            if self.batches {
-                return asking.ask_all(open, &mut unanswered).await;
-            }
-            let (mut failed, mut refused) = (Ok(()), 0);
-            let mut outcomes = futures::stream::iter(open)
-                .map(|job| async move {
-                    let outcome = match jobs.payload(job) {
-                        Ok(payload) => self.ask(&job.key, &payload, shared, tally).await,
-                        Err(error) => Err(error),
-                    };
-                    (&job.key, outcome)
-                })
-                .buffer_unordered(self.limits.most());
-            while let Some((key, outcome)) = outcomes.next().await {
-                progress.add(1);
-                match outcome {
-                    Ok(Outcome::Answered) => {}
-                    Ok(Outcome::Unanswered(why)) => {
-                        let words = why.1.clone();
-                        refused += u64::from(why.0 == "request_refused");
-                        unanswered.insert(key.clone(), why);
-                        if refused == REFUSALS && tally.answered.load(Ordering::Relaxed) == 0 {
-                            tally.stopped.send_replace(true);
-                            let endpoint = self.client.endpoint();
-                            failed = failed.and(Err(anyhow!("{endpoint} refuses every request: {words}")));
-                        }
-                    }
-                    Err(error) => {
-                        tally.stopped.send_replace(true);
-                        failed = failed.and(Err(error));
-                    }
+            let shared: &Ledger = ledger;
+            let asking = async {
+                let (tally, progress) = (&tally, &progress);
+                let by_batches = Asking { asker: self, ledger: shared, jobs, tally, progress, poll: self.poll };
+                // Batches of earlier runs, also where the config wants none any more: they are paid for.
+                let open = by_batches.collect_known(open, &mut unanswered).await?;
+                if self.batches {
+                    by_batches.ask_all(open, &mut unanswered).await
+                } else {
+                    self.ask_one_by_one(open, shared, jobs, tally, progress, &mut unanswered).await
                 }
-                if self.budget.is_limited() {
-                    progress.remark(&format!("${:.2} spent", self.budget.cost()));
+            };
+            let lost = async {
+                match lease {
+                    Some(lease) => lease.lost().await,
+                    None => std::future::pending().await,
                 }
-            }
-            failed
+            };
+            let why = async {
+                tokio::select! {
+                    () = interrupt.asked() => "interrupted",
+                    () = lost => "another run took over, for this one was not heard of for long",
+                }
+            };
+            self.until(asking, why, &tally).await
         });
         ledger.close()?;
         let summary = self.summary(&tally, before, unanswered.len());
         asked.context("what was answered is kept; run it again to go on from there")?;
+        self.check_hope(&tally, &unanswered)?;
         Ok((unanswered, summary))
     }
 
-    async fn ask(&self, key: &str, payload: &str, ledger: &Ledger, tally: &Tally) -> Result<Outcome> {
-        let worst = Usage::worst(payload, self.answer_tokens);
-        let answered_at_start = tally.answered.load(Ordering::Relaxed);
-        let mut attempt = 0;
-        loop {
-            // Nobody waits for a turn that there is no money for.
-            if !self.budget.fits(worst) {
-                return Ok(Outcome::Unanswered(Self::over_budget()));
-            }
-            // A token is some three bytes.
-            let tokens = worst.input_tokens / 3 + worst.output_tokens;
-            let Some(slot) = tally.unless_stopped(self.limits.enter(tokens)).await else { return Ok(Self::stopped()) };
-            if !self.budget.set_aside(worst) {
-                return Ok(Outcome::Unanswered(Self::over_budget()));
+    /// Asks until all is answered, or there is a reason to stop: then nothing more is sent, and what is under way is waited for.
+    async fn until(
+        &self,
+        asking: impl Future<Output = Result<()>>,
+        why: impl Future<Output = &'static str>,
+        tally: &Tally,
+    ) -> Result<()> {
+        tokio::pin!(asking);
+        let why = tokio::select! {
+            asked = &mut asking => return asked,
+            why = why => why,
+        };
+        tally.stopped.send_replace(true);
+        let most = DRAIN.as_secs();
+        tracing::warn!("{}: {why}; waiting for what is under way, {most} s at most", self.generator);
+        if tokio::time::timeout(DRAIN, asking).await.is_err() {
+            tracing::warn!("{}: not all that was under way has come", self.generator);
+        }
+        Err(anyhow!("{why}"))
+    }
+
+    pub(super) async fn ask_one_by_one(
+        &self,
+        open: Vec<&Job>,
+        ledger: &Ledger,
+        jobs: &Jobs,
+        tally: &Tally,
+        progress: &Progress,
+        unanswered: &mut BTreeMap<String, Unanswered>,
+    ) -> Result<()> {
+        let (mut failed, mut refused) = (Ok(()), 0);
+        let mut outcomes = futures::stream::iter(open)
+            .map(|job| async move {
+                let outcome = match jobs.payload(job) {
+                    Ok(payload) => self.ask(&job.key, &payload, ledger, tally).await,
+                    Err(error) => Err(error),
+                };
+                (&job.key, outcome)
+            })
+            .buffer_unordered(self.limits.most());
+        while let Some((key, outcome)) = outcomes.next().await {
+            progress.add(1);
+            match outcome {
+                Ok(Outcome::Answered) => {}
+                Ok(Outcome::Unusable(words)) => {
+                    if tally.count_unusable() == HOPELESS && !tally.has_hope() {
+                        tally.stopped.send_replace(true);
+                        failed = failed.and(Err(self.useless(&words)));
+                    }
+                }
+                Ok(Outcome::Unanswered(why)) => {
+                    refused += u64::from(why.0 == REFUSED);
+                    if refused == HOPELESS && !tally.has_hope() {
+                        tally.stopped.send_replace(true);
+                        failed = failed.and(Err(self.refuses(&why.1)));
+                    }
+                    unanswered.insert(key.clone(), why);
+                }
+                Err(error) => {
+                    tally.stopped.send_replace(true);
+                    failed = failed.and(Err(error));
+                }
             }
             if self.budget.is_limited() {
-                ledger.store_sent(key, self.generator).await?;
+                progress.remark(&format!("${:.2} spent", self.budget.cost()));
+            }
+        }
+        failed
+    }
+
+    /// Where nothing at all was answered, an artifact without a row would pass for a finished one.
+    fn check_hope(&self, tally: &Tally, unanswered: &BTreeMap<String, Unanswered>) -> Result<()> {
+        let refused = unanswered.values().find(|(reason, _)| *reason == REFUSED);
+        match refused {
+            Some((_, words)) if !tally.has_hope() && tally.unusable.load(Ordering::Relaxed) == 0 => {
+                Err(self.refuses(words))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refuses(&self, words: &str) -> anyhow::Error {
+        anyhow!("{} refuses every request: {words}", self.client.endpoint())
+    }
+
+    pub(super) fn useless(&self, words: &str) -> anyhow::Error {
+        anyhow!("{} answers nothing that can be used: {words}; they are kept", self.client.endpoint())
+    }
+
+    /// Asks until an answer can be used, as often as the config allows.
+    async fn ask(&self, key: &str, payload: &str, ledger: &Ledger, tally: &Tally) -> Result<Outcome> {
+        for attempt in ledger.answered(key).. {
+            let payload = again(payload, attempt);
+            let answer = match self.ask_once(key, attempt, &payload, ledger, tally).await? {
+                Ok(answer) => answer,
+                Err(unanswered) if attempt == 0 => return Ok(Outcome::Unanswered(unanswered)),
+                // There is an answer, which says what is wrong with it.
+                Err(_) => return Ok(Outcome::Answered),
+            };
+            match self.fault_of(&answer) {
+                None => {
+                    tally.count_answered();
+                    return Ok(Outcome::Answered);
+                }
+                Some(words) if attempt + 1 >= self.attempts => return Ok(Outcome::Unusable(words)),
+                Some(words) => tracing::debug!("an answer cannot be used, and is asked for again: {words}"),
+            }
+        }
+        Ok(Outcome::Answered)
+    }
+
+    /// Has one attempt at a request answered, and the answer stored.
+    async fn ask_once(
+        &self,
+        key: &str,
+        attempt: u32,
+        payload: &str,
+        ledger: &Ledger,
+        tally: &Tally,
+    ) -> Result<Result<Request, Unanswered>> {
+        let worst = Usage::worst(payload, self.answer_tokens);
+        let answered_at_start = tally.answered();
+        let mut tries = 0;
+        loop {
+            // A token is some three bytes.
+            let tokens = worst.input_tokens / 3 + worst.output_tokens;
+            let Some(slot) = tally.unless_stopped(self.limits.enter(tokens)).await else {
+                return Ok(Err(Self::stopped()));
+            };
+            match tally.unless_stopped(self.budget.set_aside_when_it_fits(worst)).await {
+                Some(true) => {}
+                Some(false) => return Ok(Err(Self::over_budget())),
+                None => return Ok(Err(Self::stopped())),
+            }
+            let sending = new_sending();
+            if self.budget.is_limited() {
+                ledger.store_sent(key, &self.payer, &sending, worst).await?;
             }
             tally.count_sent(1);
+            let row = |payload: &str, status: u32, response: String| Request {
+                attempt,
+                sending: sending.clone(),
+                ..self.row(key, payload, status, response)
+            };
             let fault = match self.client.send(payload).await {
                 Reply::Answered(response) => {
                     let spent = Usage::of_response(&response, worst);
                     self.limits.used(tokens, || Usage::said(&response));
-                    let answer = self.row(key, payload, 200, response);
+                    let answer = row(payload, 200, response);
                     ledger.store(answer.clone()).await?;
                     ledger.remember(&answer)?;
                     self.budget.settle(worst, spent);
-                    tally.count_answered();
                     self.limits.succeeded();
-                    return Ok(Outcome::Answered);
+                    return Ok(Ok(answer));
                 }
                 Reply::Refused { status, body } => {
                     self.budget.settle(worst, Usage::default());
                     let refused = format!("status {status}: {}", words(&body));
-                    if !self.budget.is_limited() {
-                        // A refusal in the ledger settles one sending.
-                        ledger.store_sent(key, self.generator).await?;
-                    }
-                    ledger.store(self.row(key, payload, u32::from(status), body)).await?;
-                    return Ok(Outcome::Unanswered(("request_refused", refused)));
+                    ledger.store(row(payload, u32::from(status), body)).await?;
+                    return Ok(Err((REFUSED, refused)));
                 }
-                Reply::Hopeless(words) => {
+                Reply::Hopeless { status, words } => {
+                    self.budget.settle(worst, Usage::default());
+                    if self.budget.is_limited() {
+                        // It was not accepted, so it was not paid for.
+                        ledger.store(row("", u32::from(status), String::new())).await?;
+                    }
                     return Err(anyhow!("{} answers {words}", self.client.endpoint()));
                 }
                 Reply::Fault(fault) => fault,
             };
-            self.note_fault(key, &fault, worst, ledger, tally).await?;
+            tally.count(fault.kind);
+            let is_paid = fault.kind.may_be_paid();
+            // A fault that may have been paid for stays in the budget at its worst.
+            self.budget.settle(worst, if is_paid { worst } else { Usage::default() });
+            if self.budget.is_limited() && !is_paid {
+                ledger.store(row("", u32::from(fault.status.unwrap_or(599)), String::new())).await?;
+            }
+            if fault.kind.is_overload() {
+                self.limits.overloaded(fault.retry_after);
+            }
             drop(slot);
-            if attempt == self.retries {
-                return self.give_up(&fault, attempt, answered_at_start == tally.answered.load(Ordering::Relaxed));
+            // A server that was never there is not waited for: what is wrong is its address, mostly.
+            let never_there = fault.kind == FaultKind::Unreachable && tally.answered() == 0 && tries > 0;
+            if tries == self.retries || never_there {
+                return self.give_up(&fault, tries, answered_at_start == tally.answered()).map(Err);
             }
-            if tally.unless_stopped(self.pause(&fault, attempt)).await.is_none() {
-                return Ok(Self::stopped());
+            if tally.unless_stopped(self.pause(&fault, tries)).await.is_none() {
+                return Ok(Err(Self::stopped()));
             }
-            attempt += 1;
+            tries += 1;
         }
     }
 
-    fn stopped() -> Outcome {
-        Outcome::Unanswered(("stopped", "the asking ended before its turn".to_owned()))
+    fn stopped() -> Unanswered {
+        ("stopped", "the asking ended before its turn".to_owned())
     }
 
-    pub(super) fn over_budget() -> Unanswered {
+    /// A request that there is no money left for.
+    pub(super) fn left_out(&self) -> Unanswered {
+        self.budget.exhaust();
+        Self::over_budget()
+    }
+
+    fn over_budget() -> Unanswered {
         ("over_budget", "the budget is spent; raise max_cost or max_tokens and run it again to go on".to_owned())
     }
 
@@ -292,45 +495,31 @@ impl Asker<'_> {
         tokio::time::sleep(pause).await;
     }
 
-    /// A fault that may have been paid for stays in the budget at its worst.
-    async fn note_fault(&self, key: &str, fault: &Fault, worst: Usage, ledger: &Ledger, tally: &Tally) -> Result<()> {
-        tally.count(fault.kind);
-        let paid = fault.kind.may_be_paid();
-        self.budget.settle(worst, if paid { worst } else { Usage::default() });
-        if self.budget.is_limited() && !paid {
-            let status = u32::from(fault.status.unwrap_or(599));
-            ledger.store(self.row(key, "", status, String::new())).await?;
-        }
-        let overloaded = matches!(fault.kind, FaultKind::RateLimited | FaultKind::ServerError | FaultKind::TimedOut);
-        if overloaded {
-            self.limits.overloaded(fault.retry_after);
-        }
-        Ok(())
-    }
-
     /// After the last try: where no other request was answered meanwhile, the server is gone for all.
-    fn give_up(&self, fault: &Fault, attempt: u32, alone: bool) -> Result<Outcome> {
-        let words = format!("{} ({} tries)", fault.words, attempt + 1);
+    fn give_up(&self, fault: &Fault, tries: u32, alone: bool) -> Result<Unanswered> {
+        let words = format!("{} ({} tries)", fault.words, tries + 1);
         if fault.kind == FaultKind::Unreachable && alone {
             return Err(anyhow!("{}: {words}", self.client.endpoint()));
         }
-        Ok(Outcome::Unanswered(("request_failed", words)))
+        Ok(("request_failed", words))
     }
 
     pub(super) fn row(&self, key: &str, payload: &str, status: u32, response: String) -> Request {
         Request {
             request: key.to_owned(),
-            generator: self.generator.to_owned(),
+            generator: self.payer.clone(),
             endpoint: self.client.endpoint(),
             payload: payload.to_owned(),
             status,
             response,
+            ..Request::default()
         }
     }
 
     /// What the run did and spent, for the log and the manifest.
     fn summary(&self, tally: &Tally, before: usize, unanswered: usize) -> Summary {
-        let (sent, answered) = (tally.sent.load(Ordering::Relaxed), tally.answered.load(Ordering::Relaxed));
+        let (sent, answered) = (tally.sent.load(Ordering::Relaxed), tally.answered());
+        let unusable = tally.unusable.load(Ordering::Relaxed);
         let (spent, faults) = (self.budget.spent(), tally.faults());
         let said: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}×")).collect();
         let said = if said.is_empty() { String::new() } else { format!("; {}", said.join(", ")) };
@@ -342,10 +531,14 @@ impl Asker<'_> {
             self.budget.cost(),
             if self.budget.is_exhausted() { ": the budget is spent" } else { "" }
         );
+        if self.budget.is_exhausted() {
+            tracing::warn!("{}: requests are left out for want of budget; {}", self.generator, Self::over_budget().1);
+        }
         vec![
             ("answered_before", before.into()),
             ("sent", sent.into()),
             ("answered", answered.into()),
+            ("unusable", unusable.into()),
             ("unanswered", unanswered.into()),
             ("faults", json!(faults)),
             ("input_tokens", spent.input_tokens.into()),

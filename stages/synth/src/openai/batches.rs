@@ -1,25 +1,27 @@
 //! Asking by batches (`/v1/batches`): all requests in one file, answered within a day at half the price. A batch is in the
 //! ledger before it is made, so that a run that was killed finds it again, by its id or by the mark it carries.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Seek as _};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use async_openai::types::batches::{BatchCompletionWindow, BatchEndpoint, BatchRequest};
+use bytes::Bytes;
 use codepair_runtime::Progress;
 use codepair_schemas::rows::Request;
 use futures::StreamExt as _;
-use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::asker::{Asker, Tally, Unanswered};
+use super::asker::{Asker, HOPELESS, REFUSED, Tally, Unanswered, again};
 use super::budget::Usage;
-use super::client::{Reply, words};
+use super::client::{Reply, answers_nothing, words};
 use super::jobs::{Job, Jobs};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, join_id, new_sending, split_id};
 
 /// Requests of a batch at most, and bytes of its file; OpenAI takes five times and twice as many.
 const REQUESTS: usize = 10_000;
@@ -37,7 +39,8 @@ struct Batch<'j> {
     mark: String,
     /// All that it asks, as JSON; a run may want less.
     keys: String,
-    jobs: Vec<&'j Job>,
+    /// What is wanted of it: requests, and which attempt at each.
+    jobs: Vec<(&'j Job, u32)>,
 }
 
 /// A batch as the server describes it.
@@ -68,44 +71,102 @@ pub(super) struct Asking<'a, 'j> {
 }
 
 impl<'j> Asking<'_, 'j> {
-    /// Waits for the batches of earlier runs that hold open jobs; returns the jobs that none holds.
+    /// Waits for the batches of earlier runs that hold open jobs; returns the jobs that none holds, or that the server knows
+    /// nothing of any more.
     pub(super) async fn collect_known(
         &self,
         open: Vec<&'j Job>,
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<Vec<&'j Job>> {
-        let (batches, open) = self.resume(open).await?;
-        self.collect_all(batches, unanswered).await?;
+        let (batches, mut open) = self.resume(open).await?;
+        let gone = self.collect_all(batches, unanswered).await?;
+        open.extend(gone);
         Ok(open)
     }
 
-    /// Has the open jobs answered, but for those that end up in `unanswered`.
+    /// Has the open jobs answered, but for those that end up in `unanswered`: in as many batches as the budget allows at once,
+    /// again where an answer cannot be used, and one by one where the server has lost a batch.
     pub(super) async fn ask_all(
         &self,
         open: Vec<&'j Job>,
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<()> {
-        let mut batches = Vec::new();
-        let mut jobs = open.into_iter().peekable();
-        while jobs.peek().is_some() {
-            let (batch, file) = self.fill(&mut jobs, unanswered)?;
-            if !batch.is_empty() {
+        let mut queue: VecDeque<&Job> = open.into();
+        let mut one_by_one = Vec::new();
+        while !queue.is_empty() {
+            let (mut batches, mut asked) = (Vec::new(), Vec::new());
+            loop {
+                let (batch, file) = self.fill(&mut queue, batches.is_empty(), unanswered)?;
+                if batch.is_empty() {
+                    break;
+                }
+                asked.extend(batch.iter().map(|(job, _)| *job));
                 batches.push(self.create(batch, file).await?);
             }
+            one_by_one.extend(self.collect_all(batches, unanswered).await?);
+            let unusable = self.unusable(asked)?;
+            if !self.tally.has_hope() && unusable.len() as u64 >= HOPELESS {
+                return Err(self.asker.useless(&unusable[0].1));
+            }
+            for (job, _) in unusable {
+                if self.ledger.answered(&job.key) < self.asker.attempts {
+                    queue.push_back(job);
+                } else {
+                    self.tally.count_unusable();
+                }
+            }
         }
-        self.collect_all(batches, unanswered).await
+        let (tally, progress) = (self.tally, self.progress);
+        self.asker.ask_one_by_one(one_by_one, self.ledger, self.jobs, tally, progress, unanswered).await
     }
 
-    async fn collect_all(&self, batches: Vec<Batch<'j>>, unanswered: &mut BTreeMap<String, Unanswered>) -> Result<()> {
+    /// Jobs whose last answer cannot be used, and why.
+    fn unusable(&self, jobs: Vec<&'j Job>) -> Result<Vec<(&'j Job, String)>> {
+        let mut found = Vec::new();
+        for job in jobs {
+            let fault = self.ledger.find(&job.key)?.and_then(|answer| self.asker.fault_of(&answer));
+            found.extend(fault.map(|words| (job, words)));
+        }
+        Ok(found)
+    }
+
+    /// Returns the jobs of batches that the server does not know any more.
+    async fn collect_all(
+        &self,
+        batches: Vec<Batch<'j>>,
+        unanswered: &mut BTreeMap<String, Unanswered>,
+    ) -> Result<Vec<&'j Job>> {
+        let mut gone = Vec::new();
         for batch in batches {
-            let state = self.wait(&batch).await?;
-            self.collect(&batch, &state, unanswered).await?;
+            match self.wait(&batch).await? {
+                Found::Here(state) => {
+                    if let Found::Gone(words) = self.collect(&batch, &state, unanswered).await? {
+                        gone.extend(self.give_up(&batch, &words).await?);
+                    }
+                }
+                Found::Gone(words) => gone.extend(self.give_up(&batch, &words).await?),
+            }
         }
-        Ok(())
+        Ok(gone)
     }
 
-    fn url(&self) -> String {
-        self.asker.client.url("/batches")
+    /// A batch that is not there any more may have been paid for: its requests count at their worst, and are asked again.
+    async fn give_up(&self, batch: &Batch<'j>, words: &str) -> Result<Vec<&'j Job>> {
+        tracing::warn!(
+            "{}: the batch {} is not there any more ({words}); its {} requests count as paid for, and are asked again",
+            self.asker.generator,
+            batch.id,
+            batch.jobs.len()
+        );
+        let mut jobs = Vec::new();
+        for (job, _) in batch.jobs.iter().filter(|(job, attempt)| self.ledger.answered(&job.key) <= *attempt) {
+            let worst = self.worst(&self.jobs.payload(job)?);
+            self.ledger.store_sent(&job.key, &self.asker.payer, &new_sending(), worst).await?;
+            self.asker.budget.settle(worst, worst);
+            jobs.push(*job);
+        }
+        self.ledger.store_batch(&batch.mark, &self.asker.payer, &batch.keys, &batch.id, true).await?;
+        Ok(jobs)
     }
 
     fn worst(&self, payload: &str) -> Usage {
@@ -116,66 +177,122 @@ impl<'j> Asking<'_, 'j> {
     async fn resume(&self, open: Vec<&'j Job>) -> Result<(Vec<Batch<'j>>, Vec<&'j Job>)> {
         let (mut batches, mut left) = (Vec::new(), open);
         for known in self.ledger.batches() {
-            let keys: HashSet<String> = serde_json::from_str(&known.payload).unwrap_or_default();
-            let (jobs, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|job| keys.contains(&job.key));
+            let ids: Vec<String> = serde_json::from_str(&known.payload).unwrap_or_default();
+            let asked: HashMap<&str, u32> = ids.iter().map(|id| split_id(id)).collect();
+            let (jobs, others): (Vec<&Job>, Vec<_>) =
+                left.into_iter().partition(|job| asked.contains_key(job.key.as_str()));
             left = others;
             if jobs.is_empty() {
                 continue;
             }
-            let id = if known.response.is_empty() { self.find(&known.request).await? } else { Some(known.response) };
-            let Some(id) = id else {
-                left.extend(jobs);
-                continue;
-            };
-            tracing::info!("{}: going on with batch {id}, {} requests", self.asker.generator, jobs.len());
             for job in &jobs {
                 self.asker.budget.owe(self.worst(&self.jobs.payload(job)?));
             }
-            batches.push(Batch { id, mark: known.request, keys: known.payload, jobs });
+            let jobs = jobs.into_iter().map(|job| (job, asked[job.key.as_str()])).collect();
+            let mut batch = Batch { id: known.response, mark: known.request, keys: known.payload, jobs };
+            if batch.id.is_empty() {
+                match self.find(&batch.mark).await? {
+                    Found::Here(Some(id)) => batch.id = id,
+                    Found::Here(None) => {
+                        // It was never made.
+                        for (job, _) in batch.jobs {
+                            self.asker.budget.settle(self.worst(&self.jobs.payload(job)?), Usage::default());
+                            left.push(job);
+                        }
+                        continue;
+                    }
+                    Found::Gone(words) => {
+                        left.extend(self.give_up(&batch, &words).await?);
+                        continue;
+                    }
+                }
+            }
+            tracing::info!("{}: going on with batch {}, {} requests", self.asker.generator, batch.id, batch.jobs.len());
+            batches.push(batch);
         }
         Ok((batches, left))
     }
 
-    /// Takes jobs for one batch, as far as the budget goes, and writes its file.
+    /// Takes jobs for one batch, as far as the budget goes now, and writes its file. What does not fit although nothing is under
+    /// way (`alone`) is over the budget.
     fn fill(
         &self,
-        jobs: &mut std::iter::Peekable<impl Iterator<Item = &'j Job>>,
+        queue: &mut VecDeque<&'j Job>,
+        alone: bool,
         unanswered: &mut BTreeMap<String, Unanswered>,
-    ) -> Result<(Vec<&'j Job>, String)> {
+    ) -> Result<(Vec<(&'j Job, u32)>, String)> {
         let (mut batch, mut file, mut texts) = (Vec::new(), String::new(), 0);
-        while let Some(job) = jobs.peek().filter(|_| batch.len() < REQUESTS && file.len() < BYTES) {
-            let payload = self.jobs.payload(job)?;
+        while let Some(job) = queue.front().copied().filter(|_| batch.len() < REQUESTS && file.len() < BYTES) {
+            let attempt = self.ledger.answered(&job.key);
+            let payload = again(&self.jobs.payload(job)?, attempt);
             texts += texts_of(&payload);
             if texts > TEXTS && !batch.is_empty() {
                 break;
             }
-            let Some(job) = jobs.next() else { break };
             if !self.asker.budget.set_aside(self.worst(&payload)) {
-                unanswered.insert(job.key.clone(), Asker::over_budget());
-                continue;
+                if alone && batch.is_empty() {
+                    if attempt == 0 {
+                        unanswered.insert(job.key.clone(), self.asker.left_out());
+                    }
+                    queue.pop_front();
+                    continue;
+                }
+                break;
             }
+            queue.pop_front();
             let url = format!("/v1{}", self.asker.client.path());
-            let head = json!({ "custom_id": job.key, "method": "POST", "url": url }).to_string();
+            let head = json!({ "custom_id": join_id(&job.key, attempt), "method": "POST", "url": url }).to_string();
             // The payload goes in as it was hashed.
             file.push_str(&format!("{},\"body\":{payload}}}\n", &head[..head.len() - 1]));
-            batch.push(job);
+            batch.push((job, attempt));
         }
         Ok((batch, file))
     }
 
-    async fn create(&self, jobs: Vec<&'j Job>, file: String) -> Result<Batch<'j>> {
-        let keys: Vec<&str> = jobs.iter().map(|job| job.key.as_str()).collect();
+    async fn create(&self, jobs: Vec<(&'j Job, u32)>, file: String) -> Result<Batch<'j>> {
+        let keys: Vec<String> = jobs.iter().map(|(job, attempt)| join_id(&job.key, *attempt)).collect();
         // The same requests may be asked again in another batch, when this one had no answer to them.
         let mark = uuid::Uuid::now_v7().simple().to_string();
         let keys = serde_json::to_string(&keys)?;
-        self.ledger.store_batch(&mark, self.asker.generator, &keys, "", false).await?;
-        let uploaded: Value = self
-            .answer(|| {
-                let name = format!("{mark}.jsonl");
-                let part = Part::text(file.clone()).file_name(name);
-                self.asker.client.post("/files").multipart(Form::new().text("purpose", "batch").part("file", part))
-            })
-            .await?;
+        self.ledger.store_batch(&mark, &self.asker.payer, &keys, "", false).await?;
+        let made = self.make(&mark, file.into()).await;
+        let id = match made {
+            Ok(id) => id,
+            Err(error) => {
+                if error.downcast_ref::<NotMade>().is_some() {
+                    // The server took nothing, so no later run has to look for it.
+                    self.ledger.store_batch(&mark, &self.asker.payer, &keys, "", true).await?;
+                }
+                return Err(error);
+            }
+        };
+        self.ledger.store_batch(&mark, &self.asker.payer, &keys, &id, false).await?;
+        self.tally.count_sent(jobs.len() as u64);
+        tracing::info!("{}: batch {id}, {} requests", self.asker.generator, jobs.len());
+        Ok(Batch { id, mark, keys, jobs })
+    }
+
+    /// Uploads the file, makes the batch, and returns its id.
+    async fn make(&self, mark: &str, file: Bytes) -> Result<String> {
+        let form = |body, length| {
+            let part = Part::stream_with_length(body, length).file_name(format!("{mark}.jsonl"));
+            Form::new().text("purpose", "batch").part("file", part)
+        };
+        let mut attempt = 0;
+        let uploaded = loop {
+            match self.asker.client.upload("/files", &file, form).await {
+                Reply::Answered(body) => break body,
+                Reply::Fault(fault) if attempt < self.asker.retries => self.asker.pause(&fault, attempt).await,
+                other => {
+                    let error = self.refusal("/files", other);
+                    let advice = "where the server knows no batches, set batches = false";
+                    return Err(anyhow!(NotMade(format!("{error}; {advice}"))));
+                }
+            }
+            attempt += 1;
+        };
+        drop(file);
+        let uploaded: Value = serde_json::from_str(&uploaded)?;
         let input_file_id = uploaded["id"].as_str().ok_or_else(|| anyhow!("the uploaded file has no id"))?.to_owned();
         let endpoint = match self.asker.client.path() {
             "/embeddings" => BatchEndpoint::V1Embeddings,
@@ -185,63 +302,67 @@ impl<'j> Asking<'_, 'j> {
             input_file_id,
             endpoint,
             completion_window: BatchCompletionWindow::W24H,
-            metadata: Some(HashMap::from([(MARK.to_owned(), mark.clone().into())])),
+            metadata: Some(HashMap::from([(MARK.to_owned(), mark.into())])),
             output_expires_after: None,
         })?;
-        let id = self.made(&mark, &request).await?;
-        self.ledger.store_batch(&mark, self.asker.generator, &keys, &id, false).await?;
-        self.tally.count_sent(jobs.len() as u64);
-        tracing::info!("{}: batch {id}, {} requests", self.asker.generator, jobs.len());
-        Ok(Batch { id, mark, keys, jobs })
+        self.made(mark, &request).await
     }
 
     /// Makes a batch once: where the answer to an attempt got lost, the batch may be there.
     async fn made(&self, mark: &str, request: &str) -> Result<String> {
-        for attempt in 0.. {
+        let mut attempt = 0;
+        loop {
             let post = self.asker.client.post("/batches").header("content-type", "application/json");
-            match self.asker.client.exchange(post.body(request.to_owned()), true).await {
+            match self.asker.client.exchange(post.body(request.to_owned())).await {
                 Reply::Answered(body) => return Ok(serde_json::from_str::<State>(&body)?.id),
                 Reply::Fault(fault) if attempt < self.asker.retries => {
                     self.asker.pause(&fault, attempt).await;
-                    if let Some(id) = self.find(mark).await? {
+                    if let Found::Here(Some(id)) = self.find(mark).await? {
                         return Ok(id);
                     }
                 }
-                other => return Err(self.refusal(other)),
+                Reply::Fault(fault) => return Err(self.refusal("/batches", Reply::Fault(fault))),
+                other => return Err(anyhow!(NotMade(self.refusal("/batches", other).to_string()))),
             }
+            attempt += 1;
         }
-        bail!("no batch could be made")
     }
 
     /// The batch that carries a mark.
-    async fn find(&self, mark: &str) -> Result<Option<String>> {
+    async fn find(&self, mark: &str) -> Result<Found<Option<String>>> {
         let mut after = String::new();
         loop {
-            let list: Value = self.answer(|| self.asker.client.get(&format!("/batches?limit=100{after}"))).await?;
+            let list: Value = match self.answer(&format!("/batches?limit=100{after}")).await? {
+                Found::Here(list) => list,
+                Found::Gone(words) => return Ok(Found::Gone(words)),
+            };
             let batches: Vec<State> = serde_json::from_value(list["data"].clone())?;
             let marked = |batch: &&State| batch.metadata.as_ref().and_then(|m| m.get(MARK)?.as_str()) == Some(mark);
             if let Some(found) = batches.iter().find(marked) {
-                return Ok(Some(found.id.clone()));
+                return Ok(Found::Here(Some(found.id.clone())));
             }
             match batches.last().map(|last| format!("&after={}", last.id)) {
                 // A server that does not know `after` lists the same again.
                 Some(next) if list["has_more"] == true && next != after => after = next,
-                _ => return Ok(None),
+                _ => return Ok(Found::Here(None)),
             }
         }
     }
 
-    async fn wait(&self, batch: &Batch<'_>) -> Result<State> {
+    async fn wait(&self, batch: &Batch<'_>) -> Result<Found<State>> {
         loop {
-            let state: State = serde_json::from_value(
-                self.answer(|| self.asker.client.get(&format!("/batches/{}", batch.id))).await?,
-            )?;
+            let state: State = match self.answer(&format!("/batches/{}", batch.id)).await? {
+                Found::Here(state) => state,
+                Found::Gone(words) => return Ok(Found::Gone(words)),
+            };
             if matches!(state.status.as_str(), "completed" | "failed" | "expired" | "cancelled") {
-                return Ok(state);
+                return Ok(Found::Here(state));
             }
             let done = state.request_counts["completed"].as_u64().unwrap_or(0);
             self.progress.remark(&format!("batch {} is {}, {done} of {}", batch.id, state.status, batch.jobs.len()));
-            tokio::time::sleep(self.poll).await;
+            if self.tally.unless_stopped(tokio::time::sleep(self.poll)).await.is_none() {
+                bail!("the batch {} goes on at the server", batch.id);
+            }
         }
     }
 
@@ -251,68 +372,101 @@ impl<'j> Asking<'_, 'j> {
         batch: &Batch<'_>,
         state: &State,
         unanswered: &mut BTreeMap<String, Unanswered>,
-    ) -> Result<()> {
-        let mut open: HashMap<&str, &Job> = batch.jobs.iter().map(|job| (job.key.as_str(), *job)).collect();
+    ) -> Result<Found<()>> {
+        let mut open: HashMap<String, &Job> =
+            batch.jobs.iter().map(|(job, attempt)| (join_id(&job.key, *attempt), *job)).collect();
         let mut unread = 0;
-        for file in [&state.output_file_id, &state.error_file_id].into_iter().flatten() {
-            let get = || self.asker.client.get(&format!("/files/{file}/content"));
-            let text = self.body(get, false).await?;
+        for id in [&state.output_file_id, &state.error_file_id].into_iter().flatten() {
+            let file = match self.download(&format!("/files/{id}/content")).await? {
+                Found::Here(file) => file,
+                Found::Gone(words) => return Ok(Found::Gone(words)),
+            };
             let mut rows = Vec::new();
-            for line in text.lines().filter(|line| !line.trim().is_empty()) {
-                let Some(answer) = read(line) else {
-                    unread += 1;
+            for line in BufReader::new(file).split(b'\n') {
+                let line = String::from_utf8_lossy(&line?).into_owned();
+                if line.trim().is_empty() {
                     continue;
-                };
-                let Some(job) = open.remove(answer.key.as_str()) else {
-                    // Nobody wants it now; it was paid for.
-                    if answer.status == 200 && !self.ledger.has(&answer.key) {
-                        rows.push(self.asker.row(&answer.key, "", 200, answer.body));
-                    }
-                    continue;
-                };
-                let payload = self.jobs.payload(job)?;
-                let worst = self.worst(&payload);
-                if answer.status == 200 {
-                    self.asker.budget.settle(worst, Usage::of_response(&answer.body, worst));
-                    rows.push(self.asker.row(&job.key, &payload, 200, answer.body));
-                } else {
-                    self.asker.budget.settle(worst, Usage::default());
-                    let is_passing = matches!(answer.status, 0 | 408 | 409 | 429 | 500..);
-                    let reason = if is_passing { "request_failed" } else { "request_refused" };
-                    let why = format!("status {}: {}", answer.status, words(&answer.body));
-                    unanswered.insert(answer.key, (reason, why));
+                }
+                match read(&line) {
+                    Some(answer) => rows.extend(self.take(answer, &mut open, unanswered)?),
+                    None => unread += 1,
+                }
+                if rows.len() == STORED_AT_ONCE {
+                    self.keep(std::mem::take(&mut rows)).await?;
                 }
             }
             self.keep(rows).await?;
         }
-        for (key, job) in open {
+        for (id, job) in open {
             let worst = self.worst(&self.jobs.payload(job)?);
-            let (id, status) = (&batch.id, &state.status);
+            let (batch, status) = (&batch.id, &state.status);
             let (spent, why) = match unread {
-                0 => (Usage::default(), ("request_failed", format!("the batch {id} {status} without an answer to it"))),
+                0 => (
+                    Usage::default(),
+                    ("request_failed", format!("the batch {batch} {status} without an answer to it")),
+                ),
                 // It may be one of them, and was paid then: a later run is to count it as well.
-                _ => (worst, ("malformed_answer", format!("{unread} lines of the batch {id} cannot be read"))),
+                _ => (worst, ("malformed_answer", format!("{unread} lines of the batch {batch} cannot be read"))),
             };
             if unread > 0 {
-                self.ledger.store_sent(key, self.asker.generator).await?;
+                self.ledger.store_sent(&job.key, &self.asker.payer, &new_sending(), worst).await?;
             }
             self.asker.budget.settle(worst, spent);
-            unanswered.insert(key.to_owned(), why);
+            if split_id(&id).1 == 0 {
+                unanswered.insert(job.key.clone(), why);
+            }
         }
-        self.ledger.store_batch(&batch.mark, self.asker.generator, &batch.keys, &batch.id, true).await?;
+        self.ledger.store_batch(&batch.mark, &self.asker.payer, &batch.keys, &batch.id, true).await?;
         self.progress.add(batch.jobs.len() as u64);
         if state.status == "failed" {
             let messages = state.errors["data"].as_array().into_iter().flatten();
             let said: Vec<&str> = messages.filter_map(|error| error["message"].as_str()).collect();
             bail!("the batch {} failed: {}", batch.id, said.join("; "));
         }
-        Ok(())
+        Ok(Found::Here(()))
+    }
+
+    /// The row to keep of one line of a batch's output, or why the request has no answer.
+    fn take(
+        &self,
+        answer: Answer,
+        open: &mut HashMap<String, &Job>,
+        unanswered: &mut BTreeMap<String, Unanswered>,
+    ) -> Result<Option<Request>> {
+        let (request, attempt) = split_id(&answer.key);
+        let row = |payload: &str, body: String| Request {
+            attempt,
+            sending: new_sending(),
+            ..self.asker.row(request, payload, 200, body)
+        };
+        let Some(job) = open.remove(answer.key.as_str()) else {
+            // Nobody wants it now; it was paid for.
+            let is_new = answer.status == 200 && self.ledger.answered(request) <= attempt;
+            return Ok(is_new.then(|| row("", answer.body)));
+        };
+        let payload = again(&self.jobs.payload(job)?, attempt);
+        let worst = self.worst(&payload);
+        let nothing = answers_nothing(self.asker.client.path(), &payload, &answer.body);
+        if answer.status == 200 && nothing.is_none() {
+            self.asker.budget.settle(worst, Usage::of_response(&answer.body, worst));
+            return Ok(Some(row(&payload, answer.body)));
+        }
+        self.asker.budget.settle(worst, Usage::default());
+        let is_passing = matches!(answer.status, 0 | 200 | 408 | 409 | 429 | 500..);
+        let reason = if is_passing { "request_failed" } else { REFUSED };
+        if attempt == 0 {
+            let why = format!("status {}: {}", answer.status, nothing.unwrap_or_else(|| words(&answer.body)));
+            unanswered.insert(request.to_owned(), (reason, why));
+        }
+        Ok(None)
     }
 
     async fn keep(&self, rows: Vec<Request>) -> Result<()> {
         let stored = futures::stream::iter(rows).map(|row| async move {
             self.ledger.store(row.clone()).await?;
-            self.tally.count_answered();
+            if self.asker.fault_of(&row).is_none() {
+                self.tally.count_answered();
+            }
             self.ledger.remember(&row)
         });
         let mut stored = stored.buffer_unordered(STORED_AT_ONCE);
@@ -322,35 +476,74 @@ impl<'j> Asking<'_, 'j> {
         Ok(())
     }
 
-    async fn answer<T: serde::de::DeserializeOwned>(&self, request: impl Fn() -> RequestBuilder) -> Result<T> {
-        Ok(serde_json::from_str(&self.body(request, true).await?)?)
+    /// What the server answers to a `GET`, after as many tries as it takes.
+    async fn answer<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Found<T>> {
+        let mut attempt = 0;
+        loop {
+            match self.asker.client.exchange(self.asker.client.get(path)).await {
+                Reply::Answered(body) => return Ok(Found::Here(serde_json::from_str(&body)?)),
+                Reply::Fault(fault) if attempt < self.asker.retries => self.asker.pause(&fault, attempt).await,
+                other => return self.gone(path, other),
+            }
+            attempt += 1;
+        }
     }
 
-    /// What the server answers, after as many tries as it takes.
-    async fn body(&self, request: impl Fn() -> RequestBuilder, is_json: bool) -> Result<String> {
-        for attempt in 0.. {
-            match self.asker.client.exchange(request(), is_json).await {
-                Reply::Answered(body) => return Ok(body),
-                Reply::Fault(fault) if attempt < self.asker.retries => self.asker.pause(&fault, attempt).await,
-                other => return Err(self.refusal(other)),
+    /// The content of a file of the server, on disk, after as many tries as it takes: each goes on where the last one broke off.
+    async fn download(&self, path: &str) -> Result<Found<File>> {
+        let mut file = tempfile::tempfile()?;
+        let (mut attempt, mut had) = (0, 0);
+        loop {
+            let reply = match self.asker.client.download(path, &mut file).await? {
+                Ok(()) => {
+                    file.rewind()?;
+                    return Ok(Found::Here(file));
+                }
+                Err(reply) => reply,
+            };
+            let has = file.metadata()?.len();
+            attempt = if has > had { 0 } else { attempt + 1 };
+            had = has;
+            match reply {
+                Reply::Fault(fault) if attempt <= self.asker.retries => self.asker.pause(&fault, attempt).await,
+                other => return self.gone(path, other),
             }
         }
-        bail!("no answer came")
     }
 
-    fn refusal(&self, reply: Reply) -> anyhow::Error {
+    /// What is not there at all, and no error that a later run may not meet.
+    fn gone<T>(&self, path: &str, reply: Reply) -> Result<Found<T>> {
+        match reply {
+            Reply::Hopeless { status: 404 | 405, words } => Ok(Found::Gone(words)),
+            Reply::Refused { status: 410, body } => Ok(Found::Gone(words(&body))),
+            other => Err(self.refusal(path, other)),
+        }
+    }
+
+    fn refusal(&self, path: &str, reply: Reply) -> anyhow::Error {
         let said = match reply {
             Reply::Answered(body) => body,
             Reply::Refused { status, body } => format!("status {status}: {}", words(&body)),
-            Reply::Hopeless(words) => words,
+            Reply::Hopeless { words, .. } => words,
             Reply::Fault(fault) => fault.words,
         };
-        anyhow!("{} answers {said}", self.url())
+        anyhow!("{} answers {said}", self.asker.client.url(path))
     }
 }
 
+/// What the server was asked for, or what it says instead where it knows nothing of it.
+enum Found<T> {
+    Here(T),
+    Gone(String),
+}
+
+/// The server took no batch, so there is none to look for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotMade(String);
+
 /// Texts that a request has embedded; one where it asks for something else.
-fn texts_of(payload: &str) -> usize {
+pub(crate) fn texts_of(payload: &str) -> usize {
     #[derive(Deserialize)]
     struct Texts {
         input: Vec<IgnoredAny>,

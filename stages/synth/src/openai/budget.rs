@@ -4,7 +4,8 @@
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 /// Dollars for a million tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,11 @@ impl Usage {
         }
     }
 
+    /// A response that says of itself that it took so much.
+    pub(crate) fn as_response(self) -> String {
+        json!({ "usage": { "prompt_tokens": self.input_tokens, "completion_tokens": self.output_tokens } }).to_string()
+    }
+
     /// The tokens that a response says it took.
     pub(crate) fn said(response: &str) -> Option<u64> {
         let response: Value = serde_json::from_str(response).ok()?;
@@ -55,13 +61,6 @@ impl Usage {
         (self.input_tokens as f64 * price.input + self.output_tokens as f64 * price.output) / 1e6
     }
 
-    pub(crate) fn minus(self, other: Self) -> Self {
-        Self {
-            input_tokens: self.input_tokens.saturating_sub(other.input_tokens),
-            output_tokens: self.output_tokens.saturating_sub(other.output_tokens),
-        }
-    }
-
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             input_tokens: self.input_tokens.saturating_add(other.input_tokens),
@@ -76,6 +75,7 @@ pub(crate) struct Budget {
     max_cost: Option<f64>,
     max_tokens: Option<u64>,
     state: Mutex<State>,
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -88,7 +88,13 @@ struct State {
 impl Budget {
     /// `spent` before this run.
     pub(crate) fn new(price: Price, max_cost: Option<f64>, max_tokens: Option<u64>, spent: Usage) -> Self {
-        Self { price, max_cost, max_tokens, state: Mutex::new(State { spent, ..State::default() }) }
+        Self {
+            price,
+            max_cost,
+            max_tokens,
+            state: Mutex::new(State { spent, ..State::default() }),
+            changed: Notify::new(),
+        }
     }
 
     /// Whether there is anything to keep to.
@@ -102,10 +108,12 @@ impl Budget {
         work(&mut state)
     }
 
-    /// Sets the worst case of a request aside; false where that is more than may be spent.
+    /// Sets the worst case of a request aside; false where that is more than may be spent now.
     pub(crate) fn set_aside(&self, worst: Usage) -> bool {
         self.with(|state| {
-            let fits = self.has_room(state, worst);
+            let all = state.spent.plus(state.set_aside).plus(worst);
+            let fits = self.max_cost.is_none_or(|most| all.cost(self.price) <= most)
+                && self.max_tokens.is_none_or(|most| all.tokens() <= most);
             if fits {
                 state.set_aside = state.set_aside.plus(worst);
             }
@@ -113,17 +121,25 @@ impl Budget {
         })
     }
 
-    /// Whether the worst case of a request could be set aside now.
-    pub(crate) fn fits(&self, worst: Usage) -> bool {
-        self.with(|state| self.has_room(state, worst))
+    /// Sets it aside as soon as it fits: what is set aside for others is mostly more than they take. False where it does not
+    /// fit although nothing is set aside any more.
+    pub(crate) async fn set_aside_when_it_fits(&self, worst: Usage) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            if self.set_aside(worst) {
+                return true;
+            }
+            if self.with(|state| state.set_aside == Usage::default()) {
+                self.exhaust();
+                return false;
+            }
+            changed.await;
+        }
     }
 
-    fn has_room(&self, state: &mut State, worst: Usage) -> bool {
-        let all = state.spent.plus(state.set_aside).plus(worst);
-        let fits = self.max_cost.is_none_or(|most| all.cost(self.price) <= most)
-            && self.max_tokens.is_none_or(|most| all.tokens() <= most);
-        state.exhausted |= !fits;
-        fits
+    /// A request is held back although nothing else is under way.
+    pub(crate) fn exhaust(&self) {
+        self.with(|state| state.exhausted = true);
     }
 
     /// Sets aside what is spent already, though nobody knows yet how much.
@@ -138,6 +154,7 @@ impl Budget {
             state.set_aside.output_tokens = state.set_aside.output_tokens.saturating_sub(worst.output_tokens);
             state.spent = state.spent.plus(spent);
         });
+        self.changed.notify_waiters();
     }
 
     /// Spent so far, earlier runs included.
@@ -173,6 +190,24 @@ mod tests {
         assert_eq!((Usage::of_response("{}", worst), Usage::of_response("{", worst)), (worst, worst));
         let most = Usage { input_tokens: u64::MAX, output_tokens: 1 };
         assert_eq!((most.plus(most).input_tokens, most.tokens()), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn who_does_not_fit_waits_for_those_under_way() {
+        let budget = Budget::new(Price::default(), None, Some(100), Usage::default());
+        let worst = Usage { input_tokens: 60, output_tokens: 0 };
+        codepair_runtime::block_on(async {
+            assert!(budget.set_aside_when_it_fits(worst).await);
+            let settling = async {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                budget.settle(worst, Usage { input_tokens: 10, output_tokens: 0 });
+            };
+            let (fits, ()) = tokio::join!(budget.set_aside_when_it_fits(worst), settling);
+            assert!(fits && !budget.is_exhausted());
+            budget.settle(worst, worst);
+            assert!(!budget.set_aside_when_it_fits(worst).await);
+        });
+        assert!(budget.is_exhausted());
     }
 
     proptest! {

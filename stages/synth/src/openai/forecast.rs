@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
-use codepair_runtime::Store;
+use codepair_runtime::Context;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 use tiktoken_rs::{CoreBPE, bpe_for_model, o200k_base_singleton};
 
-use super::asker::spent_before;
+use super::asker::payer;
 use super::budget::Usage;
 use super::jobs::Jobs;
 use super::ledger::Ledger;
@@ -32,7 +32,7 @@ pub(crate) struct Forecast {
     output_tokens: u64,
     /// Dollars at most; nothing where the config says no price.
     dollars: Option<f64>,
-    /// Dollars spent on these rows before.
+    /// Dollars spent on this generator before, whatever its prompt was.
     dollars_before: f64,
     /// Whose tokens they are.
     tokenizer: &'static str,
@@ -42,17 +42,17 @@ pub(crate) struct Forecast {
 
 /// Counts what a generator would still ask.
 pub(crate) fn forecast(
-    store: &Store,
+    context: &Context,
     generator: &str,
     server: &Server,
     jobs: &Jobs,
     answer_tokens: u32,
 ) -> Result<Forecast> {
-    let ledger = Ledger::open(store, &jobs.keys())?;
+    let ledger = Ledger::open(&context.store, &jobs.keys(), &payer(context, generator, answer_tokens))?;
     let mut seen = HashSet::new();
     let distinct: Vec<_> = jobs.list().iter().filter(|job| seen.insert(job.key.as_str())).collect();
     let (answered, open): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|job| ledger.has(&job.key));
-    let spent = spent_before(&ledger, jobs, answer_tokens)?;
+    let spent = ledger.spent();
     let (bpe, tokenizer) = match bpe_for_model(&server.model) {
         Ok(bpe) => (bpe, "the model's own"),
         Err(_) => (o200k_base_singleton(), "o200k_base, for the model's own is not known"),
@@ -75,6 +75,9 @@ pub(crate) fn forecast(
         }
         (Some(dollars), None) => text += &format!("; at most ${dollars:.2}"),
         (None, _) => text += "; no price is given",
+    }
+    if dollars.is_some() {
+        text += &format!("; ${:.2} spent before", spent.cost(server.price));
     }
     Ok(Forecast {
         generator: generator.to_owned(),

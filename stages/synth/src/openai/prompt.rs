@@ -40,6 +40,9 @@ pub(crate) struct Shown<'a> {
     pub(crate) language: &'a str,
 }
 
+/// The names of these, and of what else a template is given.
+const NAMES: [&str; 5] = ["text", "code", "context", "language", "phrasings"];
+
 /// The name of the parameter that bounds an answer: servers know one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -103,8 +106,40 @@ impl Prompt {
             digest = sha256(format!("{digest}\n{}", file_digest(&config.resolve(path))?).as_bytes());
         }
         let prompt = Self::new(path, template, shots, digest);
-        prompt.render(Shown::default(), phrasings)?;
         Ok(prompt)
+    }
+
+    /// That a request shows something of its row, of what such rows have: else all requests would be the same, and one answer be
+    /// everybody's.
+    ///
+    /// # Errors
+    /// Exit 2: it does not, or uses a name that it is not given.
+    pub(crate) fn check_shows(&self, text: bool, code: bool, phrasings: usize) -> Result<()> {
+        let mark = |is_there: bool, mark: &'static str| if is_there { mark } else { "" };
+        let row = Shown {
+            text: mark(text, "TEXT-7c1e"),
+            code: mark(code, "CODE-7c1e"),
+            language: "python",
+            ..Shown::default()
+        };
+        let rendered = self.render(row, phrasings)?;
+        let wanted: Vec<&str> =
+            [(text, "{{ text }}"), (code, "{{ code }}")].iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
+        if self.template.trim().is_empty() {
+            return Err(config_error(format!(
+                "{} is empty: it is what a request says, with {}",
+                self.path,
+                wanted.join(" or ")
+            )));
+        }
+        if !rendered.contains("TEXT-7c1e") && !rendered.contains("CODE-7c1e") {
+            return Err(config_error(format!(
+                "{} shows nothing of its row, so that all requests would be the same; it needs {}",
+                self.path,
+                wanted.join(" or ")
+            )));
+        }
+        Ok(())
     }
 
     fn new(path: &str, template: String, few_shots: Vec<FewShot>, digest: String) -> Self {
@@ -118,7 +153,20 @@ impl Prompt {
         let Shown { text, code, context, language } = shown;
         let values = minijinja::context! { text, code, context, language, phrasings };
         let rendered = self.templates.render_str(&self.template, values);
-        rendered.map_err(|error| config_error(format!("{}: {error}", self.path)))
+        rendered.map_err(|error| {
+            let unknown = self.unknown_names();
+            let names = if unknown.is_empty() { String::new() } else { format!(" ({})", unknown.join(", ")) };
+            config_error(format!("{}: {error}{names}; a prompt is given {}", self.path, NAMES.join(", ")))
+        })
+    }
+
+    /// Names that the template uses and is not given.
+    fn unknown_names(&self) -> Vec<String> {
+        let template = self.templates.template_from_str(&self.template);
+        let used = template.map(|template| template.undeclared_variables(false)).unwrap_or_default();
+        let mut unknown: Vec<String> = used.into_iter().filter(|name| !NAMES.contains(&name.as_str())).collect();
+        unknown.sort();
+        unknown
     }
 
     /// The request's body; equal rows give equal bytes.
@@ -187,13 +235,18 @@ impl Question<'_> {
 /// What about it is not as the schema has it.
 pub(crate) fn parse(response: &str) -> Result<Vec<String>, String> {
     let body: Value = serde_json::from_str(response).map_err(|e| format!("the response is no JSON: {e}"))?;
-    let content = body["choices"][0]["message"]["content"].as_str().ok_or("the response has no content")?;
-    let content: Value = serde_json::from_str(content).map_err(|e| format!("the content is no JSON: {e}"))?;
+    let message = &body["choices"][0]["message"];
+    if let Some(refusal) = message["refusal"].as_str() {
+        return Err(format!("the model refuses: {refusal}"));
+    }
+    let content = message["content"].as_str().ok_or("the response has no content")?;
+    let content: Value =
+        serde_json::from_str(unwrapped(content)).map_err(|e| format!("the content is no JSON: {e}"))?;
     let one = content["answer"].as_str().map(|answer| vec![answer]);
     let many = || content["answers"].as_array()?.iter().map(Value::as_str).collect();
     let found: Vec<&str> = one.or_else(many).ok_or("the content has no answer")?;
     let mut answers: Vec<String> = Vec::new();
-    for answer in found.into_iter().map(str::trim).filter(|answer| !answer.is_empty()) {
+    for answer in found.into_iter().map(unfenced).filter(|answer| !answer.is_empty()) {
         if answers.iter().all(|other| other != answer) {
             answers.push(answer.to_owned());
         }
@@ -201,9 +254,86 @@ pub(crate) fn parse(response: &str) -> Result<Vec<String>, String> {
     if answers.is_empty() { Err("the answer is empty".to_owned()) } else { Ok(answers) }
 }
 
+/// An answer without the thoughts before it and the fence of code around it, which models put there whatever they are asked.
+fn unwrapped(content: &str) -> &str {
+    let content = content.trim();
+    let after = content.strip_prefix("<think>").and_then(|thoughts| thoughts.split_once("</think>"));
+    unfenced(after.map_or(content, |(_, rest)| rest))
+}
+
+/// What is within a fence of three backticks, if all of it is.
+fn unfenced(text: &str) -> &str {
+    let text = text.trim();
+    let within = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    // Behind the first three stands the language, if any, and nothing else.
+    let inner = within.and_then(|within| within.split_once('\n')).filter(|(language, _)| {
+        let language = language.trim();
+        language.chars().all(|c| c.is_ascii_alphanumeric() || "+-#_.".contains(c))
+    });
+    inner.map_or(text, |(_, inner)| inner.trim_matches(['\r', '\n']))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fences_and_thoughts_are_taken_off() {
+        let body = |content: &str| json!({"choices": [{"message": {"content": content}}]}).to_string();
+        for content in [
+            "```json\n{\"answer\": \"a\"}\n```",
+            "<think>\nIs it {\"answer\": \"b\"}?\n</think>\n\n{\"answer\": \"a\"}",
+            "<think>so</think>```\n{\"answer\": \"```python\\na\\n```\"}\n```",
+        ] {
+            assert_eq!(parse(&body(content)).unwrap(), ["a"], "{content}");
+        }
+        assert_eq!(unfenced("```python\n    x = 1\n```"), "    x = 1");
+        assert_eq!(unfenced("use ```x``` here"), "use ```x``` here");
+        let refusal = json!({"choices": [{"message": {"content": null, "refusal": "I cannot do that."}}]}).to_string();
+        assert!(parse(&refusal).unwrap_err().contains("I cannot do that."));
+    }
+
+    #[test]
+    fn prompts_that_show_nothing_of_their_row_are_refused() {
+        let shows = |template: &str, text: bool, code: bool| {
+            Prompt::new("p.txt", template.to_owned(), Vec::new(), String::new()).check_shows(text, code, 1)
+        };
+        shows("Say {{ text }}", true, true).unwrap();
+        shows("{{ code }}", false, true).unwrap();
+        for (template, text, code, words) in [
+            ("", true, true, "is empty"),
+            ("  \n", true, true, "is empty"),
+            ("Say it otherwise.", true, true, "shows nothing of its row"),
+            ("In {{ language }} and {{ context }}", true, true, "shows nothing of its row"),
+            ("{{ text }}", false, true, "needs {{ code }}"),
+            ("{{ code }}", true, false, "needs {{ text }}"),
+            ("{{ txt }} {{ cod }}", true, true, "(cod, txt); a prompt is given text, code"),
+        ] {
+            let error = shows(template, text, code).unwrap_err();
+            assert_eq!(codepair_runtime::exit_status(&error), codepair_runtime::ExitStatus::WrongConfig);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    /// Every prompt that is shipped, with a row in it: one that was empty once had all rows share one answer.
+    #[test]
+    fn shipped_prompts_show_their_rows() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let config = Config::parse("name = \"t\"", &folder.join("c.toml"), &[]).unwrap();
+        let row = Shown { text: "Sum the items.", code: "def total(items): ...", context: "shop", language: "python" };
+        let mut rendered = String::new();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.join("prompts")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        for name in names.iter().filter_map(|name| name.to_str()?.strip_suffix(".txt")) {
+            let few_shots = format!("prompts/{name}.jsonl");
+            let prompt = Prompt::read(&config, &format!("prompts/{name}.txt"), Some(&few_shots), 1).unwrap();
+            prompt.check_shows(true, true, 1).unwrap();
+            assert!(!prompt.few_shots.is_empty(), "{name}");
+            rendered += &format!("--- {name}\n{}\n", prompt.render(row, 1).unwrap().trim_end());
+        }
+        insta::assert_snapshot!(rendered);
+    }
 
     #[test]
     fn answers_are_found_and_wrong_ones_named() {

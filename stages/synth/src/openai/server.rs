@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use codepair_runtime::config_error;
+use codepair_runtime::{config_error, refuse_credentials};
 
 use super::budget::{Budget, Price, Usage};
 use super::client::{Client, Settings};
@@ -13,13 +13,15 @@ use super::limits::{Allowed, Limits};
 pub(crate) struct Server {
     pub(crate) base_url: String,
     pub(crate) model: String,
-    pub(crate) api_key_env: String,
+    pub(crate) api_key_env: Option<String>,
     pub(crate) price: Price,
     pub(crate) max_cost: Option<f64>,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) allowed: Allowed,
     pub(crate) timeout_seconds: f64,
     pub(crate) retries: u32,
+    pub(crate) attempts: u32,
+    pub(crate) partial: bool,
     pub(crate) batches: bool,
     pub(crate) poll_seconds: f64,
 }
@@ -39,6 +41,14 @@ impl Server {
         if !(self.poll_seconds > 0.0 && self.poll_seconds < 1e6) {
             return Err(config_error("poll_seconds must be above 0"));
         }
+        refuse_credentials(&self.base_url)?;
+        if self.attempts == 0 {
+            return Err(config_error("attempts must be at least 1"));
+        }
+        let amounts = [self.price.input, self.price.output, self.max_cost.unwrap_or(0.0)];
+        if amounts.iter().any(|amount| !(0.0..f64::INFINITY).contains(amount)) {
+            return Err(config_error("price and max_cost must be 0 or more"));
+        }
         if [self.allowed.requests_per_minute, self.allowed.tokens_per_minute].contains(&Some(0)) {
             return Err(config_error("requests_per_minute and tokens_per_minute must be above 0"));
         }
@@ -55,18 +65,43 @@ impl Server {
         Client::new(Settings {
             base_url: self.base_url.clone(),
             path,
-            api_key: std::env::var(&self.api_key_env).unwrap_or_default(),
+            api_key: self.key()?,
             timeout: Duration::from_secs_f64(self.timeout_seconds),
         })
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::new(self.allowed)
+    /// The variable that holds the key. That of OpenAI's key is meant only where OpenAI is asked: any other server that is to
+    /// have it must be said to.
+    fn key_variable(&self) -> Option<&str> {
+        let is_openai = self.base_url.trim_end_matches('/') == OPENAI;
+        self.api_key_env.as_deref().or(is_openai.then_some("OPENAI_API_KEY"))
     }
 
-    /// Whether there is a limit to what may be spent.
-    pub(crate) fn has_budget(&self) -> bool {
-        self.max_cost.is_some() || self.max_tokens.is_some()
+    fn key(&self) -> Result<String> {
+        let Some(variable) = self.key_variable() else { return Ok(String::new()) };
+        // A file's last line end is no part of a key.
+        let key = std::env::var(variable).unwrap_or_default().trim().to_owned();
+        if key.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err(config_error(format!(
+                "the key in {variable} holds characters that no key has, such as spaces"
+            )));
+        }
+        Ok(key)
+    }
+
+    /// That there is a key where one is named, before anything is asked.
+    pub(crate) fn check_key(&self) -> Result<()> {
+        match self.key_variable() {
+            Some(variable) if self.key()?.is_empty() => Err(config_error(format!(
+                "{} wants a key, and the environment variable {variable} is not set; api_key_env names another one",
+                self.base_url
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::new(self.allowed)
     }
 
     /// What may still be spent.
@@ -89,15 +124,25 @@ macro_rules! asking {
             base_url: String,
             /// The model's name there.
             model: String,
-            /// The environment variable that holds the key; servers without keys need none.
+            /// The environment variable that holds the key; servers without keys need none. OpenAI itself gets that in
+            /// `OPENAI_API_KEY`, no other server does unless this says so.
             #[serde(skip_serializing)]
-            api_key_env: String,
+            api_key_env: Option<String>,
             /// Dollars a million tokens.
+            #[serde(skip_serializing)]
             price: $crate::openai::Price,
-            /// Dollars to spend on this generator's rows at most, in all runs together.
+            /// Dollars to spend on this generator at most, in all runs together, whatever becomes of its prompt.
+            #[serde(skip_serializing)]
             max_cost: Option<f64>,
             /// Tokens to spend likewise, of requests and answers.
+            #[serde(skip_serializing)]
             max_tokens: Option<u64>,
+            /// How often a request is asked at most whose answer cannot be used, such as one of another form. Each is paid for.
+            attempts: u32,
+            /// Publish what there is although requests are open, for want of money or because they failed; the next run asks
+            /// for the rest. Without it that is an error, and nothing is lost either.
+            #[serde(skip_serializing)]
+            partial: bool,
             /// Requests under way at once at most; fewer where the server is overloaded.
             #[serde(skip_serializing)]
             concurrency: usize,
@@ -124,10 +169,12 @@ macro_rules! asking {
                     $($field: $default,)*
                     base_url: $crate::openai::OPENAI.to_owned(),
                     model: String::new(),
-                    api_key_env: "OPENAI_API_KEY".to_owned(),
+                    api_key_env: None,
                     price: $crate::openai::Price::default(),
                     max_cost: None,
                     max_tokens: None,
+                    attempts: 2,
+                    partial: false,
                     concurrency: 16,
                     requests_per_minute: None,
                     tokens_per_minute: None,
@@ -155,6 +202,8 @@ macro_rules! asking {
                     },
                     timeout_seconds: self.timeout_seconds,
                     retries: self.retries,
+                    attempts: self.attempts,
+                    partial: self.partial,
                     batches: self.batches,
                     poll_seconds: self.poll_seconds,
                 }
@@ -163,3 +212,53 @@ macro_rules! asking {
     };
 }
 pub(crate) use asking;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(base_url: &str, api_key_env: Option<&str>) -> Server {
+        Server {
+            base_url: base_url.to_owned(),
+            model: "m".to_owned(),
+            api_key_env: api_key_env.map(str::to_owned),
+            price: Price { input: 1.0, output: 1.0 },
+            max_cost: Some(1.0),
+            max_tokens: None,
+            allowed: Allowed::default(),
+            timeout_seconds: 1.0,
+            retries: 0,
+            attempts: 1,
+            partial: false,
+            batches: false,
+            poll_seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn openais_key_goes_to_openai_alone() {
+        assert_eq!(server(OPENAI, None).key_variable(), Some("OPENAI_API_KEY"));
+        assert_eq!(server(&format!("{OPENAI}/"), None).key_variable(), Some("OPENAI_API_KEY"));
+        for other in ["http://127.0.0.1:1/v1", "https://api.openai.com.example.org/v1"] {
+            assert_eq!(server(other, None).key_variable(), None, "{other}");
+            assert_eq!(server(other, Some("OPENAI_API_KEY")).key_variable(), Some("OPENAI_API_KEY"));
+        }
+        let missing = server(OPENAI, Some("CODEPAIR_NO_SUCH_KEY")).check_key().unwrap_err();
+        assert!(missing.to_string().contains("CODEPAIR_NO_SUCH_KEY is not set"), "{missing}");
+        server("http://127.0.0.1:1/v1", None).check_key().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_at_once() {
+        server(OPENAI, None).check().unwrap();
+        for (wrong, words) in [
+            (Server { price: Price { input: -1.0, output: 1.0 }, ..server(OPENAI, None) }, "0 or more"),
+            (Server { max_cost: Some(f64::NAN), ..server(OPENAI, None) }, "0 or more"),
+            (Server { attempts: 0, ..server(OPENAI, None) }, "attempts"),
+            (server("http://user:secret@host/v1", None), "name or a password"),
+        ] {
+            let error = wrong.check().unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -26,6 +26,8 @@ pub(crate) enum Act {
     WrongSchema,
     /// The connection ends before an answer.
     Drop,
+    /// Status 200 and an error, as proxies send it for a backend that is busy.
+    ErrorBody,
 }
 
 pub(crate) const INPUT_TOKENS: u64 = 50;
@@ -41,6 +43,8 @@ pub(crate) struct Server {
 struct State {
     plan: Box<Plan>,
     latency: Duration,
+    /// What requests had as `Authorization`.
+    keys: Mutex<Vec<String>>,
     /// Tries by task, and how often each was charged for.
     tasks: Mutex<HashMap<usize, (usize, usize)>>,
     served: AtomicUsize,
@@ -48,6 +52,8 @@ struct State {
     batches: Mutex<Batches>,
     /// The next batch is made, and nobody hears of it.
     loses_batches: AtomicBool,
+    /// Nothing is known of files and batches.
+    knows_no_batches: AtomicBool,
     listener: Mutex<Option<TcpListener>>,
 }
 
@@ -59,11 +65,13 @@ impl Server {
         let state = Arc::new(State {
             plan: Box::new(plan),
             latency,
+            keys: Mutex::default(),
             tasks: Mutex::default(),
             served: AtomicUsize::new(0),
             refusing: AtomicBool::new(false),
             batches: Mutex::default(),
             loses_batches: AtomicBool::new(false),
+            knows_no_batches: AtomicBool::new(false),
             listener: Mutex::new(None),
         });
         let server = Self { port, state };
@@ -115,6 +123,16 @@ impl Server {
         self.state.loses_batches.store(true, Ordering::SeqCst);
     }
 
+    /// What requests had as `Authorization`.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state.keys.lock().unwrap().clone()
+    }
+
+    /// Whatever was known of files and batches is not any more.
+    pub(crate) fn forget_batches(&self) {
+        self.state.knows_no_batches.store(true, Ordering::SeqCst);
+    }
+
     /// How often each task was charged for.
     pub(crate) fn charges(&self) -> HashMap<usize, usize> {
         self.state.tasks.lock().unwrap().iter().map(|(task, (_, charged))| (*task, *charged)).collect()
@@ -125,10 +143,15 @@ impl State {
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
-        while let Some((path, body)) = read_request(&mut reader) {
+        while let Some((path, key, body)) = read_request(&mut reader) {
+            self.keys.lock().unwrap().push(key);
             // Connections that were there end as well.
             let goes_on = if self.refusing.load(Ordering::SeqCst) {
                 false
+            } else if (path.contains("/batches") || path.contains("/files"))
+                && self.knows_no_batches.load(Ordering::SeqCst)
+            {
+                write(&mut stream, 404, "", NOT_FOUND, NOT_FOUND.len())
             } else if path.contains("/batches") || path.contains("/files") {
                 self.served.fetch_add(1, Ordering::SeqCst);
                 match self.batch(&path, &body) {
@@ -187,6 +210,7 @@ impl State {
                 false
             }
             Act::Drop => false,
+            Act::ErrorBody => write(stream, 200, "", error, error.len()),
         };
         self.served.fetch_add(1, Ordering::SeqCst);
         sent
@@ -315,6 +339,7 @@ fn write(stream: &mut TcpStream, status: u16, header: &str, body: &str, announce
 
 /// A text that is embedded has at most so many bytes.
 pub(crate) const LONGEST: usize = 1000;
+const NOT_FOUND: &str = "{\"error\": {\"message\": \"no such path\"}}";
 const TOO_LONG: &str = "{\"error\": {\"message\": \"a text is too long\"}}";
 
 /// Of each input how often it has each letter from a to h, as numbers although base64 may have been asked for; nothing where
@@ -335,8 +360,9 @@ fn embeddings(body: &str) -> Option<String> {
     Some(serde_json::json!({ "data": data, "usage": { "prompt_tokens": INPUT_TOKENS } }).to_string())
 }
 
-/// The path and the body of the next request; nothing where the client is gone.
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
+/// Path, key and body of the next request; nothing where the client is gone.
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, String)> {
+    let mut key = String::new();
     let mut length = 0;
     let mut path = String::new();
     loop {
@@ -347,6 +373,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        if line.to_ascii_lowercase().starts_with("authorization:") {
+            line["authorization:".len()..].trim().clone_into(&mut key);
+        }
         if path.is_empty() {
             line.split(' ').nth(1)?.clone_into(&mut path);
         }
@@ -356,5 +385,5 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((path, String::from_utf8(body).ok()?))
+    Some((path, key, String::from_utf8(body).ok()?))
 }
