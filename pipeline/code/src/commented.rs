@@ -177,7 +177,7 @@ impl<'a> Walk<'a> {
             below = comment;
         }
         comments.reverse();
-        clean(&comments.join("\n"))
+        clean(self.language, &comments.join("\n"))
     }
 }
 
@@ -186,8 +186,8 @@ fn previous(node: Node<'_>) -> Option<Node<'_>> {
     node.prev_sibling().or_else(|| node.parent().filter(|parent| parent.kind() == "body_statement")?.prev_sibling())
 }
 
-/// The text of comments without their marks.
-fn clean(comment: &str) -> String {
+/// The text of comments without their marks, and without what is said to compilers and linters.
+fn clean(language: Language, comment: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in comment.lines().map(str::trim) {
         if matches!(line, "=begin" | "=end") || line.starts_with("#!") {
@@ -195,10 +195,107 @@ fn clean(comment: &str) -> String {
         }
         let line = line.strip_suffix("*/").unwrap_or(line);
         let marks = ["/**", "/*", "*", "///", "//", "##", "#"];
-        let line = marks.iter().find_map(|mark| line.strip_prefix(mark)).unwrap_or(line);
-        lines.push(line.trim());
+        let text = marks.iter().find_map(|mark| line.strip_prefix(mark)).unwrap_or(line);
+        if !is_directive(language, line, text.trim()) {
+            lines.push(text.trim());
+        }
     }
     lines.join("\n").trim().to_owned()
+}
+
+/// Whether a line of a comment is for a compiler, a linter or another tool; `text` is what stands behind the comment's mark.
+fn is_directive(language: Language, line: &str, text: &str) -> bool {
+    let begins = |with: &[&str]| with.iter().any(|directive| text.starts_with(directive));
+    let begins_in_any_case = |with: &[&str]| {
+        with.iter().any(|directive| text.get(..directive.len()).is_some_and(|t| t.eq_ignore_ascii_case(directive)))
+    };
+    // Of editors and of checks that know several languages.
+    if begins(&[
+        "vim:",
+        "vi:",
+        "-*-",
+        "NOSONAR",
+        "nosemgrep",
+        "noinspection ",
+        "spell-checker:",
+        "cspell:",
+        "codespell:",
+    ]) || begins_in_any_case(&["spdx-license-identifier:"])
+        || matches!(text, "region" | "endregion")
+    {
+        return true;
+    }
+    match language {
+        Language::Go => {
+            // The form that gofmt keeps: a word, a colon and more, without a space behind the slashes (go.dev/doc/comment).
+            let directive = line.strip_prefix("//").filter(|rest| !rest.starts_with([' ', '\t']));
+            let (tool, rest) = directive.and_then(|directive| directive.split_once(':')).unwrap_or_default();
+            let is_tool = !tool.is_empty() && tool.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+            (is_tool && rest.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()))
+                || directive.is_some_and(|d| ["nolint", "line ", "extern ", "export "].iter().any(|t| d.starts_with(t)))
+                || begins(&["+build ", "#nosec", "nosec", "nolint:", "revive:", "lint:"])
+        }
+        Language::Java => begins(&[
+            "CHECKSTYLE",
+            "NOPMD",
+            "@formatter:",
+            "formatter:",
+            "spotless:",
+            "NOCHECKSTYLE",
+            "FindBugs",
+            "$NON-NLS",
+            "@spotless",
+            "sonar:",
+            "PMD ",
+        ]),
+        Language::Javascript => {
+            begins(&[
+                "eslint-", "eslint ", "istanbul ", "c8 ", "v8 ignore", "jshint", "jslint",
+                "jscs:", "tslint:", "prettier-ignore", "@ts-", "@flow", "@noflow", "$Flow", "flowlint", "biome-ignore", "deno-",
+                "dprint-ignore", "standard ", "oxlint-", "webpack", "@vite-ignore", "#__PURE__", "@__PURE__", "#__NO_SIDE_EFFECTS__",
+                "# sourceMappingURL", "@jsx", "@prettier", "@format", "stylelint-", "rome-ignore", "node:coverage",
+            ])
+                // Words of English too, but in a block of one line of their own.
+                || (line.starts_with("/*") && begins(&["global ", "globals ", "exported ", "eslint:"]))
+        }
+        Language::Php => begins(&[
+            "phpcs:",
+            "@phpcs",
+            "@codingStandardsIgnore",
+            "@phpstan-",
+            "@psalm-",
+            "@codeCoverageIgnore",
+            "@noinspection",
+            "@phan-",
+            "phan-",
+            "@infection-",
+            "@SuppressWarnings",
+            "@phpcsSuppress",
+        ]),
+        Language::Ruby => {
+            begins(&[
+                "rubocop:",
+                ":nodoc:",
+                ":nocov:",
+                ":stopdoc:",
+                ":startdoc:",
+                "typed:",
+                "steep:",
+                "reek:",
+                "standard:",
+                "sorbet:",
+                "brakeman:",
+                "simplecov:",
+            ]) || begins_in_any_case(&[
+                "frozen_string_literal:",
+                "encoding:",
+                "coding:",
+                "warn_indent:",
+                "shareable_constant_value:",
+            ])
+        }
+        Language::Python => false,
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +371,23 @@ mod tests {
             ("M.C.c?", "Last.", "def c?"),
         ];
         assert_eq!(found(Language::Ruby, source), rows(&expected));
+    }
+
+    #[test]
+    fn directives_are_no_documentation() {
+        let go = "package p\n\n//go:noinline\nfunc one() {}\n\n// Two does.\n//\n//go:nosplit\n//nolint:errcheck // why\nfunc two() {}\n\n//nolint\nfunc three() {}\n\n// four: it is no directive.\nfunc four() {}\n";
+        let docs = |language, source| found(language, source).into_iter().map(|(_, doc, _)| doc).collect::<Vec<_>>();
+        assert_eq!(docs(Language::Go, go), ["", "Two does.", "", "four: it is no directive."]);
+        let javascript = "// eslint-disable-next-line no-unused-vars, max-len\nfunction a() {}\n\n/* istanbul ignore next: never */\nfunction b() {}\n\n/**\n * Does c.\n * @ts-ignore\n */\nfunction c() {}\n\n// global state is read here.\n// @ts-expect-error\nconst d = () => 1;\n";
+        assert_eq!(docs(Language::Javascript, javascript)[..3], ["", "", "Does c."]);
+        let ruby = "# frozen_string_literal: true\ndef a; end\n\n# Does b.\n# rubocop:disable Metrics/MethodLength\ndef b; end\n";
+        assert_eq!(docs(Language::Ruby, ruby), ["", "Does b."]);
+        let php =
+            "<?php\n// phpcs:ignore\nfunction a() {}\n/**\n * Does b.\n * @codeCoverageIgnore\n */\nfunction b() {}\n";
+        assert_eq!(docs(Language::Php, php), ["", "Does b."]);
+        let java =
+            "class A {\n  // CHECKSTYLE:OFF\n  void a() {}\n  /** Does b. NOSONAR is in it. */\n  void b() {}\n}\n";
+        assert_eq!(docs(Language::Java, java), ["", "Does b. NOSONAR is in it."]);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Cutting the docstring out of a function: a model that is to write code must not read its answer's description there.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use ruff_python_ast::{Expr, Stmt};
+use ruff_python_parser::{parse_expression, parse_module};
 use tree_sitter::Node;
 
 use crate::first_string::{Head, head};
-use crate::syntax::{Replacement, SyntaxError, parse};
+use crate::syntax::{Replacement, SyntaxError, is_shallow, parse};
 
 /// The docstring in the source of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub fn find_docstring(source: &str) -> Result<Option<Docstring>, SyntaxError> {
 }
 
 impl Docstring {
-    /// Its text, without quotes and indentation. `source` is what it was found in.
+    /// Its text as `ast.get_docstring` of Python gives it. `source` is what it was found in.
     #[must_use]
     pub fn text(&self, source: &str) -> String {
         clean(&source[self.literal.clone()])
@@ -60,11 +63,51 @@ pub fn first_paragraph(text: &str) -> &str {
 }
 
 fn parse_and_find(source: &str) -> Result<Option<Docstring>, SyntaxError> {
+    if let Some((suite, shift)) = suite_of(source) {
+        let body = suite.iter().find_map(|statement| match statement {
+            Stmt::FunctionDef(function) => Some(&function.body),
+            _ => None,
+        });
+        let found = body.and_then(|body| Some((body.len(), in_body(body)?)));
+        return Ok(found.map(|(statements, (literal, _))| {
+            let literal = literal.start - shift..literal.end - shift;
+            Docstring { cut: cut_statement(source, &literal, statements == 1), literal }
+        }));
+    }
     let tree = parse(source)?;
     let mut cursor = tree.walk();
     let first = tree.root_node().named_children(&mut cursor).find_map(definition);
-    let found = first.and_then(|function| docstring_of(function));
+    let found = first.and_then(|function| docstring_of(source, function));
     Ok(found.map(|(body, statement)| Docstring { literal: statement.byte_range(), cut: cut(source, body, statement) }))
+}
+
+/// The statements of a piece of Python, which may be indented as a whole, and by how much the places in them lie behind those in
+/// `source`; nothing where Ruff cannot read it.
+pub(crate) fn suite_of(source: &str) -> Option<(Vec<Stmt>, usize)> {
+    const NEST: &str = "if 1:\n";
+    if !is_shallow(source) {
+        return None;
+    }
+    let first = source.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+    let is_indented = first.is_some_and(|line| line.starts_with([' ', '\t']));
+    let (text, shift) = match is_indented {
+        true => (Cow::Owned(format!("{NEST}{source}")), NEST.len()),
+        false => (Cow::Borrowed(source), 0),
+    };
+    let mut suite: Vec<Stmt> = parse_module(&text).ok()?.into_suite().into_iter().collect();
+    if is_indented {
+        let Stmt::If(nest) = suite.swap_remove(0) else { return None };
+        suite = nest.body.into_iter().collect();
+    }
+    Some((suite, shift))
+}
+
+/// The docstring of a body: its place, and its text. Strings side by side are one; formatted ones and bytes are none.
+pub(crate) fn in_body(body: &[Stmt]) -> Option<(Range<usize>, String)> {
+    let Some(Stmt::Expr(statement)) = body.first() else { return None };
+    let Expr::StringLiteral(string) = &*statement.value else { return None };
+    let range = statement.range.start().to_usize()..statement.range.end().to_usize();
+    Some((range, clean_text(string.value.to_str())))
 }
 
 /// The function that a statement defines, decorated or not.
@@ -77,14 +120,19 @@ fn definition(node: Node<'_>) -> Option<Node<'_>> {
 }
 
 /// The body of a function and the statement in it that is its docstring.
-pub(crate) fn docstring_of(function: Node<'_>) -> Option<(Node<'_>, Node<'_>)> {
+pub(crate) fn docstring_of<'t>(source: &str, function: Node<'t>) -> Option<(Node<'t>, Node<'t>)> {
     let body = function.child_by_field_name("body")?;
     let mut cursor = body.walk();
     let statement = body.named_children(&mut cursor).find(|node| node.kind() != "comment")?;
-    let inner = statement.named_child(0)?;
+    let mut inner = statement.named_child(0)?;
+    while inner.kind() == "parenthesized_expression" {
+        inner = inner.named_child(0)?;
+    }
+    let prefix = source[inner.byte_range()].split(['"', '\'']).next().unwrap_or_default();
     let is_text = statement.kind() == "expression_statement"
         && statement.named_child_count() == 1
-        && matches!(inner.kind(), "string" | "concatenated_string");
+        && matches!(inner.kind(), "string" | "concatenated_string")
+        && !prefix.contains(['b', 'B', 'f', 'F']);
     is_text.then_some((body, statement))
 }
 
@@ -107,25 +155,73 @@ pub(crate) fn cut_statement(source: &str, literal: &Range<usize>, alone: bool) -
     Replacement { range: line_start..line_end, text: String::new() }
 }
 
-/// The text of a string literal, its indentation removed as `inspect.cleandoc` does (PEP 257).
+/// The text of a string literal, or of several side by side, in brackets or not, its indentation removed.
 pub(crate) fn clean(literal: &str) -> String {
+    // In brackets it may go on in the next line.
+    let parsed = parse_expression(&format!("({literal})")).ok().map(|parsed| parsed.into_expr());
+    match parsed {
+        Some(Expr::StringLiteral(string)) => clean_text(string.value.to_str()),
+        // Python 2's own forms, such as `ur""`.
+        _ => clean_text(&unquoted(literal)),
+    }
+}
+
+/// Removes indentation as `inspect.cleandoc` does, which `ast.get_docstring` calls (PEP 257): tabs are eight columns wide, the
+/// margin is the least of all lines but the first, and empty lines at both ends go.
+fn clean_text(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(expand_tabs).collect();
+    let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let margin = rest.iter().filter(|line| !line.trim_start().is_empty()).map(|line| indent(line)).min();
+    let without = |line: &str| -> String { line.chars().skip(margin.unwrap_or(0)).collect() };
+    let mut cleaned: Vec<String> =
+        std::iter::once(first.trim_start().to_owned()).chain(rest.iter().map(|l| without(l))).collect();
+    while cleaned.last().is_some_and(String::is_empty) {
+        cleaned.pop();
+    }
+    let empty = cleaned.iter().take_while(|line| line.is_empty()).count();
+    cleaned[empty..].join("\n")
+}
+
+/// Characters of white space that a line begins with.
+fn indent(line: &str) -> usize {
+    line.chars().take_while(|c| c.is_whitespace()).count()
+}
+
+/// `str.expandtabs`: a tab goes on to the next column that eight divides.
+fn expand_tabs(line: &str) -> String {
+    if !line.contains('\t') {
+        return line.to_owned();
+    }
+    let (mut out, mut column) = (String::with_capacity(line.len() + 16), 0);
+    for c in line.chars() {
+        match c {
+            '\t' => {
+                let width = 8 - column % 8;
+                out.extend(std::iter::repeat_n(' ', width));
+                column += width;
+            }
+            '\r' => {
+                out.push(c);
+                column = 0;
+            }
+            _ => {
+                out.push(c);
+                column += 1;
+            }
+        }
+    }
+    out
+}
+
+/// The content of a literal that no parser takes: without its quotes, the commonest escapes read.
+fn unquoted(literal: &str) -> String {
     let quote = literal.find(['"', '\'']).unwrap_or(0);
     let (prefix, rest) = literal.split_at(quote);
     let marks = ["\"\"\"", "'''", "\"", "'"];
     let mark = marks.into_iter().find(|mark| rest.starts_with(mark)).unwrap_or("");
     let inner = rest.strip_prefix(mark).unwrap_or(rest);
     let inner = inner.strip_suffix(mark).unwrap_or(inner);
-    let raw = prefix.to_ascii_lowercase().contains('r');
-    let text = if raw { inner.to_owned() } else { unescape(inner) };
-    let text = text.replace('\t', "        ").replace('\r', "");
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default().trim().to_owned();
-    let rest: Vec<&str> = lines.collect();
-    let indent = |line: &&str| line.len() - line.trim_start().len();
-    let margin = rest.iter().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
-    let dedented = rest.iter().map(|line| line.get(margin..).unwrap_or_default().trim_end());
-    let all: Vec<&str> = std::iter::once(first.as_str()).chain(dedented).collect();
-    all.join("\n").trim().to_owned()
+    if prefix.to_ascii_lowercase().contains('r') { inner.to_owned() } else { unescape(inner) }
 }
 
 fn unescape(text: &str) -> String {
@@ -224,10 +320,40 @@ mod tests {
         assert!(usual > 70, "{usual}");
     }
 
+    /// What Python's own `ast.get_docstring` (3.11) gives.
+    #[test]
+    fn docstrings_are_pythons_own() {
+        for (source, text) in [
+            ("def f():\n    \"One \" \"and two.\"\n    return 1\n", Some("One and two.")),
+            ("def f():\n    (\"One \"\n     \"and two.\")\n    return 1\n", Some("One and two.")),
+            ("def f():\n    \"One \" \\\n    \"and two.\"\n    return 1\n", Some("One and two.")),
+            ("    def f(self):\n        (\"One.\")\n        return 1\n", Some("One.")),
+            ("def f():\n    f\"One {f}.\"\n", None),
+            ("def f():\n    b\"One.\"\n", None),
+            ("def f():\n    \"\"\"One. \n\n\ta\tb\n    \"\"\"\n", Some("One. \n\na       b")),
+            (
+                "def f():\n    \"\"\"One.\n\u{3000}\u{3000}Wide.\n    More.\n    \"\"\"\n",
+                Some("One.\nWide.\n  More.\n  "),
+            ),
+            ("def f():\n    \"\"\"\n\n    One.\n\n    \"\"\"\n", Some("One.")),
+        ] {
+            let found = find_docstring(source).unwrap();
+            assert_eq!(found.map(|found| found.text(source)).as_deref(), text, "{source}");
+        }
+        let code = cut_text("def f():\n    (\"One \"\n     \"and two.\")\n    return 1\n").0;
+        assert_eq!(code, "def f():\n    return 1\n");
+        assert_eq!(
+            cut_text("    def f(self):\n        \"a\" \"b\"\n        return 1\n").0,
+            "    def f(self):\n        return 1\n"
+        );
+    }
+
     #[test]
     fn prefixes_and_escapes_are_read() {
         assert_eq!(clean(r#"r"a\n""#), r"a\n");
-        assert_eq!(clean(r#""a\tb\"""#), "a        b\"");
+        assert_eq!(clean(r#""a\tb\"""#), "a       b\"");
         assert_eq!(clean("u'''x'''"), "x");
+        assert_eq!(clean(r#""caf\u00e9 \x41 \N{BULLET}""#), "café A \u{2022}");
+        assert_eq!(clean("ur'x\\d'"), "x\\d");
     }
 }

@@ -25,8 +25,9 @@ pub(crate) fn head(source: &str) -> Head {
     read(source).unwrap_or(Head::Unusual)
 }
 
-/// Nothing where the source is unusual.
-fn read(source: &str) -> Option<Head> {
+/// Where the first statement begins in the body of the function that `source` begins with; nothing where the source is unusual,
+/// or the body stands on the line of the signature.
+pub(crate) fn body_start(source: &str) -> Option<usize> {
     let bytes = source.as_bytes();
     let mut at = skip_empty_lines(bytes, 0)?;
     while bytes[at] == b'@' {
@@ -41,7 +42,13 @@ fn read(source: &str) -> Option<Head> {
         return None;
     }
     let after_header = colon + 1 + source[colon + 1..].find('\n')?;
-    let start = skip_empty_lines(bytes, after_header)?;
+    skip_empty_lines(bytes, after_header)
+}
+
+/// Nothing where the source is unusual.
+fn read(source: &str) -> Option<Head> {
+    let bytes = source.as_bytes();
+    let start = body_start(source)?;
     let quote = bytes[start..].iter().take(3).position(|byte| matches!(byte, b'"' | b'\''));
     let Some(quote) = quote else { return Some(Head::NoDocstring) };
     match &source[start..start + quote] {

@@ -1,14 +1,13 @@
 //! The functions and methods of a module.
 
-use ruff_python_ast::{ExceptHandler, Expr, Stmt, StmtFunctionDef};
+use ruff_python_ast::{ExceptHandler, Stmt, StmtFunctionDef};
 use ruff_python_parser::parse_module;
 use tree_sitter::Node;
 
 use crate::commented;
-use crate::docstring::{clean, cut, cut_statement, docstring_of};
-use crate::first_string::string_end;
+use crate::docstring::{clean, cut, cut_statement, docstring_of, in_body};
 use crate::language::Language;
-use crate::syntax::{Replacement, SyntaxError, descendants_where, parse, replace};
+use crate::syntax::{Replacement, SyntaxError, descendants_where, is_shallow, parse, replace};
 
 /// A function or method. Functions within functions are part of the outer one's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,46 +47,6 @@ fn functions_of_python(source: &str) -> Result<Vec<Function>, SyntaxError> {
         return Ok(Module::new(source).functions(&module.into_suite()));
     }
     functions_by_tree_sitter(source)
-}
-
-/// Whether a module nests no deeper than people write. Ruff's parser and its tree recurse, and the stack has an end; what
-/// is counted here is more than the depth, so that some flat but long statements go the slow way too.
-fn is_shallow(source: &str) -> bool {
-    const BRACKETS: usize = 200;
-    const INDENT: usize = 200;
-    const OPERATORS: usize = 10_000;
-    let bytes = source.as_bytes();
-    let (mut brackets, mut operators, mut indent, mut is_start, mut at) = (0usize, 0usize, 0usize, true, 0);
-    while let Some(&byte) = bytes.get(at) {
-        at += 1;
-        is_start = is_start && matches!(byte, b' ' | b'\t');
-        match byte {
-            b'\n' => {
-                (indent, is_start) = (0, true);
-                if brackets == 0 {
-                    operators = 0;
-                }
-            }
-            b'#' => at += memchr::memchr(b'\n', &bytes[at..]).unwrap_or(bytes.len() - at),
-            b'"' | b'\'' => match string_end(bytes, at - 1) {
-                Some(end) => at = end,
-                None => return false,
-            },
-            b' ' | b'\t' if is_start => indent += 1,
-            b'(' | b'[' | b'{' => brackets += 1,
-            b')' | b']' | b'}' => brackets = brackets.saturating_sub(1),
-            // A list of numbers is long and flat.
-            b',' => operators = operators.saturating_sub(8),
-            b' ' | b'.' | b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'&' | b'|' | b'^' | b'<' | b'>' | b'=' | b'@' => {
-                operators += 1;
-            }
-            _ => {}
-        }
-        if brackets > BRACKETS || operators > OPERATORS || (!is_start && indent > INDENT) {
-            return false;
-        }
-    }
-    true
 }
 
 fn functions_by_tree_sitter(source: &str) -> Result<Vec<Function>, SyntaxError> {
@@ -184,12 +143,8 @@ impl<'a> Module<'a> {
 
     /// The text of the docstring, and how to cut it out.
     fn docstring(&self, body: &[Stmt]) -> Option<(String, Replacement)> {
-        let Some(Stmt::Expr(statement)) = body.first() else { return None };
-        if !matches!(*statement.value, Expr::StringLiteral(_) | Expr::BytesLiteral(_) | Expr::FString(_)) {
-            return None;
-        }
-        let literal = statement.range.start().to_usize()..statement.range.end().to_usize();
-        Some((clean(&self.source[literal.clone()]), cut_statement(self.source, &literal, body.len() == 1)))
+        let (literal, text) = in_body(body)?;
+        Some((text, cut_statement(self.source, &literal, body.len() == 1)))
     }
 
     /// From 0.
@@ -199,7 +154,7 @@ impl<'a> Module<'a> {
 }
 
 fn function(source: &str, node: Node<'_>) -> Option<Function> {
-    let docstring = docstring_of(node);
+    let docstring = docstring_of(source, node);
     let line_start = source[..node.start_byte()].rfind('\n').map_or(0, |i| i + 1);
     let indent: String = source[line_start..node.start_byte()].chars().take_while(|c| c.is_whitespace()).collect();
     let whole = &source[node.byte_range()];

@@ -3,6 +3,7 @@
 mod commented;
 mod docstring;
 mod edits;
+mod emptiness;
 mod first_string;
 mod functions;
 mod identifiers;
@@ -11,6 +12,7 @@ mod syntax;
 
 pub use docstring::{Docstring, find_docstring, first_paragraph};
 pub use edits::{EDITS, Edit, Edited, Meaning, edit};
+pub use emptiness::holds_code;
 pub use functions::{Function, functions};
 pub use identifiers::words;
 pub use language::Language;

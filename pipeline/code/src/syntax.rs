@@ -5,12 +5,54 @@ use std::ops::Range;
 
 use tree_sitter::{Language, Node, Parser, Tree};
 
+use crate::first_string::string_end;
+
 /// Source that is not valid; lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in line {line}")]
 pub struct SyntaxError {
     /// The first line that cannot be parsed.
     pub line: usize,
+}
+
+/// Whether a module nests no deeper than people write. Ruff's parser and its tree recurse, and the stack has an end; what
+/// is counted here is more than the depth, so that some flat but long statements go the slow way too.
+pub(crate) fn is_shallow(source: &str) -> bool {
+    const BRACKETS: usize = 200;
+    const INDENT: usize = 200;
+    const OPERATORS: usize = 10_000;
+    let bytes = source.as_bytes();
+    let (mut brackets, mut operators, mut indent, mut is_start, mut at) = (0usize, 0usize, 0usize, true, 0);
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        is_start = is_start && matches!(byte, b' ' | b'\t');
+        match byte {
+            b'\n' => {
+                (indent, is_start) = (0, true);
+                if brackets == 0 {
+                    operators = 0;
+                }
+            }
+            b'#' => at += memchr::memchr(b'\n', &bytes[at..]).unwrap_or(bytes.len() - at),
+            b'"' | b'\'' => match string_end(bytes, at - 1) {
+                Some(end) => at = end,
+                None => return false,
+            },
+            b' ' | b'\t' if is_start => indent += 1,
+            b'(' | b'[' | b'{' => brackets += 1,
+            b')' | b']' | b'}' => brackets = brackets.saturating_sub(1),
+            // A list of numbers is long and flat.
+            b',' => operators = operators.saturating_sub(8),
+            b' ' | b'.' | b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'&' | b'|' | b'^' | b'<' | b'>' | b'=' | b'@' => {
+                operators += 1;
+            }
+            _ => {}
+        }
+        if brackets > BRACKETS || operators > OPERATORS || (!is_start && indent > INDENT) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Parses Python.
