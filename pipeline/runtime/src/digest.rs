@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -99,32 +100,54 @@ impl FileDigest {
     }
 }
 
-/// SHA-256 of a file. For large files a cache keyed by (path, size, modification time) saves reading them again; it
-/// lies in `CODEPAIR_CACHE`, else `~/.cache/codepair`.
+/// SHA-256 of a file. For large files a cache saves reading them again: it is keyed by path, size, the times of the last changes
+/// of content and of anything else, and the file's number on its disk, and lies in `CODEPAIR_CACHE`, else `~/.cache/codepair`.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn file_digest(path: &Path) -> Result<String> {
-    let metadata = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
-    if metadata.len() < CACHED_BYTES {
-        return hash_file(path);
-    }
-    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let full = std::path::absolute(path)?;
-    let key = sha256(format!("{}\0{}\0{modified}", full.display(), metadata.len()).as_bytes());
-    let place = cache_folder().join("digests").join(key);
+    let Some(place) = cached_at(path)? else { return hash_file(path) };
     if let Ok(known) = std::fs::read_to_string(&place)
         && known.len() == 64
     {
         return Ok(known);
     }
     let digest = hash_file(path)?;
+    cache(&place, &digest);
+    Ok(digest)
+}
+
+/// Hashes a file whatever the cache says, and keeps that there: for a file that was changed and kept all its marks.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn remember_digest(path: &Path) -> Result<()> {
+    if let Some(place) = cached_at(path)? {
+        cache(&place, &hash_file(path)?);
+    }
+    Ok(())
+}
+
+/// Where the digest of a file is cached; nothing for small ones.
+fn cached_at(path: &Path) -> Result<Option<PathBuf>> {
+    let metadata = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+    if metadata.len() < CACHED_BYTES {
+        return Ok(None);
+    }
+    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    let full = std::path::absolute(path)?;
+    let marks = format!("{}\0{modified}\0{changed:?}\0{}\0{}", metadata.len(), metadata.dev(), metadata.ino());
+    let key = sha256(format!("{}\0{marks}", full.display()).as_bytes());
+    Ok(Some(cache_folder().join("digests").join(key)))
+}
+
+fn cache(place: &Path, digest: &str) {
     if let Some(folder) = place.parent()
-        && std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&place, &digest)).is_err()
+        && std::fs::create_dir_all(folder).and_then(|()| std::fs::write(place, digest)).is_err()
     {
         tracing::debug!(cache = %place.display(), "the digest cache cannot be written");
     }
-    Ok(digest)
 }
 
 /// The digest of several files: their relative paths and SHA-256, in order of path.

@@ -23,13 +23,16 @@ mod spool;
 mod store;
 mod telemetry;
 pub mod testing;
+mod text;
 
 pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
 pub use bootstrap::{Context, Request, Stage, describe, machine_memory_bytes, main, run_stage, threads};
 pub use command_line::{PipelineOptions, run_binary};
 pub use config::{ByteSize, Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
-pub use digest::{DIGEST_BLOCK, Digest, cache_folder, file_digest, files_digest, hex, sha256, short_digest};
+pub use digest::{
+    DIGEST_BLOCK, Digest, cache_folder, file_digest, files_digest, hex, remember_digest, sha256, short_digest,
+};
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::ResolvedInput;
 pub use interrupt::{Hold, Interrupt};
@@ -44,3 +47,4 @@ pub use retry::{back_off, retry_after};
 pub use spool::{Place, Spool};
 pub use store::{Created, DEEP_STACK, Store, block_on, refuse_credentials};
 pub use telemetry::logs_as_json;
+pub use text::{TextReader, decode, what_it_is};

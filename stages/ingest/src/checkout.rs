@@ -64,8 +64,8 @@ impl Checkout {
         let mut files = Vec::new();
         for name in names.split('\0').filter(|name| !name.is_empty() && wanted(name)) {
             let path = folder.join(name);
-            // Links and submodules are left out, and so is what was deleted since.
-            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+            // Submodules and links to folders are left out, and so is what was deleted since.
+            if path.metadata().is_ok_and(|metadata| metadata.is_file()) {
                 files.push(SourceFile::new(&path, name.to_owned())?);
             }
         }

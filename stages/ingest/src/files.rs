@@ -1,28 +1,38 @@
 //! The files of a source: in a folder or a git checkout, in archives, behind a URL, or in an object store.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Config, Digest, cache_folder, config_error, file_digest, files_digest, input_error, sha256};
+use codepair_runtime::{
+    Config, Digest, TextReader, cache_folder, config_error, file_digest, files_digest, input_error, remember_digest,
+    sha256,
+};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::checkout::Checkout;
 use crate::gzip::GzipReader;
 use crate::sources::{bucket, download};
+use crate::split::split_of_file;
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// What has to be held in memory as a whole is at most so large, however little of a disk it takes packed.
+const WHOLE_BYTES: u64 = 256 << 20;
 
 /// The files of a source on disk, archives as one file each, and which entries of the archives count.
 pub(crate) struct Files {
     pub(crate) list: Vec<SourceFile>,
     pub(crate) patterns: Patterns,
     pub(crate) checkout: Option<Checkout>,
+    /// Their names say several splits, so that what they say is meant.
+    names_splits: bool,
+    /// All are in one folder at the top, or in none.
+    is_one_module: bool,
 }
 
 /// A file on disk: one of the source's, or an archive of them.
@@ -52,7 +62,17 @@ fn packing(name: &str) -> Packing {
     }
 }
 
-/// A file being read, `.gz` decompressed.
+/// One thing that a source has.
+pub(crate) enum Item<'a, 'b> {
+    /// A file, to be read.
+    File(&'b mut Opened<'a>),
+    /// A file that nobody here can read, such as an encrypted one: why.
+    Unreadable { place: String, why: String },
+}
+
+type Each<'e> = &'e mut dyn FnMut(Item) -> Result<()>;
+
+/// A file being read, `.gz` and `.zst` decompressed.
 pub(crate) struct Opened<'a> {
     name: String,
     /// The archive it is in.
@@ -73,6 +93,20 @@ impl Opened<'_> {
     pub(crate) fn archive(&self) -> Option<&str> {
         self.archive
     }
+    /// The split that its name says, where the names of the source's files say several: of `train.jsonl` alone nobody knows
+    /// whether it is meant.
+    pub(crate) fn split(&self) -> Option<&'static str> {
+        let is_meant = self.files.names_splits || self.archive.is_some();
+        if is_meant { split_of_file(&self.name) } else { None }
+    }
+    /// Whether all files of the source are of one top-level module.
+    pub(crate) fn is_one_module(&self) -> bool {
+        self.files.is_one_module
+    }
+    /// Whether the source is one archive.
+    pub(crate) fn is_one_archive(&self) -> bool {
+        self.archive.is_some() && self.files.list.len() == 1
+    }
     /// The git checkout it is in.
     pub(crate) fn checkout(&self) -> Option<&Checkout> {
         self.files.checkout.as_ref()
@@ -81,20 +115,54 @@ impl Opened<'_> {
     pub(crate) fn on_disk(&self) -> Option<&Path> {
         self.path
     }
-    /// Reads another file of the source, found by its name.
+    /// Reads another file of the source, found by its name: of the same archive, where this one is in one. Nothing where there
+    /// is none.
     pub(crate) fn other<T>(
         &self,
         is_it: impl Fn(&str) -> bool,
-        read: impl FnOnce(&mut Opened) -> Result<T>,
-    ) -> Result<T> {
-        let other = self.files.list.iter().find(|file| is_it(&file.name));
-        let other = other.ok_or_else(|| input_error(format!("{} has no counterpart", self.name)))?;
-        let reader = decompressed(other.open()?, &other.name);
-        read(&mut Opened { name: other.name.clone(), archive: None, path: None, reader, files: self.files })
+        mut read: impl FnMut(&mut Opened) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let Some(archive) = self.archive else {
+            let Some(other) = self.files.list.iter().find(|file| is_it(&file.name)) else { return Ok(None) };
+            let reader = decompressed(other.open()?, &other.name);
+            let mut opened = Opened { name: other.name.clone(), archive: None, path: None, reader, files: self.files };
+            return read(&mut opened).map(Some);
+        };
+        let mut found = None;
+        for file in self.files.list.iter().filter(|file| file.name == archive) {
+            file.read(self.files, &mut |item| {
+                if let Item::File(opened) = item
+                    && found.is_none()
+                    && is_it(opened.name())
+                {
+                    found = Some(read(opened)?);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
     }
-    /// All of it.
+    /// All of it, which has a bound.
     pub(crate) fn read_all(&mut self) -> Result<Vec<u8>> {
-        self.read_at_most(u64::MAX)
+        let bytes = self.read_at_most(WHOLE_BYTES + 1)?;
+        if bytes.len() as u64 > WHOLE_BYTES {
+            return Err(input_error(format!(
+                "{} has more than {} MiB unpacked, and would have to be held in memory as a whole; cut it into several files",
+                self.name,
+                WHOLE_BYTES >> 20
+            )));
+        }
+        Ok(bytes)
+    }
+    /// From here on it is read as text: as UTF-8 without a byte order mark, whatever it is stored as.
+    pub(crate) fn as_text(&mut self) {
+        let raw = std::mem::replace(&mut self.reader, Box::new(std::io::empty()));
+        self.reader = Box::new(TextReader::new(raw));
+    }
+    /// All of it, as text.
+    pub(crate) fn read_text(&mut self) -> Result<String> {
+        let bytes = self.read_all()?;
+        codepair_runtime::decode(bytes).map_err(|what| input_error(format!("{}: {what}", self.name)))
     }
     /// The first so many bytes of it.
     pub(crate) fn read_at_most(&mut self, limit: u64) -> Result<Vec<u8>> {
@@ -118,12 +186,20 @@ pub(crate) fn damaged(name: &str, error: &dyn std::fmt::Display) -> anyhow::Erro
 }
 
 impl Files {
+    pub(crate) fn new(list: Vec<SourceFile>, patterns: Patterns, checkout: Option<Checkout>) -> Self {
+        let splits: BTreeSet<&str> = list.iter().filter_map(|file| split_of_file(&file.name)).collect();
+        let tops = list.iter().map(|file| file.name.split_once('/').map(|(top, _)| top));
+        let tops: BTreeSet<Option<&str>> = tops.collect();
+        let (names_splits, is_one_module) = (splits.len() > 1, tops.len() == 1 && !tops.contains(&None));
+        Self { list, patterns, checkout, names_splits, is_one_module }
+    }
+
     /// Opens every file in turn, those within archives too, and counts the stored bytes of each when it is done with.
     /// Returns the digest of what was read.
     ///
     /// # Errors
     /// Exit 3: a file cannot be read, or is cut off or damaged.
-    pub(crate) fn read(&self, mut each: impl FnMut(&mut Opened) -> Result<()>, done: impl Fn(u64)) -> Result<String> {
+    pub(crate) fn read(&self, mut each: impl FnMut(Item) -> Result<()>, done: impl Fn(u64)) -> Result<String> {
         let mut digests = BTreeMap::new();
         for file in &self.list {
             if let Some(sha256) = file.read(self, &mut each)? {
@@ -132,6 +208,14 @@ impl Files {
             done(file.bytes);
         }
         self.digest_with(digests)
+    }
+
+    /// Takes the digests of the files anew, for those of the cache were other ones. The next time these count.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(crate) fn forget_digests(&self) -> Result<()> {
+        self.list.iter().try_for_each(|file| remember_digest(&file.path))
     }
 
     /// The digest of a source's content: SHA-256 over its files in order of relative path. An archive is one file.
@@ -166,6 +250,11 @@ impl SourceFile {
         Ok(Self { name, path: path.to_owned(), bytes })
     }
 
+    /// Whether it holds other files.
+    pub(crate) fn is_archive(&self) -> bool {
+        packing(&self.name) != Packing::None
+    }
+
     /// What nobody wanted to read counts too, and may be damaged.
     fn read_rest(&self, mut rest: impl Read) -> Result<()> {
         std::io::copy(&mut rest, &mut std::io::sink()).map_err(|error| damaged(&self.name, &error))?;
@@ -177,7 +266,12 @@ impl SourceFile {
     }
 
     /// Opens it, or what is in it, and returns its SHA-256 where it was read from start to end.
-    fn read(&self, files: &Files, each: &mut dyn FnMut(&mut Opened) -> Result<()>) -> Result<Option<String>> {
+    fn read(&self, files: &Files, each: Each) -> Result<Option<String>> {
+        if let Some(packer) = unknown_packing(&self.name) {
+            let why = format!("it is packed by {packer}, which is not read: unpack it, or pack it with gzip or zstd");
+            each(Item::Unreadable { place: self.name.clone(), why })?;
+            return Ok(None);
+        }
         let file = self.open()?;
         if packing(&self.name) == Packing::Zip {
             self.read_zip(file, files, each)?;
@@ -193,14 +287,14 @@ impl SourceFile {
             let reader = decompressed(&mut raw, &self.name);
             let path = (!self.name.ends_with(".gz")).then_some(self.path.as_path());
             let mut opened = Opened { name: self.name.clone(), archive: None, path, reader, files };
-            each(&mut opened)?;
+            each(Item::File(&mut opened))?;
             self.read_rest(opened)?;
         }
         self.read_rest(raw)?;
         Ok(Some(Rc::unwrap_or_clone(digest).into_inner().finish()))
     }
 
-    fn read_zip(&self, file: File, files: &Files, each: &mut dyn FnMut(&mut Opened) -> Result<()>) -> Result<()> {
+    fn read_zip(&self, file: File, files: &Files, each: Each) -> Result<()> {
         let broken = |error: &dyn std::fmt::Display| damaged(&self.name, error);
         let mut zip = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| broken(&e))?;
         let mut entries = Vec::new();
@@ -213,23 +307,57 @@ impl SourceFile {
         }
         entries.sort();
         for (name, index) in entries {
-            let entry = zip.by_index(index).map_err(|e| broken(&e))?;
-            let reader = decompressed(entry, &name);
-            each(&mut Opened { name, archive: Some(&self.name), path: None, reader, files })?;
+            let place = format!("{}/{name}", self.name);
+            if let Some(packer) = unknown_packing(&name) {
+                each(Item::Unreadable { place, why: format!("it is packed by {packer}, which is not read") })?;
+                continue;
+            }
+            match zip.by_index(index) {
+                // This one fails only when it is read.
+                Ok(entry)
+                    if !matches!(
+                        entry.compression(),
+                        zip::CompressionMethod::Stored | zip::CompressionMethod::Deflated
+                    ) =>
+                {
+                    let why =
+                        format!("it is packed by {}, which is not read; pack it with deflate", entry.compression());
+                    each(Item::Unreadable { place, why })?;
+                }
+                Ok(entry) => {
+                    let reader = decompressed(entry, &name);
+                    each(Item::File(&mut Opened { name, archive: Some(&self.name), path: None, reader, files }))?;
+                }
+                // One that is encrypted, or packed in a way that is not known, says nothing of the others.
+                Err(error @ zip::result::ZipError::UnsupportedArchive(_)) => {
+                    each(Item::Unreadable {
+                        place,
+                        why: format!("{error}; pack it with deflate, without a password"),
+                    })?;
+                }
+                Err(error) => return Err(broken(&error)),
+            }
         }
         Ok(())
     }
 
     /// Entries come in the order of the archive, for it can only be read from start to end.
-    fn read_tar(&self, tar: impl Read, files: &Files, each: &mut dyn FnMut(&mut Opened) -> Result<()>) -> Result<()> {
+    fn read_tar(&self, tar: impl Read, files: &Files, each: Each) -> Result<()> {
         let broken = |error: &dyn std::fmt::Display| damaged(&self.name, error);
         for entry in tar::Archive::new(tar).entries().map_err(|e| broken(&e))? {
             let entry = entry.map_err(|e| broken(&e))?;
             let name = entry.path().map_err(|e| broken(&e))?.to_string_lossy().into_owned();
-            if entry.header().entry_type().is_file() && files.patterns.fits(&name) {
-                let reader = decompressed(entry, &name);
-                each(&mut Opened { name, archive: Some(&self.name), path: None, reader, files })?;
+            if !entry.header().entry_type().is_file() || !files.patterns.fits(&name) {
+                continue;
             }
+            if let Some(packer) = unknown_packing(&name) {
+                let (place, why) =
+                    (format!("{}/{name}", self.name), format!("it is packed by {packer}, which is not read"));
+                each(Item::Unreadable { place, why })?;
+                continue;
+            }
+            let reader = decompressed(entry, &name);
+            each(Item::File(&mut Opened { name, archive: Some(&self.name), path: None, reader, files }))?;
         }
         Ok(())
     }
@@ -237,8 +365,38 @@ impl SourceFile {
 
 fn decompressed<'a>(raw: impl Read + 'a, name: &str) -> Box<dyn Read + 'a> {
     let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
-    let packed = name.ends_with(".gz") || name.ends_with(".tgz");
-    if packed { Box::new(GzipReader::new(buffered)) } else { Box::new(buffered) }
+    if name.ends_with(".gz") || name.ends_with(".tgz") {
+        return Box::new(GzipReader::new(buffered));
+    }
+    if !name.ends_with(".zst") {
+        return Box::new(buffered);
+    }
+    match zstd::Decoder::with_buffer(buffered) {
+        Ok(decoder) => Box::new(decoder),
+        Err(error) => Box::new(Failing(Some(error))),
+    }
+}
+
+/// What could not even begin to be decompressed says so when it is read.
+struct Failing(Option<std::io::Error>);
+
+impl Read for Failing {
+    fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
+}
+
+/// How a file's name says that it is packed in a way that nobody here reads.
+fn unknown_packing(name: &str) -> Option<&'static str> {
+    let packers =
+        [(".xz", "xz"), (".bz2", "bzip2"), (".lz4", "lz4"), (".lzma", "lzma"), (".br", "brotli"), (".7z", "7-Zip")];
+    packers.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, packer)| packer)
+}
+
+/// A file's name without the end that says how it is packed.
+pub(crate) fn unpacked(name: &str) -> &str {
+    let ends = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".br", ".7z"];
+    ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
 /// Hashes what is read.
@@ -264,13 +422,20 @@ pub(crate) struct Patterns {
 impl Patterns {
     /// # Errors
     /// Exit 2: a pattern is malformed.
-    pub(crate) fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self> {
+    pub(crate) fn new<S: AsRef<str>, T: AsRef<str>>(include: &[S], exclude: &[T]) -> Result<Self> {
         Ok(Self { include: globs(include)?, exclude: globs(exclude)? })
     }
 
+    /// What is packed counts by the name it has unpacked.
     pub(crate) fn fits(&self, name: &str) -> bool {
-        self.include.is_match(name) && !self.exclude.is_match(name)
+        let is_included = self.include.is_match(name) || self.include.is_match(unpacked(name));
+        is_included && !self.exclude.is_match(name) && !is_of_system(name)
     }
+}
+
+/// What macOS puts beside the files of an archive: it has their names, and is none of them.
+fn is_of_system(name: &str) -> bool {
+    name.split('/').any(|part| part.starts_with("._") || part == "__MACOSX")
 }
 
 fn globs<S: AsRef<str>>(patterns: &[S]) -> Result<GlobSet> {
@@ -306,7 +471,7 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, look: Lo
     if bucket::is_bucket(location) {
         let found = bucket::fetch(location, |name| is_wanted(name, &patterns, archives), &downloads())?;
         let list = found.into_iter().map(|(name, path)| SourceFile::new(&path, name)).collect::<Result<Vec<_>>>()?;
-        return Ok(Files { list, patterns, checkout: None });
+        return Ok(Files::new(list, patterns, None));
     }
     let path = if download::is_url(location) {
         download::fetch(location, &downloads())?
@@ -318,7 +483,7 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, look: Lo
     let list = if let Some(checkout) = &checkout {
         checkout.files(&path, |name| is_wanted(name, &patterns, archives))?
     } else if path.is_dir() {
-        in_folder(&path, &patterns, archives)?
+        in_folder(&path, &own_store(config), &patterns, archives)?
     } else if path.is_file() {
         vec![SourceFile::new(&path, plain.rsplit('/').next().unwrap_or(plain).to_owned())?]
     } else {
@@ -327,7 +492,7 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, look: Lo
     if list.is_empty() {
         return Err(input_error(format!("{} holds no file that fits", path.display())));
     }
-    Ok(Files { list, patterns, checkout })
+    Ok(Files::new(list, patterns, checkout))
 }
 
 /// A location without what follows its file's name: a digest, and of a URL the query.
@@ -352,12 +517,12 @@ fn hugging_face(location: &str, patterns: Patterns, archives: bool) -> Result<Fi
         return Err(input_error(format!("{location} holds no file that fits")));
     }
     list.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Files { list, patterns, checkout: None })
+    Ok(Files::new(list, patterns, None))
 }
 
 /// Whether a file of a folder counts: by its name, or as an archive of such files.
 fn is_wanted(name: &str, patterns: &Patterns, archives: bool) -> bool {
-    let packed = archives && packing(name) != Packing::None && !patterns.exclude.is_match(name);
+    let packed = archives && packing(name) != Packing::None && !patterns.exclude.is_match(name) && !is_of_system(name);
     packed || patterns.fits(name)
 }
 
@@ -366,16 +531,59 @@ pub(crate) fn downloads() -> PathBuf {
     cache_folder().join("downloads")
 }
 
-fn in_folder(folder: &Path, patterns: &Patterns, archives: bool) -> Result<Vec<SourceFile>> {
+/// Whether this is a file, or a link to one. A link to nothing would be a file that is missing in silence.
+fn is_file(path: &Path, kind: std::fs::FileType) -> Result<bool> {
+    if !kind.is_symlink() {
+        return Ok(kind.is_file());
+    }
+    let aim = path.metadata().map_err(|error| {
+        input_error(format!("{} is a link to what is not there: {error}; fetch it, or exclude it", path.display()))
+    })?;
+    Ok(aim.is_file())
+}
+
+/// The folder of the pipeline's own store, where that is on this disk: what is in it is no source, also where it lies in one.
+fn own_store(config: &Config) -> Option<PathBuf> {
+    let url = config.store_url().ok()?;
+    config.resolve(url.strip_prefix("file://")?).canonicalize().ok()
+}
+
+fn in_folder(
+    folder: &Path,
+    own_store: &Option<PathBuf>,
+    patterns: &Patterns,
+    archives: bool,
+) -> Result<Vec<SourceFile>> {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let store = own_store.as_ref().and_then(|store| store.strip_prefix(&whole).ok()).map(|store| folder.join(store));
     let mut files = Vec::new();
-    // Links are not followed: a tree that links to itself has an end.
-    for entry in walkdir::WalkDir::new(folder) {
+    // Links to files are read, for the caches of Hugging Face, DVC and git-annex have nothing else; links to folders are not
+    // followed: a tree that links to itself has an end.
+    let outside = |entry: &walkdir::DirEntry| store.as_deref() != Some(entry.path());
+    for entry in walkdir::WalkDir::new(folder).into_iter().filter_entry(outside) {
         let entry = entry.map_err(|error| input_error(format!("cannot read {}: {error}", folder.display())))?;
         let name = entry.path().strip_prefix(folder)?.to_string_lossy().replace('\\', "/");
-        if entry.file_type().is_file() && is_wanted(&name, patterns, archives) {
+        if is_wanted(&name, patterns, archives) && is_file(entry.path(), entry.file_type())? {
             files.push(SourceFile::new(entry.path(), name)?);
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+#[cfg(test)]
+impl Files {
+    /// No files.
+    pub(crate) fn none() -> Self {
+        let none = Patterns { include: GlobSet::empty(), exclude: GlobSet::empty() };
+        Self::new(Vec::new(), none, None)
+    }
+}
+
+#[cfg(test)]
+impl<'a> Opened<'a> {
+    /// A file that holds these bytes.
+    pub(crate) fn of_bytes(files: &'a Files, name: &str, bytes: &'a [u8]) -> Self {
+        Self { name: name.to_owned(), archive: None, path: None, reader: Box::new(bytes), files }
+    }
 }

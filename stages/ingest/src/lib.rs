@@ -61,8 +61,10 @@ impl Stage for Ingest {
                 .read(name, &context.config, context.threads, &mut sink)
                 .with_context(|| format!("[ingest.{name}]"))?;
             if read.digest != expected {
+                // Or the cache of digests knew an older state of a file with the same size and times.
+                source.forget_digests(&context.config)?;
                 return Err(input_error(format!(
-                    "[ingest.{name}]: the files changed while they were read; run it again"
+                    "[ingest.{name}]: the files changed while they were read, or since they were hashed; run it again"
                 )));
             }
             let counts = sink.counts();
@@ -93,7 +95,31 @@ impl Stage for Ingest {
                 rejected: counts.rejected,
             });
         }
+        check_splits(sources, &sink)?;
         sink.finish(&mut context.attempt)?;
         context.attempt.write_rows(summaries)
     }
+}
+
+/// So few rows may all be of one split by chance.
+const FEW_ROWS: u64 = 30;
+
+/// That each split that shares ask for has rows: without, a training fails, some stages later.
+fn check_splits(sources: &Sources, sink: &Sink) -> Result<()> {
+    for split in ["validation", "test"] {
+        let asked = |source: &Source| {
+            let shares = source.shares();
+            shares.is_some_and(|shares| if split == "test" { shares.test > 0.0 } else { shares.validation > 0.0 })
+        };
+        let Some((name, _)) = sources.iter().find(|(_, source)| asked(source)) else { continue };
+        let (in_split, all) = sink.in_split(split);
+        if in_split == 0 && all >= FEW_ROWS {
+            return Err(input_error(format!(
+                "none of the {all} rows came into the split {split}, though shares ask for it: they are of too few groups, and a \
+                 group stays whole. Divide smaller ones, with split_by = \"file\" or \"row\" in [ingest.{name}], raise its shares, \
+                 or set shares = {{ {split} = 0.0 }}"
+            )));
+        }
+    }
+    Ok(())
 }

@@ -43,6 +43,8 @@ pub struct Sink {
     reasons: BTreeMap<String, u64>,
     source: String,
     counts: Counts,
+    /// Functions and pairs of each split, of all sources.
+    splits: BTreeMap<String, u64>,
     /// How often each id came.
     seen: HashMap<u64, u32>,
     first_rejection: Option<String>,
@@ -116,6 +118,7 @@ impl Sink {
             reasons: BTreeMap::new(),
             source: String::new(),
             counts: Counts::default(),
+            splits: BTreeMap::new(),
             seen: HashMap::new(),
             first_rejection: None,
         })
@@ -134,6 +137,12 @@ impl Sink {
         self.counts
     }
 
+    /// Functions and pairs of all sources so far: those of a split, and of all.
+    #[must_use]
+    pub fn in_split(&self, split: &str) -> (u64, u64) {
+        (self.splits.get(split).copied().unwrap_or(0), self.splits.values().sum())
+    }
+
     /// The first rejection of the current source, in words.
     #[must_use]
     pub fn first_rejection(&self) -> Option<String> {
@@ -147,11 +156,13 @@ impl Sink {
         match row.found {
             Found::Function(found) => {
                 self.counts.functions += 1;
+                *self.splits.entry(found.split.clone()).or_default() += 1;
                 let id = self.id(row.hash);
                 self.functions.push(Function { id, source, ordinal, ..found })
             }
             Found::Pair(found) => {
                 self.counts.pairs += 1;
+                *self.splits.entry(found.split.clone()).or_default() += 1;
                 let id = self.id(row.hash);
                 self.pairs.push(Pair { id, source, ordinal, ..found })
             }

@@ -10,13 +10,15 @@ mod skim;
 mod table;
 
 use anyhow::Result;
+use codepair_code::holds_code;
 use codepair_runtime::{Config, Progress, ordered, overrides};
 use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::files::{Files, Opened};
+use crate::files::{Files, Item, Opened};
 use crate::sink::{Sink, identified};
+use crate::split::Shares;
 
 /// Text with line feeds only, whatever ended its lines.
 pub(crate) fn line_feeds(text: String) -> String {
@@ -61,6 +63,22 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Rejects a function or problem that holds no code: nothing could be learned from it, and nothing found.
+    fn with_code(self) -> Self {
+        let (place, language, code) = match &self {
+            Self::Function(row) => (&row.url, row.language.as_str(), &row.code),
+            Self::Problem(row) => (&row.text, "python", &row.code),
+            _ => return self,
+        };
+        if holds_code(language, code) {
+            return self;
+        }
+        let detail = "it holds nothing but white space, comments and what does nothing".to_owned();
+        Self::Rejected { place: place.clone(), reason: "no_code", detail }
+    }
+}
+
 /// A kind of source: where its files are, how a file is cut into pieces, and what is in a piece. Pieces are cut one after
 /// another and read side by side.
 pub(crate) trait Kind: Serialize + Default + Sync {
@@ -70,6 +88,10 @@ pub(crate) trait Kind: Serialize + Default + Sync {
     fn files(&self, config: &Config) -> Result<Files>;
     /// Licence and origin of rows that do not say their own.
     fn provenance(&self) -> (&str, &str);
+    /// By which shares its rows come into splits; nothing where these are official, or constant.
+    fn shares(&self) -> Option<Shares> {
+        None
+    }
     /// Cuts a file into pieces.
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Self::Piece) -> Result<()>) -> Result<()>;
     /// The rows of a piece, in order.
@@ -100,6 +122,11 @@ macro_rules! kinds {
             }
             fn files(&self, config: &Config) -> Result<Files> {
                 match self { $(Self::$kind(kind) => kind.files(config)),* }
+            }
+            /// By which shares its rows come into splits, where they do.
+            #[must_use]
+            pub fn shares(&self) -> Option<Shares> {
+                match self { $(Self::$kind(kind) => kind.shares()),* }
             }
             /// Reads all files and puts their rows into the sink, in order.
             ///
@@ -152,6 +179,12 @@ impl Source {
     }
 }
 
+/// What a thread is given: a piece of a file, or why there is none.
+enum Work<P> {
+    Piece(P),
+    Rejected(Found),
+}
+
 fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
     let files = kind.files(config)?;
     let (licence, origin) = kind.provenance();
@@ -165,14 +198,34 @@ fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &m
     ordered(
         threads,
         |emit| {
-            digest = files.read(|file| kind.cut(file, emit), |bytes| progress.add(bytes))?;
+            let each = |item: Item| match item {
+                Item::File(file) => kind.cut(file, &mut |piece| emit(Work::Piece(piece))),
+                Item::Unreadable { place, why } => {
+                    emit(Work::Rejected(Found::Rejected { place, reason: "unreadable", detail: why }))
+                }
+            };
+            digest = files.read(each, |bytes| progress.add(bytes))?;
             Ok(())
         },
-        |piece| {
-            let found = kind.rows(piece)?.into_iter();
-            Ok(found.map(|found| identified(name, found.with_provenance((licence, origin)))).collect::<Vec<_>>())
+        |work| {
+            let found = match work {
+                Work::Piece(piece) => kind.rows(piece)?,
+                Work::Rejected(found) => vec![found],
+            };
+            let found = found.into_iter().map(|found| found.with_provenance((licence, origin)).with_code());
+            Ok(found.map(|found| identified(name, found)).collect::<Vec<_>>())
         },
         |found| found.into_iter().try_for_each(|found| sink.add(found)),
     )?;
     Ok(Read { digest, files: files.list.len() as u64 })
+}
+
+impl Source {
+    /// Forgets what the cache says of the files' digests.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn forget_digests(&self, config: &Config) -> Result<()> {
+        self.files(config)?.forget_digests()
+    }
 }

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::lines::{self, Lines};
 use super::pickle::{Dict, Dicts};
-use super::records::{self, Records};
+use super::records::{self, Dialect, Records};
 use super::table::{self, Table};
 use super::{Found, Kind, download, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns, SourceFile};
-use crate::split::group;
+use crate::split::{Place, SplitBy};
 
 /// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`, or `<language>/**/*.parquet`; and where
 /// they are there, `annotationStore.csv` and `queries.csv`.
@@ -30,6 +30,8 @@ pub struct Codesearchnet {
     languages: Vec<Language>,
     /// Read `<language>_dedupe_definitions_v2.pkl` as well: all definitions, documented or not, to be searched.
     definitions: bool,
+    /// Patterns of files to leave out.
+    exclude: Vec<String>,
     licence: String,
     origin: String,
 }
@@ -40,6 +42,7 @@ impl Default for Codesearchnet {
             path: String::new(),
             languages: vec![Language::Python],
             definitions: false,
+            exclude: Vec::new(),
             licence: "of each repository".to_owned(),
             origin: "CodeSearchNet, github.com/github/CodeSearchNet".to_owned(),
         }
@@ -145,9 +148,9 @@ impl Kind for Codesearchnet {
             "parquet" => table::cut(file, &COLUMNS, &mut |table| emit(Piece::Table(table))),
             "pkl" => definitions(file, emit),
             "csv" if name.ends_with("queries.csv") => {
-                records::cut(file, b',', &mut |records| emit(Piece::Queries(records)))
+                records::cut(file, CSV, &mut |records| emit(Piece::Queries(records)))
             }
-            "csv" => records::cut(file, b',', &mut |records| emit(Piece::Annotations(records))),
+            "csv" => records::cut(file, CSV, &mut |records| emit(Piece::Annotations(records))),
             _ => lines::cut(file, &mut |lines| emit(Piece::Lines(lines))),
         }
     }
@@ -200,7 +203,7 @@ impl Codesearchnet {
                 include.push(format!("**/{language}_dedupe_definitions_v2.pkl"));
             }
         }
-        Patterns::new(&include, &[])
+        Patterns::new(&include, &self.exclude)
     }
 
     /// A web server lists nothing, but the files are numbered from 0, and the others have known names.
@@ -236,7 +239,7 @@ impl Codesearchnet {
             }
         }
         list.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Files { list, patterns, checkout: None })
+        Ok(Files::new(list, patterns, None))
     }
 
     fn row(&self, place: String, line: Line) -> Found {
@@ -257,8 +260,11 @@ impl Codesearchnet {
     }
 }
 
+/// As its authors write them.
+const CSV: Dialect = Dialect { delimiter: b',', escape: None };
+
 /// Judgments are kept in all languages: they are few, and those of functions that are not there match nothing.
-fn annotation(records: &Records, record: &csv::StringRecord) -> Result<Found, String> {
+fn annotation(records: &Records, record: &[String]) -> Result<Found, String> {
     let cell = |column: &str| records.text(record, column).ok_or(format!("there is no column {column}"));
     let relevance = cell("Relevance")?;
     Ok(Found::Judgment(Judgment {
@@ -272,9 +278,9 @@ fn annotation(records: &Records, record: &csv::StringRecord) -> Result<Found, St
 }
 
 /// Each record as a row.
-fn each(records: &Records, row: impl Fn(&csv::StringRecord) -> Result<Found, String>) -> Vec<Found> {
+fn each(records: &Records, row: impl Fn(&[String]) -> Result<Found, String>) -> Vec<Found> {
     let found = records.list.iter().map(|(line, record)| {
-        let row = record.as_ref().map_err(Clone::clone).and_then(&row);
+        let row = record.as_ref().map_err(Clone::clone).and_then(|record| row(record));
         row.unwrap_or_else(|detail| Found::Rejected { place: records.place(*line), reason: "wrong_fields", detail })
     });
     found.collect()
@@ -289,7 +295,10 @@ fn function(line: Line, split: &str) -> Result<Function, String> {
     }
     code.truncate(code.trim_end().len());
     Ok(Function {
-        group: group(&line.repo, if line.path.is_empty() { &line.url } else { &line.path }),
+        group: {
+            let path = if line.path.is_empty() { &line.url } else { &line.path };
+            Place { repo: &line.repo, path, content: &[] }.group(SplitBy::Repo)
+        },
         repo: line.repo,
         path: line.path,
         name: line.func_name,

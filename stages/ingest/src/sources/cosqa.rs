@@ -19,6 +19,8 @@ pub struct Cosqa {
     /// The folder, or an archive of it.
     #[serde(skip_serializing)]
     path: String,
+    /// Patterns of files to leave out.
+    exclude: Vec<String>,
     licence: String,
     origin: String,
 }
@@ -26,7 +28,7 @@ pub struct Cosqa {
 impl Default for Cosqa {
     fn default() -> Self {
         let (licence, origin) = ("C-UDA-1.0".to_owned(), "CoSQA, github.com/Jun-jie-Huang/CoCLR".to_owned());
-        Self { path: String::new(), licence, origin }
+        Self { path: String::new(), exclude: Vec::new(), licence, origin }
     }
 }
 
@@ -50,8 +52,8 @@ impl Kind for Cosqa {
         files::find(
             config,
             &self.path,
-            Patterns::new(&["**/code_idx_map.txt", "**/cosqa-*.json"], &[])?,
-            Look::default(),
+            Patterns::new(&["**/code_idx_map.txt", "**/cosqa-*.json"], &self.exclude)?,
+            Look { archives: true, ..Look::default() },
         )
     }
 
@@ -60,7 +62,7 @@ impl Kind for Cosqa {
     }
 
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Self::Piece) -> Result<()>) -> Result<()> {
-        let content = file.read_all()?;
+        let content = file.read_text()?.into_bytes();
         emit((file.name().to_owned(), content))
     }
 

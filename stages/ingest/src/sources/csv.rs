@@ -4,46 +4,20 @@ use std::borrow::Cow;
 
 use anyhow::Result;
 use codepair_runtime::{Config, config_error};
-use serde::{Deserialize, Serialize};
 
-use super::mapped::{Columns, Defaults};
-use super::records::{self, Records};
+use super::mapped::{Cell, Origin, mapped};
+use super::records::{self, Dialect, Records};
 use super::{Found, Kind};
-use crate::files::{self, Files, Look, Opened, Patterns};
+use crate::files::{Files, Opened, unpacked};
 use crate::split::Shares;
 
-/// A file or folder of `.csv`, `.tsv`, packed or not.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Csv {
-    /// The file or folder, or a URL.
-    #[serde(skip_serializing)]
-    path: String,
-    /// One ASCII character between fields.
-    delimiter: char,
-    /// Which column becomes which.
-    columns: Columns,
-    /// Shares of validation and test, where no column holds the split.
-    shares: Shares,
-    /// The language of rows where no column says it; Python without this.
-    language: String,
-    /// What the licence column says where no column does.
-    licence: String,
-    /// What the origin column says where no column does.
-    origin: String,
-}
-
-impl Default for Csv {
-    fn default() -> Self {
-        Self {
-            path: String::new(),
-            delimiter: ',',
-            columns: Columns::default(),
-            shares: Shares::default(),
-            language: String::new(),
-            licence: String::new(),
-            origin: String::new(),
-        }
+mapped! {
+    /// A file, folder or archive of `.csv` and `.tsv`, packed or not.
+    pub struct Csv {
+        /// One ASCII character between fields; without it a tab in `.tsv`, and a comma elsewhere.
+        delimiter: Option<char> = None,
+        /// One ASCII character that may stand before a quote within quotes, such as a backslash; a second quote always may.
+        escape: Option<char> = None,
     }
 }
 
@@ -51,33 +25,41 @@ impl Kind for Csv {
     type Piece = Records;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        self.columns.check()?;
-        if !self.delimiter.is_ascii() {
-            return Err(config_error(format!("delimiter {:?} is no ASCII character", self.delimiter)));
+        for (name, character) in [("delimiter", self.delimiter), ("escape", self.escape)] {
+            if character.is_some_and(|c| !c.is_ascii() || matches!(c, '"' | '\n' | '\r')) {
+                return Err(config_error(format!("{name} must be one ASCII character, and no quote or line end")));
+            }
         }
-        let include = ["**/*.csv", "**/*.csv.gz", "**/*.tsv", "**/*.tsv.gz"];
-        files::find(config, &self.path, Patterns::new(&include, &[""; 0])?, Look::default())
+        self.find(config, &["**/*.csv", "**/*.tsv"])
     }
 
     fn provenance(&self) -> (&str, &str) {
         (&self.licence, &self.origin)
     }
 
+    fn shares(&self) -> Option<Shares> {
+        self.split.is_none().then_some(self.shares)
+    }
+
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Records) -> Result<()>) -> Result<()> {
-        records::cut(file, self.delimiter as u8, emit)
+        let usual = if unpacked(file.name()).ends_with(".tsv") { '\t' } else { ',' };
+        let delimiter = self.delimiter.unwrap_or(usual) as u8;
+        records::cut(file, Dialect { delimiter, escape: self.escape.map(|c| c as u8) }, emit)
     }
 
     fn rows(&self, records: Records) -> Result<Vec<Found>> {
-        let row = |(line, record): &(u64, Result<csv::StringRecord, String>)| match record {
+        let origin = Origin { file: &records.file, split: records.split };
+        let row = |(line, record): &(u64, Result<Vec<String>, String>)| match record {
             Err(detail) => {
                 Found::Rejected { place: records.place(*line), reason: "malformed_csv", detail: detail.clone() }
             }
-            Ok(record) => self.columns.row(
-                &records.file,
-                || records.place(*line),
-                Defaults { shares: self.shares, language: &self.language },
-                |column| Ok(records.text(record, column).map(Cow::Borrowed)),
-            ),
+            Ok(record) => {
+                let cell = |column: &str| match records.text(record, column) {
+                    Some(text) => Cell::Text(Cow::Borrowed(text)),
+                    None => Cell::Other("the header has no such column".to_owned()),
+                };
+                self.mapping().row(origin, || records.place(*line), cell)
+            }
         };
         Ok(records.list.iter().map(row).collect())
     }

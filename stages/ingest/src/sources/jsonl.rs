@@ -1,66 +1,70 @@
-//! JSON lines of any shape, their fields mapped in the config.
+//! JSON lines, and files of one JSON array, of any shape, their fields mapped in the config.
 
 use std::borrow::Cow;
 
 use anyhow::Result;
 use codepair_runtime::Config;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::lines::{self, Lines};
-use super::mapped::{Columns, Defaults};
+use super::mapped::{Cell, Origin, mapped};
 use super::{Found, Kind};
-use crate::files::{self, Files, Look, Opened, Patterns};
+use crate::files::{Files, Opened, file_name, unpacked};
 use crate::split::Shares;
 
-/// A file, folder or archive of `.jsonl` and `.jsonl.gz`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Jsonl {
-    /// The file or folder, or a URL.
-    #[serde(skip_serializing)]
-    path: String,
-    /// Which field becomes which column.
-    columns: Columns,
-    /// Shares of validation and test, where no field holds the split.
-    shares: Shares,
-    /// The language of rows where no field says it; Python without this.
-    language: String,
-    /// What the licence column says where no field does.
-    licence: String,
-    /// What the origin column says where no field does.
-    origin: String,
+mapped! {
+    /// A file, folder or archive of `.jsonl`, or a `.json` that holds one array, packed or not.
+    pub struct Jsonl {}
 }
 
 impl Kind for Jsonl {
     type Piece = Lines;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        self.columns.check()?;
-        files::find(config, &self.path, Patterns::new(&["**/*.jsonl", "**/*.jsonl.gz"], &[""; 0])?, Look::default())
+        // In a folder of rows many a `.json` is something else.
+        let include = if is_array(file_name(&self.path)) { "**/*.json" } else { "**/*.jsonl" };
+        self.find(config, &[include])
     }
 
     fn provenance(&self) -> (&str, &str) {
         (&self.licence, &self.origin)
     }
 
+    fn shares(&self) -> Option<Shares> {
+        self.split.is_none().then_some(self.shares)
+    }
+
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-        lines::cut(file, emit)
+        if is_array(file.name()) { lines::whole(file, emit) } else { lines::cut(file, emit) }
     }
 
     fn rows(&self, lines: Lines) -> Result<Vec<Found>> {
-        lines::parse_fields(&lines, &self.columns.names(), |place, line: Map<String, Value>| {
-            self.columns.row(
-                &lines.file,
-                || place,
-                Defaults { shares: self.shares, language: &self.language },
-                |column| match line.get(column) {
-                    Some(Value::String(text)) => Ok(Some(Cow::Borrowed(text.as_str()))),
-                    Some(Value::Null) => Ok(Some(Cow::Borrowed(""))),
-                    Some(_) => Err(format!("field {column} is no text")),
-                    None => Ok(None),
-                },
-            )
-        })
+        let origin = Origin { file: &lines.file, split: lines.split };
+        let row = |place: String, object: Map<String, Value>| {
+            self.mapping().row(origin, || place, |column| cell(&object, column))
+        };
+        if is_array(&lines.file) {
+            return lines::parse_array(&lines, row);
+        }
+        lines::parse_fields(&lines, &self.columns.names(), row)
+    }
+}
+
+fn is_array(file: &str) -> bool {
+    unpacked(file).ends_with(".json")
+}
+
+/// A field, or one within others: `meta.code`.
+fn cell<'a>(object: &'a Map<String, Value>, column: &str) -> Cell<'a> {
+    match object.get(column) {
+        Some(Value::String(text)) => Cell::Text(Cow::Borrowed(text.as_str())),
+        Some(Value::Null) => Cell::Null,
+        Some(Value::Number(number)) => Cell::Number(number.to_string()),
+        Some(Value::Array(_)) => Cell::Other("it is a list".to_owned()),
+        Some(other) => Cell::Other(format!("it is {}", if other.is_object() { "an object" } else { "true or false" })),
+        None => match column.split_once('.').map(|(first, rest)| (object.get(first), rest)) {
+            Some((Some(Value::Object(inner)), rest)) => cell(inner, rest),
+            _ => Cell::Missing,
+        },
     }
 }

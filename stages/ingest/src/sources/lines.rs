@@ -46,6 +46,8 @@ impl Drop for Lines {
 /// Some whole lines of a file.
 pub(crate) struct Lines {
     pub(crate) file: String,
+    /// What the file's name says of the split.
+    pub(crate) split: Option<&'static str>,
     /// Number of the first line, from 1.
     first: usize,
     /// The lines, and rubbish behind `length`.
@@ -53,13 +55,16 @@ pub(crate) struct Lines {
     length: usize,
     /// The last line has no end: the file was cut off there, or only lacks a line feed.
     unended: bool,
+    /// Bytes of the one line that this stands for, which is too long to be read.
+    too_long: Option<usize>,
 }
 
 /// Cuts a file into runs of lines.
 ///
 /// # Errors
-/// Exit 3: the file cannot be read to its end, or a line is too long to be one.
+/// Exit 3: the file cannot be read to its end.
 pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
+    file.as_text();
     let (mut first, mut buffer, mut length) = (1, spare_buffer(), 0);
     loop {
         if length == buffer.len() {
@@ -68,11 +73,33 @@ pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) 
         length += fill(file, &mut buffer[length..]).map_err(|error| file.damaged(&error))?;
         if length < buffer.len() {
             let unended = length > 0 && buffer[length - 1] != b'\n';
-            return emit(Lines { file: file.name().to_owned(), first, buffer, length, unended });
+            return emit(Lines {
+                file: file.name().to_owned(),
+                split: file.split(),
+                first,
+                buffer,
+                length,
+                unended,
+                too_long: None,
+            });
         }
         let Some(end) = memchr::memrchr(b'\n', &buffer).map(|end| end + 1) else {
             if length > LINE_BYTES {
-                return Err(input_error(format!("{}:{first}: the line has no end; is it text?", file.name())));
+                let rest = skip_line(file, &mut buffer)?;
+                let too_long = Some(length + rest.skipped);
+                emit(Lines {
+                    file: file.name().to_owned(),
+                    split: file.split(),
+                    first,
+                    buffer: Vec::new(),
+                    length: 0,
+                    unended: false,
+                    too_long,
+                })?;
+                if rest.ended {
+                    return Ok(());
+                }
+                (first, length) = (first + 1, rest.behind);
             }
             continue;
         };
@@ -81,9 +108,43 @@ pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) 
         next[..length - end].copy_from_slice(&buffer[end..]);
         length -= end;
         let lines = memchr::memchr_iter(b'\n', &buffer[..end]).count();
-        emit(Lines { file: file.name().to_owned(), first, buffer, length: end, unended: false })?;
+        emit(Lines {
+            file: file.name().to_owned(),
+            split: file.split(),
+            first,
+            buffer,
+            length: end,
+            unended: false,
+            too_long: None,
+        })?;
         first += lines;
         buffer = next;
+    }
+}
+
+/// The rest of a line that is too long.
+struct Rest {
+    skipped: usize,
+    /// The file ended with it.
+    ended: bool,
+    /// Bytes of the next lines, at the beginning of the buffer.
+    behind: usize,
+}
+
+/// Reads on to the end of the line, keeping none of it; what was read behind it is put at the beginning of `buffer`.
+fn skip_line(file: &mut Opened, buffer: &mut Vec<u8>) -> Result<Rest> {
+    *buffer = vec![0; PIECE_BYTES];
+    let mut skipped = 0;
+    loop {
+        let read = fill(file, buffer).map_err(|error| file.damaged(&error))?;
+        if let Some(end) = memchr::memchr(b'\n', &buffer[..read]) {
+            buffer.copy_within(end + 1..read, 0);
+            return Ok(Rest { skipped: skipped + end, ended: false, behind: read - end - 1 });
+        }
+        skipped += read;
+        if read < buffer.len() {
+            return Ok(Rest { skipped, ended: true, behind: 0 });
+        }
     }
 }
 
@@ -106,8 +167,17 @@ fn fill(reader: &mut impl Read, place: &mut [u8]) -> std::io::Result<usize> {
 /// # Errors
 /// Exit 3: the file cannot be read to its end.
 pub(crate) fn whole(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-    let buffer = file.read_all()?;
-    emit(Lines { file: file.name().to_owned(), first: 1, length: buffer.len(), buffer, unended: false })
+    let buffer = file.read_text()?.into_bytes();
+    let length = buffer.len();
+    emit(Lines {
+        file: file.name().to_owned(),
+        split: file.split(),
+        first: 1,
+        length,
+        buffer,
+        unended: false,
+        too_long: None,
+    })
 }
 
 /// Reads a JSON array, each of its values as a `T`; values that are no `T` are rejected.
@@ -161,6 +231,10 @@ fn each<T>(
     mut read: impl FnMut(&[u8]) -> serde_json::Result<T>,
     mut use_row: impl FnMut(String, T) -> Found,
 ) -> Result<Vec<Found>> {
+    if let Some(bytes) = lines.too_long {
+        let (place, detail) = (format!("{}:{}", lines.file, lines.first), format!("a line of {bytes} bytes"));
+        return Ok(vec![Found::Rejected { place, reason: "too_large", detail }]);
+    }
     let mut found = Vec::new();
     let (bytes, mut start) = (lines.bytes(), 0);
     for (index, end) in memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]).enumerate() {
@@ -176,6 +250,9 @@ fn each<T>(
                 return Err(input_error(format!(
                     "{place}: the file ends in the middle of a line; it was cut off, fetch it again"
                 )));
+            }
+            Err(_) if std::str::from_utf8(line).is_err() => {
+                found.push(Found::Rejected { place, reason: "not_utf8", detail: codepair_runtime::what_it_is(line) });
             }
             Err(error) => {
                 let reason = if error.is_data() { "wrong_fields" } else { "malformed_json" };

@@ -1,22 +1,99 @@
-//! Rows of any shape, their columns mapped in the config: functions, or what users ask.
+//! Rows of any shape, their columns mapped in the config: functions, pairs of text and code, or what users ask.
 
 use std::borrow::Cow;
 
 use anyhow::Result;
-use codepair_code::find_docstring;
+use codepair_code::{find_docstring, holds_code};
 use codepair_runtime::config_error;
-use codepair_schemas::rows::{Function, Query};
+use codepair_schemas::rows::{Function, Pair, Query};
 use serde::{Deserialize, Serialize};
 
 use super::{Found, line_feeds};
-use crate::split::{Shares, group};
+use crate::split::{Constant, Place, Shares, SplitBy};
 
-/// Names of columns; `code` and `docstring` are needed, or `query` alone.
+/// Defines the table of a source whose rows are mapped: fields of its own with their defaults, and those that all have.
+macro_rules! mapped {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$field_meta:meta])* $field:ident: $kind:ty = $default:expr,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            /// The file, folder or archive, or a URL.
+            #[serde(skip_serializing)]
+            path: String,
+            /// Patterns of files to leave out.
+            exclude: Vec<String>,
+            $($(#[$field_meta])* $field: $kind,)*
+            /// Which column becomes which.
+            columns: $crate::sources::mapped::Columns,
+            /// The split of all rows, where no column says it.
+            split: Option<$crate::split::Constant>,
+            /// Which rows stay in one split: `row`, `file`, `module` or `repo`. Without it that of the largest unit that rows
+            /// name.
+            split_by: Option<$crate::split::SplitBy>,
+            /// Shares of validation and test, where nothing says the split.
+            shares: $crate::split::Shares,
+            /// The language of rows where no column says it; Python without this.
+            language: String,
+            /// What the licence column says where no column does.
+            licence: String,
+            /// What the origin column says where no column does.
+            origin: String,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    path: String::new(),
+                    exclude: Vec::new(),
+                    $($field: $default,)*
+                    columns: $crate::sources::mapped::Columns::default(),
+                    split: None,
+                    split_by: None,
+                    shares: $crate::split::Shares::default(),
+                    language: String::new(),
+                    licence: String::new(),
+                    origin: String::new(),
+                }
+            }
+        }
+
+        impl $name {
+            fn mapping(&self) -> $crate::sources::mapped::Mapping<'_> {
+                $crate::sources::mapped::Mapping {
+                    columns: &self.columns,
+                    split: self.split,
+                    split_by: self.split_by,
+                    shares: self.shares,
+                    language: &self.language,
+                }
+            }
+
+            fn find(&self, config: &codepair_runtime::Config, include: &[&str]) -> anyhow::Result<$crate::files::Files> {
+                self.columns.check()?;
+                self.shares.check()?;
+                let include: Vec<String> = include.iter().map(|pattern| (*pattern).to_owned()).collect();
+                let patterns = $crate::files::Patterns::new(&include, &self.exclude)?;
+                let look = $crate::files::Look { archives: true, ..Default::default() };
+                $crate::files::find(config, &self.path, patterns, look)
+            }
+        }
+    };
+}
+pub(crate) use mapped;
+
+/// Names of columns; `code` and `docstring` are needed, `code` and `text`, or `query` alone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Columns {
     code: String,
     docstring: String,
+    /// What belongs to a code; such rows go to `pairs`.
+    text: Option<String>,
+    /// Of a pair: 1 where it is right, 0 where it is wrong.
+    label: Option<String>,
     name: Option<String>,
     repo: Option<String>,
     path: Option<String>,
@@ -31,90 +108,162 @@ pub(crate) struct Columns {
     context: Option<String>,
 }
 
-/// What holds for all rows whose columns say nothing of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Defaults<'a> {
-    pub(crate) shares: Shares,
-    /// Python where this says nothing either.
-    pub(crate) language: &'a str,
+/// What a column holds in a row.
+pub(crate) enum Cell<'a> {
+    Text(Cow<'a, str>),
+    /// No text where one is needed, and one where a name is asked for.
+    Number(String),
+    Null,
+    /// The row has no such column.
+    Missing,
+    /// What it holds that is no text.
+    Other(String),
 }
 
-/// A cell: nothing where the row has no such column, an empty text where it is null, an error where it holds no text.
-type Cell<'a> = Result<Option<Cow<'a, str>>, String>;
+/// Where a row was found.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) file: &'a str,
+    /// What the file's name says of the split.
+    pub(crate) split: Option<&'static str>,
+}
+
+/// How the rows of a source become those of a dataset.
+#[derive(Clone, Copy)]
+pub(crate) struct Mapping<'a> {
+    pub(crate) columns: &'a Columns,
+    pub(crate) split: Option<Constant>,
+    pub(crate) split_by: Option<SplitBy>,
+    pub(crate) shares: Shares,
+    pub(crate) language: &'a str,
+}
 
 impl Columns {
     /// # Errors
     /// Exit 2: the needed ones are not named.
     pub(crate) fn check(&self) -> Result<()> {
-        let needed = [&self.code, &self.docstring].map(|column| !column.is_empty());
-        let is_function = needed.contains(&true) || self.of_functions().iter().any(|column| column.is_some());
-        match &self.query {
-            None if needed == [true, true] && self.context.is_none() => Ok(()),
-            Some(_) if !is_function => Ok(()),
-            _ => Err(config_error(
-                "columns need code and docstring, of functions: columns = { code = \"source\", docstring = \"doc\" }; or query, \
-                 with or without context, of what users ask: columns = { query = \"question\", context = \"project\" }",
-            )),
+        let (code, docstring) = (!self.code.is_empty(), !self.docstring.is_empty());
+        let is_function = code && docstring && self.text.is_none() && self.query.is_none() && self.context.is_none();
+        let is_pair = code && !docstring && self.text.is_some() && self.query.is_none() && self.context.is_none();
+        let of_codes = [&self.text, &self.label, &self.name, &self.repo, &self.path, &self.url, &self.language];
+        let is_query = self.query.is_some() && !code && !docstring && of_codes.iter().all(|column| column.is_none());
+        if (is_function && self.label.is_none()) || (is_pair && self.name.is_none()) || is_query {
+            return Ok(());
         }
-    }
-
-    /// What queries do not have.
-    fn of_functions(&self) -> [&Option<String>; 5] {
-        [&self.name, &self.repo, &self.path, &self.url, &self.language]
+        Err(config_error(
+            "columns need code and docstring, of functions: columns = { code = \"source\", docstring = \"doc\" }; or code and text, \
+             of pairs of a text and a code: columns = { text = \"question\", code = \"answer\" }; or query, with or without \
+             context, of what users ask: columns = { query = \"question\", context = \"project\" }",
+        ))
     }
 
     /// The names of all that are mapped.
     pub(crate) fn names(&self) -> Vec<&str> {
-        let of_all = [&self.split, &self.licence, &self.origin, &self.query, &self.context];
-        let optional = self.of_functions().into_iter().chain(of_all).filter_map(Option::as_deref);
+        let optional = [
+            &self.text,
+            &self.label,
+            &self.name,
+            &self.repo,
+            &self.path,
+            &self.url,
+            &self.language,
+            &self.split,
+            &self.licence,
+            &self.origin,
+            &self.query,
+            &self.context,
+        ];
+        let optional = optional.into_iter().filter_map(Option::as_deref);
         [self.code.as_str(), &self.docstring].into_iter().filter(|name| !name.is_empty()).chain(optional).collect()
     }
+}
 
-    /// The function or query in a row of `file`, whose cells `cell` looks up by the column's name.
+impl Mapping<'_> {
+    /// The function, pair or query in a row, whose cells `cell` looks up by the column's name.
     pub(crate) fn row<'a>(
         &self,
-        file: &str,
+        origin: Origin,
         place: impl FnOnce() -> String,
-        defaults: Defaults,
         cell: impl Fn(&str) -> Cell<'a>,
     ) -> Found {
-        let found = match &self.query {
-            Some(query) => self.query(query, defaults, cell).map(Found::Query),
-            None => self.function(file, defaults, cell).map(Found::Function),
+        let columns = self.columns;
+        let found = match (&columns.query, &columns.text) {
+            (Some(query), _) => self.query(query, origin, cell).map(Found::Query),
+            (None, Some(text)) => self.pair(text, origin, cell).map(Found::Pair),
+            (None, None) => self.function(origin, cell).map(Found::Function),
         };
         match found {
+            Ok(Found::Function(row)) if !holds_code(&row.language, &row.code) => no_code(place()),
+            Ok(Found::Pair(row)) if !holds_code(&row.language, &row.code) => no_code(place()),
             Ok(found) => found,
             Err((reason, detail)) => Found::Rejected { place: place(), reason, detail },
         }
     }
 
-    fn query<'a>(&self, query: &str, defaults: Defaults, cell: impl Fn(&str) -> Cell<'a>) -> Result<Query, Fault> {
+    fn query<'a>(&self, query: &str, origin: Origin, cell: impl Fn(&str) -> Cell<'a>) -> Result<Query, Fault> {
         let text = needed(&cell, query)?;
         if text.trim().is_empty() {
             return Err(("empty_text", format!("field {query} is empty")));
         }
         let wanted = |column: &Option<String>| wanted(&cell, column.as_deref());
-        let split = split(&wanted(&self.split)?, || defaults.shares.split(&text))?;
+        let columns = self.columns;
+        let group = || Place { repo: "", path: "", content: &[&text] }.group(SplitBy::Row);
+        let split = self.split_of(&wanted(&columns.split)?, origin, group)?;
         Ok(Query {
-            context: wanted(&self.context)?,
+            context: wanted(&columns.context)?,
             split: split.to_owned(),
-            licence: wanted(&self.licence)?,
-            origin: wanted(&self.origin)?,
+            licence: wanted(&columns.licence)?,
+            origin: wanted(&columns.origin)?,
             text,
             ..Query::default()
         })
     }
 
-    fn function<'a>(&self, file: &str, defaults: Defaults, cell: impl Fn(&str) -> Cell<'a>) -> Result<Function, Fault> {
+    fn pair<'a>(&self, text: &str, origin: Origin, cell: impl Fn(&str) -> Cell<'a>) -> Result<Pair, Fault> {
+        let columns = self.columns;
+        let wanted = |column: &Option<String>| wanted(&cell, column.as_deref());
+        let text = needed(&cell, text)?;
+        if text.trim().is_empty() {
+            return Err(("empty_text", "the text of the pair is empty".to_owned()));
+        }
+        let language = self.language_of(&wanted(&columns.language)?);
+        let mut code = line_feeds(needed(&cell, &columns.code)?);
+        if language == "python"
+            && let Some(found) = find_docstring(&code).map_err(|error| ("syntax_error", error.to_string()))?
+        {
+            // A model must not read in the code what it is to find it by.
+            found.cut_from(&mut code);
+        }
+        code.truncate(code.trim_end().len());
+        let label = match wanted(&columns.label)?.as_str() {
+            "" => None,
+            label => Some(label.parse().map_err(|_| ("wrong_fields", format!("the label {label:?} is no number")))?),
+        };
+        let (repo, path) = (wanted(&columns.repo)?, wanted(&columns.path)?);
+        // Texts of one code stay together.
+        let group = self.group(&repo, &path, origin, &[&code]);
+        let split = self.split_of(&wanted(&columns.split)?, origin, || group.clone())?;
+        Ok(Pair {
+            language,
+            label,
+            url: wanted(&columns.url)?,
+            licence: wanted(&columns.licence)?,
+            origin: wanted(&columns.origin)?,
+            split: split.to_owned(),
+            text,
+            code,
+            group,
+            ..Pair::default()
+        })
+    }
+
+    fn function<'a>(&self, origin: Origin, cell: impl Fn(&str) -> Cell<'a>) -> Result<Function, Fault> {
+        let columns = self.columns;
         let needed = |column| needed(&cell, column);
         let wanted = |column: &Option<String>| wanted(&cell, column.as_deref());
-        let language = [wanted(&self.language)?.as_str(), defaults.language, "python"]
-            .into_iter()
-            .find(|language| !language.is_empty())
-            .unwrap_or_default()
-            .to_lowercase();
-        let mut code = line_feeds(needed(&self.code)?);
-        let mut docstring = needed(&self.docstring)?;
+        let language = self.language_of(&wanted(&columns.language)?);
+        let mut code = line_feeds(needed(&columns.code)?);
+        let mut docstring = needed(&columns.docstring)?;
         if language == "python"
             && let Some(found) = find_docstring(&code).map_err(|error| ("syntax_error", error.to_string()))?
         {
@@ -124,15 +273,15 @@ impl Columns {
             found.cut_from(&mut code);
         }
         code.truncate(code.trim_end().len());
-        let (repo, path) = (wanted(&self.repo)?, wanted(&self.path)?);
-        let group = group(&repo, if path.is_empty() { file } else { &path });
-        let split = split(&wanted(&self.split)?, || defaults.shares.split(&group))?;
+        let (repo, path) = (wanted(&columns.repo)?, wanted(&columns.path)?);
+        let group = self.group(&repo, &path, origin, &[&code, &docstring]);
+        let split = self.split_of(&wanted(&columns.split)?, origin, || group.clone())?;
         Ok(Function {
-            name: wanted(&self.name)?,
+            name: wanted(&columns.name)?,
             language,
-            url: wanted(&self.url)?,
-            licence: wanted(&self.licence)?,
-            origin: wanted(&self.origin)?,
+            url: wanted(&columns.url)?,
+            licence: wanted(&columns.licence)?,
+            origin: wanted(&columns.origin)?,
             split: split.to_owned(),
             code,
             docstring,
@@ -142,6 +291,39 @@ impl Columns {
             ..Function::default()
         })
     }
+
+    fn language_of(&self, named: &str) -> String {
+        let said = [named, self.language, "python"].into_iter().find(|language| !language.is_empty());
+        said.unwrap_or_default().to_lowercase()
+    }
+
+    /// By what the config says, else by the largest unit that the row names: rows of one file are not all of one split only
+    /// because they lie in one file.
+    fn group(&self, repo: &str, path: &str, origin: Origin, content: &[&str]) -> String {
+        let by = self.split_by.unwrap_or(match (repo, path) {
+            ("", "") => SplitBy::Row,
+            ("", _) => SplitBy::Module,
+            _ => SplitBy::Repo,
+        });
+        let path = if path.is_empty() && by != SplitBy::Row { origin.file } else { path };
+        Place { repo, path, content }.group(by)
+    }
+
+    /// What the row says, else the config, else the file's name; else a hash of the group decides.
+    fn split_of(&self, named: &str, origin: Origin, group: impl FnOnce() -> String) -> Result<&'static str, Fault> {
+        match named {
+            "" => Ok(self.split.map(Constant::name).or(origin.split).unwrap_or_else(|| self.shares.split(&group()))),
+            "train" => Ok("train"),
+            "valid" | "validation" | "dev" => Ok("validation"),
+            "test" => Ok("test"),
+            other => Err(("unknown_split", other.to_owned())),
+        }
+    }
+}
+
+fn no_code(place: String) -> Found {
+    let detail = "it holds nothing but white space, comments and what does nothing".to_owned();
+    Found::Rejected { place, reason: "no_code", detail }
 }
 
 /// Why a row is none.
@@ -150,23 +332,20 @@ type Fault = (&'static str, String);
 /// The text of a column that a row must have; a null is an empty one.
 fn needed<'a>(cell: impl Fn(&str) -> Cell<'a>, column: &str) -> Result<String, Fault> {
     match cell(column) {
-        Ok(Some(text)) => Ok(text.into_owned()),
-        Ok(None) => Err(("wrong_fields", format!("field {column} is missing"))),
-        Err(detail) => Err(("wrong_fields", detail)),
+        Cell::Text(text) => Ok(text.into_owned()),
+        Cell::Null => Ok(String::new()),
+        Cell::Missing => Err(("wrong_fields", format!("field {column} is missing"))),
+        Cell::Number(number) => Err(("wrong_fields", format!("field {column} is no text but {number}"))),
+        Cell::Other(what) => Err(("wrong_fields", format!("field {column} is no text: {what}"))),
     }
 }
 
-/// The text of a column that is mapped, or nothing.
+/// The text of a column that is mapped, or nothing where the row does not have it.
 fn wanted<'a>(cell: impl Fn(&str) -> Cell<'a>, column: Option<&str>) -> Result<String, Fault> {
-    column.map_or(Ok(String::new()), |column| needed(cell, column))
-}
-
-fn split(named: &str, otherwise: impl FnOnce() -> &'static str) -> Result<&'static str, Fault> {
-    match named {
-        "" => Ok(otherwise()),
-        "train" => Ok("train"),
-        "valid" | "validation" | "dev" => Ok("validation"),
-        "test" => Ok("test"),
-        other => Err(("unknown_split", other.to_owned())),
+    let Some(column) = column else { return Ok(String::new()) };
+    match cell(column) {
+        Cell::Number(number) => Ok(number),
+        Cell::Missing => Ok(String::new()),
+        _ => needed(cell, column),
     }
 }

@@ -19,6 +19,8 @@ pub struct Mbpp {
     path: String,
     /// Shares of validation and test, by a hash of the task's number; without it MBPP's official splits.
     shares: Option<Shares>,
+    /// Patterns of files to leave out.
+    exclude: Vec<String>,
     licence: String,
     origin: String,
 }
@@ -26,7 +28,7 @@ pub struct Mbpp {
 impl Default for Mbpp {
     fn default() -> Self {
         let (licence, origin) = ("CC-BY-4.0".to_owned(), "MBPP, github.com/google-research".to_owned());
-        Self { path: String::new(), shares: None, licence, origin }
+        Self { path: String::new(), shares: None, exclude: Vec::new(), licence, origin }
     }
 }
 
@@ -50,8 +52,9 @@ impl Kind for Mbpp {
     type Piece = Lines;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        let patterns = Patterns::new(&["**/*mbpp*.jsonl", "**/*mbpp*.json"], &[""; 0])?;
-        let files = files::find(config, &self.path, patterns, Look::default())?;
+        self.shares.map_or(Ok(()), |shares| shares.check())?;
+        let patterns = Patterns::new(&["**/*mbpp*.jsonl", "**/*mbpp*.json"], &self.exclude)?;
+        let files = files::find(config, &self.path, patterns, Look { archives: true, ..Look::default() })?;
         let is_sanitized = |file: &&SourceFile| file.name.ends_with(".json");
         if let (Some(one), Some(other)) =
             (files.list.iter().find(is_sanitized), files.list.iter().find(|file| !is_sanitized(file)))

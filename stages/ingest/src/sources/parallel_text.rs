@@ -1,8 +1,6 @@
 //! Two files whose lines belong together, such as Multi30k's French and English captions: the sanity task of
 //! sequence-to-sequence models.
 
-use std::io::Read;
-
 use anyhow::Result;
 use codepair_runtime::{Config, config_error, input_error};
 use codepair_schemas::rows::Pair;
@@ -25,6 +23,8 @@ pub struct ParallelText {
     source: String,
     /// The ending of the files to translate to, such as `en`; their lines become `code`.
     target: String,
+    /// Patterns of files to leave out.
+    exclude: Vec<String>,
     /// What the licence column says.
     licence: String,
     /// What the origin column says.
@@ -45,14 +45,14 @@ impl Kind for ParallelText {
         if self.path.is_empty() || self.source.is_empty() || self.target.is_empty() {
             return Err(config_error("path, source and target are needed: source = \"fr\", target = \"en\""));
         }
-        let ends = |language: &str| [format!("**/*.{language}"), format!("**/*.{language}.gz")];
-        let include = [ends(&self.source), ends(&self.target)].concat();
-        let files = files::find(config, &self.path, Patterns::new(&include, &[])?, Look::default())?;
-        for file in &files.list {
+        let include = [format!("**/*.{}", self.source), format!("**/*.{}", self.target)];
+        let look = Look { archives: true, ..Look::default() };
+        let files = files::find(config, &self.path, Patterns::new(&include, &self.exclude)?, look)?;
+        for file in files.list.iter().filter(|file| !file.is_archive()) {
             let (stem, language) = stem(&file.name);
             let other = if language == self.source { &self.target } else { &self.source };
             if !files.list.iter().any(|candidate| self::stem(&candidate.name) == (stem, other)) {
-                return Err(input_error(format!("{} has no counterpart {stem}.{other}", file.name)));
+                return Err(alone(&file.name, stem, other));
             }
         }
         Ok(files)
@@ -65,11 +65,16 @@ impl Kind for ParallelText {
     /// The target's file is read along with the source's, and skipped in its own turn.
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Aligned) -> Result<()>) -> Result<()> {
         let (stem, language) = stem(file.name());
-        if language != self.source {
-            return Ok(());
-        }
         let stem = stem.to_owned();
-        let (one, two) = (text(file)?, file.other(|name| self::stem(name) == (&stem, &self.target), text)?);
+        let missing = |file: &Opened, other: &str| alone(file.name(), &stem, other);
+        if language != self.source {
+            // Nobody else notices that it stands alone in an archive.
+            let found = file.other(|name| self::stem(name) == (&stem, &self.source), |_| Ok(()))?;
+            return found.ok_or_else(|| missing(file, &self.source));
+        }
+        let one = text(file)?;
+        let two = file.other(|name| self::stem(name) == (&stem, &self.target), text)?;
+        let two = two.ok_or_else(|| missing(file, &self.target))?;
         let counts = (one.lines().count(), two.lines().count());
         if counts.0 != counts.1 {
             return Err(input_error(format!(
@@ -116,12 +121,14 @@ impl Kind for ParallelText {
 
 /// `train`, `fr` of `train.fr.gz`.
 fn stem(name: &str) -> (&str, &str) {
-    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let plain = files::unpacked(name);
     plain.rsplit_once('.').unwrap_or((plain, ""))
 }
 
 fn text(file: &mut Opened) -> Result<String> {
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| file.damaged(&error))?;
-    Ok(text)
+    file.read_text()
+}
+
+fn alone(file: &str, stem: &str, other: &str) -> anyhow::Error {
+    input_error(format!("{file} has no counterpart {stem}.{other}"))
 }

@@ -1,55 +1,333 @@
-//! CSV files, some records at a time.
+//! CSV files (RFC 4180), some records at a time. Quotes are taken strictly: a stray one spoils its own record, and nothing else.
+
+use std::io::Read as _;
 
 use anyhow::Result;
-use csv::StringRecord;
 
 use crate::files::Opened;
 
 const RECORDS: usize = 1024;
+/// A record beyond this is none: its quote was never closed.
+const RECORD_BYTES: usize = 8 << 20;
+const READ_BYTES: usize = 256 << 10;
+
+/// How records are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialect {
+    pub(crate) delimiter: u8,
+    /// What stands before a quote that does not end its field, besides a second quote.
+    pub(crate) escape: Option<u8>,
+}
 
 /// Some records of a file, under its header.
 pub(crate) struct Records {
     pub(crate) file: String,
-    header: StringRecord,
+    /// What the file's name says of the split.
+    pub(crate) split: Option<&'static str>,
+    header: Vec<String>,
     /// Each with its line; or why it is none.
-    pub(crate) list: Vec<(u64, Result<StringRecord, String>)>,
+    pub(crate) list: Vec<(u64, Result<Vec<String>, String>)>,
 }
 
-/// Cuts a CSV file with a header into runs of records. A record that is malformed stands among them with the reason.
+/// Cuts a CSV file with a header into runs of records. A record that is malformed stands among them with the reason; reading
+/// goes on at the line after the one that it begins in.
 ///
 /// # Errors
 /// Exit 3: the file cannot be read to its end.
-pub(crate) fn cut(file: &mut Opened, delimiter: u8, emit: &mut dyn FnMut(Records) -> Result<()>) -> Result<()> {
-    let name = file.name().to_owned();
-    let damaged = |error: csv::Error| crate::files::damaged(&name, &error);
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(file);
-    let header = reader.headers().map_err(damaged)?.clone();
+pub(crate) fn cut(file: &mut Opened, dialect: Dialect, emit: &mut dyn FnMut(Records) -> Result<()>) -> Result<()> {
+    file.as_text();
+    let (name, split) = (file.name().to_owned(), file.split());
+    let mut input = Input { bytes: Vec::new(), at: 0, line: 1, ended: false };
+    let Some((_, header)) = input.next(file, dialect, None)? else { return Ok(()) };
+    let header = header.map_err(|error| crate::files::damaged(&name, &format!("its header: {error}")))?;
     let mut list = Vec::new();
-    let mut record = StringRecord::new();
-    loop {
-        let line = reader.position().line();
-        let read = match reader.read_record(&mut record) {
-            Ok(false) => break,
-            Ok(true) => Ok(record.clone()),
-            Err(error) if error.is_io_error() => return Err(damaged(error)),
-            Err(error) => Err(error.to_string()),
-        };
-        list.push((line, read));
+    while let Some(record) = input.next(file, dialect, Some(header.len()))? {
+        list.push(record);
         if list.len() == RECORDS {
-            emit(Records { file: name.clone(), header: header.clone(), list: std::mem::take(&mut list) })?;
+            emit(Records { file: name.clone(), split, header: header.clone(), list: std::mem::take(&mut list) })?;
         }
     }
-    emit(Records { file: name.clone(), header, list })
+    emit(Records { file: name.clone(), split, header, list })
+}
+
+/// What was read of a file and not cut yet.
+struct Input {
+    bytes: Vec<u8>,
+    at: usize,
+    /// Of `at`, from 1.
+    line: u64,
+    ended: bool,
+}
+
+impl Input {
+    /// The next record that is no empty line, with its line; nothing at the end.
+    fn next(
+        &mut self,
+        file: &mut Opened,
+        dialect: Dialect,
+        fields: Option<usize>,
+    ) -> Result<Option<(u64, Result<Vec<String>, String>)>> {
+        loop {
+            let rest = &self.bytes[self.at..];
+            let found = match record(rest, dialect, self.ended) {
+                Scan::More if rest.len() > RECORD_BYTES => {
+                    Err(format!("a record of more than {RECORD_BYTES} bytes: is a quote not closed?"))
+                }
+                Scan::More => {
+                    self.fill(file)?;
+                    continue;
+                }
+                Scan::End => return Ok(None),
+                Scan::Record { texts, bytes, lines } => {
+                    let (line, count) = (self.line, texts.len());
+                    match fields {
+                        // Several lines of another number of fields: the first one has a quote too many.
+                        Some(fields) if fields != count && lines > 1 => Err(format!(
+                            "{count} fields in {lines} lines, and the header has {fields}: is a quote not closed?"
+                        )),
+                        Some(fields) if fields != count => {
+                            self.skip(bytes, lines);
+                            let is_empty = texts.len() == 1 && texts[0].trim().is_empty();
+                            if is_empty {
+                                continue;
+                            }
+                            return Ok(Some((line, Err(format!("{count} fields, and the header has {fields}")))));
+                        }
+                        _ => {
+                            self.skip(bytes, lines);
+                            return Ok(Some((line, Ok(texts))));
+                        }
+                    }
+                }
+                Scan::Malformed(why) => Err(why),
+            };
+            let line = self.line;
+            self.skip_line(file)?;
+            return Ok(Some((line, found)));
+        }
+    }
+
+    fn skip(&mut self, bytes: usize, lines: u64) {
+        self.at += bytes;
+        self.line += lines;
+    }
+
+    /// Goes on behind the end of the line.
+    fn skip_line(&mut self, file: &mut Opened) -> Result<()> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.bytes[self.at..]) {
+                self.skip(end + 1, 1);
+                return Ok(());
+            }
+            self.at = self.bytes.len();
+            if self.ended {
+                return Ok(());
+            }
+            self.fill(file)?;
+        }
+    }
+
+    fn fill(&mut self, file: &mut Opened) -> Result<()> {
+        self.bytes.drain(..self.at);
+        self.at = 0;
+        let before = self.bytes.len();
+        let read = file.take(READ_BYTES as u64).read_to_end(&mut self.bytes);
+        read.map_err(|error| file.damaged(&error))?;
+        self.ended = self.bytes.len() == before;
+        Ok(())
+    }
+}
+
+/// What stands at the beginning of some bytes.
+#[derive(Debug, PartialEq)]
+enum Scan {
+    Record {
+        texts: Vec<String>,
+        bytes: usize,
+        lines: u64,
+    },
+    Malformed(String),
+    /// It may go on in what is not read yet.
+    More,
+    End,
+}
+
+/// Reads one record; `ended` says that nothing follows `bytes`.
+fn record(bytes: &[u8], dialect: Dialect, ended: bool) -> Scan {
+    if bytes.is_empty() {
+        return if ended { Scan::End } else { Scan::More };
+    }
+    let (mut texts, mut at, mut lines) = (Vec::new(), 0, 1);
+    loop {
+        let field = match bytes.get(at) {
+            Some(b'"') => quoted(bytes, at + 1, dialect, &mut lines),
+            _ => plain(bytes, at, dialect),
+        };
+        let (text, end) = match field {
+            Field::Text(text, end) => (text, end),
+            Field::Malformed(why) => return Scan::Malformed(why),
+            Field::Open if ended => return Scan::Malformed("a quote that is not closed".to_owned()),
+            Field::Open => return Scan::More,
+        };
+        match String::from_utf8(text) {
+            Ok(text) => texts.push(text),
+            Err(error) => return Scan::Malformed(codepair_runtime::what_it_is(error.as_bytes())),
+        }
+        let rest = &bytes[end..];
+        let done = |length: usize, texts| Scan::Record { texts, bytes: end + length, lines };
+        match rest {
+            [byte, ..] if *byte == dialect.delimiter => at = end + 1,
+            [b'\n', ..] => return done(1, texts),
+            [b'\r', b'\n', ..] => return done(2, texts),
+            [] | [b'\r'] if !ended => return Scan::More,
+            [] | [b'\r'] => return done(rest.len(), texts),
+            _ => return Scan::Malformed("text behind a quote that closes its field".to_owned()),
+        }
+    }
+}
+
+enum Field {
+    /// The text, and where it ends.
+    Text(Vec<u8>, usize),
+    Malformed(String),
+    Open,
+}
+
+/// A field without quotes: as far as the delimiter or the end of the line.
+fn plain(bytes: &[u8], start: usize, dialect: Dialect) -> Field {
+    let rest = &bytes[start..];
+    let end = memchr::memchr2(dialect.delimiter, b'\n', rest).unwrap_or(rest.len());
+    let text = &rest[..end];
+    let text = match (rest.get(end), text) {
+        (Some(b'\n') | None, [text @ .., b'\r']) => text,
+        _ => text,
+    };
+    if memchr::memchr(b'"', text).is_some() {
+        return Field::Malformed("a quote within a field that does not begin with one".to_owned());
+    }
+    Field::Text(text.to_vec(), start + text.len())
+}
+
+/// A field behind its first quote.
+fn quoted(bytes: &[u8], mut at: usize, dialect: Dialect, lines: &mut u64) -> Field {
+    let mut text = Vec::new();
+    let escape = dialect.escape.unwrap_or(b'"');
+    loop {
+        let rest = &bytes[at..];
+        let Some(mark) = memchr::memchr2(b'"', escape, rest) else { return Field::Open };
+        *lines += memchr::memchr_iter(b'\n', &rest[..mark]).count() as u64;
+        text.extend_from_slice(&rest[..mark]);
+        at += mark;
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'"', Some(b'"')) => {
+                text.push(b'"');
+                at += 2;
+            }
+            (b'"', _) => return Field::Text(text, at + 1),
+            (_, Some(&escaped)) => {
+                // Only what means something is escaped; elsewhere the mark is text.
+                if escaped != b'"' && escaped != escape {
+                    text.push(escape);
+                }
+                *lines += u64::from(escaped == b'\n');
+                text.push(escaped);
+                at += 2;
+            }
+            (_, None) => return Field::Open,
+        }
+    }
 }
 
 impl Records {
     /// A field of a record by the header's name.
-    pub(crate) fn text<'a>(&self, record: &'a StringRecord, column: &str) -> Option<&'a str> {
-        record.get(self.header.iter().position(|name| name == column)?)
+    pub(crate) fn text<'a>(&self, record: &'a [String], column: &str) -> Option<&'a str> {
+        record.get(self.header.iter().position(|name| name == column)?).map(String::as_str)
     }
 
     /// Where a record stands.
     pub(crate) fn place(&self, line: u64) -> String {
         format!("{}:{line}", self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COMMA: Dialect = Dialect { delimiter: b',', escape: None };
+
+    /// Records with their lines, and the lines of what is none.
+    fn read(bytes: &[u8], dialect: Dialect, fields: usize) -> (Vec<(u64, Vec<String>)>, Vec<u64>) {
+        let mut input = Input { bytes: bytes.to_vec(), at: 0, line: 1, ended: true };
+        let files = crate::files::Files::none();
+        let mut file = Opened::of_bytes(&files, "a.csv", b"");
+        let (mut records, mut malformed) = (Vec::new(), Vec::new());
+        while let Some((line, record)) = input.next(&mut file, dialect, Some(fields)).unwrap() {
+            match record {
+                Ok(texts) => records.push((line, texts)),
+                Err(_) => malformed.push(line),
+            }
+        }
+        (records, malformed)
+    }
+
+    fn rows(rows: &[(u64, &[&str])]) -> Vec<(u64, Vec<String>)> {
+        rows.iter().map(|(line, texts)| (*line, texts.iter().map(|t| (*t).to_owned()).collect())).collect()
+    }
+
+    #[test]
+    fn records_are_read_by_the_rules() {
+        let text = b"a,b\r\n\"x\ny\",\"say \"\"hi\"\"\"\n\n,\"\"\nlast,one";
+        let (records, malformed) = read(text, COMMA, 2);
+        let expected = rows(&[(1, &["a", "b"]), (2, &["x\ny", "say \"hi\""]), (5, &["", ""]), (6, &["last", "one"])]);
+        assert_eq!((records, malformed), (expected, vec![]));
+        let tabs = Dialect { delimiter: b'\t', escape: Some(b'\\') };
+        let (records, malformed) = read(b"a,b\t\"say \\\"hi\\\" \\\\ \\n\"\n", tabs, 2);
+        assert_eq!((records, malformed), (rows(&[(1, &["a,b", "say \"hi\" \\ \\n"])]), vec![]));
+    }
+
+    #[test]
+    fn a_stray_quote_spoils_its_own_record() {
+        for (text, good, bad) in [
+            ("a,\"b\nc,d\ne,f\n", vec![2, 3], vec![1]),
+            ("a,\"b\nc,\"d\"\ne,f\n", vec![2, 3], vec![1]),
+            ("a,\"b\nc,\"\"\ne,\",f\"\ng,h\n", vec![2, 3, 4], vec![1]),
+            ("a,b\"c\nd,e\n", vec![2], vec![1]),
+            ("a,\"b\"c\nd,e\n", vec![2], vec![1]),
+            ("a\nb,c\nd,e,f\n", vec![2], vec![1, 3]),
+        ] {
+            let (records, malformed) = read(text.as_bytes(), COMMA, 2);
+            assert_eq!((records.iter().map(|r| r.0).collect::<Vec<_>>(), malformed), (good, bad), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_has_a_bound() {
+        let text = format!("a,\"b\n{}", "c,d\n".repeat(3 << 20));
+        let (records, malformed) = read(text.as_bytes(), COMMA, 2);
+        assert_eq!((records.len(), malformed), (3 << 20, vec![1]));
+    }
+
+    proptest! {
+        /// Whatever fields hold, written by another hand they are read as they were.
+        #[test]
+        fn what_the_csv_crate_writes_is_read(table in prop::collection::vec(prop::collection::vec("[a\",\n\r é]{0,6}", 3), 1..8)) {
+            let mut writer = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
+            table.iter().for_each(|row| writer.write_record(row).unwrap());
+            let (records, malformed) = read(&writer.into_inner().unwrap(), COMMA, 3);
+            prop_assert!(malformed.is_empty());
+            prop_assert_eq!(records.into_iter().map(|(_, texts)| texts).collect::<Vec<_>>(), table);
+        }
+
+        /// Any bytes at all are read to their end.
+        #[test]
+        fn any_bytes_end(bytes in prop::collection::vec(prop::sample::select(vec![b'a', b'"', b',', b'\n', b'\r', 0xff, b'\\']), 0..60)) {
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            for escape in [None, Some(b'\\')] {
+                let (records, malformed) = read(&bytes, Dialect { delimiter: b',', escape }, 2);
+                prop_assert!(records.iter().map(|r| r.0).chain(malformed).all(|line| (1..=lines).contains(&line)));
+            }
+        }
     }
 }

@@ -4,14 +4,14 @@
 use std::process::Command;
 
 use anyhow::Result;
-use codepair_code::{Language, first_paragraph, functions, words};
-use codepair_runtime::{Config, config_error, input_error};
+use codepair_code::{Language, first_paragraph, functions, holds_code, words};
+use codepair_runtime::{Config, config_error, decode, input_error};
 use codepair_schemas::rows::Function;
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Kind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns};
-use crate::split::{Shares, group};
+use crate::split::{Constant, Place, Shares, SplitBy};
 
 /// A folder, or the standard library of an interpreter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +43,11 @@ pub struct SourceTree {
     minimum_lines: usize,
     /// Words in the first paragraph of the documentation at least, where there is any.
     minimum_docstring_words: usize,
+    /// The split of all functions.
+    split: Option<Constant>,
+    /// Which functions stay in one split: those of a `row`, `file`, `module` or `repo`. Without it those of a package or
+    /// repository; where the tree is a single one of these, or one top-level module, those of a file.
+    split_by: Option<SplitBy>,
     /// Shares of validation and test.
     shares: Shares,
     /// What the licence column says.
@@ -65,6 +70,8 @@ impl Default for SourceTree {
             boilerplate: false,
             minimum_lines: 3,
             minimum_docstring_words: 3,
+            split: None,
+            split_by: None,
             shares: Shares::default(),
             licence: String::new(),
             origin: String::new(),
@@ -106,6 +113,7 @@ pub(crate) struct Module {
     url: String,
     /// The archive, or the checkout's address and commit.
     origin: String,
+    split_by: SplitBy,
     content: Vec<u8>,
 }
 
@@ -118,6 +126,7 @@ impl Kind for SourceTree {
             (None, Some(python)) => standard_library(python)?,
             _ => return Err(config_error("a source_tree needs either path or python")),
         };
+        self.shares.check()?;
         if self.languages.is_empty() {
             return Err(config_error("languages is empty; there are go, java, javascript, php, python and ruby"));
         }
@@ -139,6 +148,10 @@ impl Kind for SourceTree {
         (licence, origin)
     }
 
+    fn shares(&self) -> Option<Shares> {
+        self.split.is_none().then_some(self.shares)
+    }
+
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Module) -> Result<()>) -> Result<()> {
         let content = file.read_at_most(SOURCE_BYTES + 1)?;
         let path = file.name().to_owned();
@@ -149,7 +162,14 @@ impl Kind for SourceTree {
         };
         let origin = if self.origin.is_empty() { origin } else { String::new() };
         let repo = if self.repo.is_empty() { repo } else { self.repo.clone() };
-        emit(Module { repo, path, url, origin, content })
+        let is_one_repo = file.checkout().is_some() || !self.repo.is_empty() || file.is_one_archive();
+        let usual = match (is_one_repo || (repo.is_empty() && file.is_one_module()), repo.is_empty()) {
+            (true, _) => SplitBy::File,
+            (false, true) => SplitBy::Module,
+            (false, false) => SplitBy::Repo,
+        };
+        let split_by = self.split_by.unwrap_or(usual);
+        emit(Module { repo, path, url, origin, split_by, content })
     }
 
     fn rows(&self, mut module: Module) -> Result<Vec<Found>> {
@@ -158,10 +178,16 @@ impl Kind for SourceTree {
         if module.content.len() as u64 > SOURCE_BYTES {
             return reject("too_large", format!("the file has more than {SOURCE_BYTES} bytes"));
         }
-        let Ok(text) = String::from_utf8(std::mem::take(&mut module.content)) else {
-            return reject("not_utf8", "the file is no UTF-8 text".to_owned());
+        let content = std::mem::take(&mut module.content);
+        let declared = if module.path.ends_with(".py") { coding_cookie(&content) } else { None };
+        let text = match declared {
+            Some(label) => decode_as(&label, &content),
+            None => decode(content),
         };
-        let text = line_feeds(text);
+        let text = match text {
+            Ok(text) => line_feeds(text),
+            Err(what) => return reject("not_utf8", what),
+        };
         let Some(language) = self.language(&module.path) else {
             return reject("unknown_language", format!("the file's name ends as in none of {:?}", self.languages));
         };
@@ -184,7 +210,9 @@ impl SourceTree {
         if let Some(reason) = self.rejection(language, &function) {
             return Found::Rejected { place: url, reason, detail: function.name };
         }
-        let group = group(&module.repo, &module.path);
+        let place = Place { repo: &module.repo, path: &module.path, content: &[&function.code, &function.docstring] };
+        let group = place.group(module.split_by);
+        let split = self.split.map_or_else(|| self.shares.split(&group), Constant::name);
         Found::Function(Function {
             repo: module.repo.clone(),
             path: module.path.clone(),
@@ -194,7 +222,7 @@ impl SourceTree {
             origin: module.origin.clone(),
             code: function.code,
             docstring: function.docstring,
-            split: self.shares.split(&group).to_owned(),
+            split: split.to_owned(),
             group,
             ..Function::default()
         })
@@ -203,14 +231,11 @@ impl SourceTree {
     /// Why a function is none that the rules take.
     fn rejection(&self, language: Language, function: &codepair_code::Function) -> Option<&'static str> {
         let mut lines = function.code.lines().map(str::trim).filter(|line| !line.is_empty());
-        let is_empty = language == Language::Python
-            && !function.code.contains(": ")
-            && lines.clone().skip(1).all(|line| line == "pass");
         let short_docstring =
             || first_paragraph(&function.docstring).split_whitespace().count() < self.minimum_docstring_words;
         if function.has_error {
             Some("syntax_error")
-        } else if is_empty {
+        } else if !holds_code(language.name(), &function.code) {
             Some("no_code")
         } else if !self.boilerplate && language.is_boilerplate(&function.name) {
             Some("boilerplate")
@@ -224,6 +249,44 @@ impl SourceTree {
             None
         }
     }
+}
+
+/// The encoding that a Python source declares in one of its first two lines (PEP 263); nothing where that is UTF-8.
+fn coding_cookie(content: &[u8]) -> Option<String> {
+    for line in content.split(|byte| *byte == b'\n').take(2) {
+        let line = String::from_utf8_lossy(line);
+        let Some(comment) = line.trim_start_matches([' ', '\t', '\x0c']).strip_prefix('#') else {
+            // A statement in the first line leaves no place for it in the second.
+            if line.trim().is_empty() { continue } else { return None }
+        };
+        let Some((_, said)) = comment.split_once("coding").filter(|(_, rest)| rest.starts_with([':', '='])) else {
+            continue;
+        };
+        let said = said[1..].trim_start_matches([' ', '\t']);
+        let label: String = said.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+        let is_utf8 =
+            matches!(label.to_ascii_lowercase().replace('_', "-").as_str(), "utf-8" | "utf8" | "utf-8-sig" | "");
+        return (!is_utf8).then_some(label);
+    }
+    None
+}
+
+/// The text of bytes in a declared encoding.
+fn decode_as(label: &str, content: &[u8]) -> Result<String, String> {
+    // Python's names of encodings, where they are none of the web's.
+    let known = match label.to_ascii_lowercase().replace('_', "-").as_str() {
+        "latin-1" | "l1" | "iso-latin-1-unix" => "iso-8859-1".to_owned(),
+        "cp932" | "ms932" => "shift_jis".to_owned(),
+        "cp949" => "euc-kr".to_owned(),
+        "cp936" => "gbk".to_owned(),
+        "koi8r" => "koi8-r".to_owned(),
+        other => other.strip_prefix("cp125").map_or_else(|| other.to_owned(), |page| format!("windows-125{page}")),
+    };
+    let encoding = encoding_rs::Encoding::for_label(known.as_bytes());
+    let encoding = encoding.ok_or_else(|| format!("the file declares the encoding {label}, which is not known"))?;
+    let text = encoding.decode_without_bom_handling_and_without_replacement(content);
+    text.map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| format!("the file declares {label}, and is not in that encoding"))
 }
 
 /// Whether a word of the name is test, tests or testcase, numbered or not.
@@ -258,7 +321,25 @@ fn standard_library(python: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_test, package};
+    use super::{coding_cookie, decode_as, is_test, package};
+
+    #[test]
+    fn declared_encodings_are_read() {
+        for (source, label) in [
+            ("# -*- coding: latin-1 -*-\nx = 1\n", Some("latin-1")),
+            ("#!/usr/bin/python\n# vim: set fileencoding=cp1252 :\n", Some("cp1252")),
+            ("# -*- coding: utf-8 -*-\n", None),
+            ("x = 1\n# coding: latin-1\n", None),
+            ("\n\n# coding: latin-1\n", None),
+            ("# codings of all kinds\n", None),
+        ] {
+            assert_eq!(coding_cookie(source.as_bytes()).as_deref(), label, "{source}");
+        }
+        assert_eq!(decode_as("latin-1", b"caf\xe9").unwrap(), "café");
+        assert_eq!(decode_as("cp1251", b"\xef\xf0").unwrap(), "пр");
+        assert!(decode_as("klingon", b"x").unwrap_err().contains("klingon"));
+        assert!(decode_as("ascii-8bit", b"x").is_err());
+    }
 
     #[test]
     fn tests_are_known_by_their_names() {

@@ -5,7 +5,7 @@ use async_openai::types::chat::{
     ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
     ChatCompletionRequestUserMessage, CreateChatCompletionRequest, ResponseFormat, ResponseFormatJsonSchema,
 };
-use codepair_runtime::{Config, config_error, file_digest, input_error, sha256};
+use codepair_runtime::{Config, config_error, decode, file_digest, input_error, sha256};
 use minijinja::{Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -85,8 +85,9 @@ impl Prompt {
     /// given. Exit 3: a file cannot be read.
     pub(crate) fn read(config: &Config, path: &str, few_shots: Option<&str>, phrasings: usize) -> Result<Self> {
         let read = |path: &str| {
-            let text = std::fs::read_to_string(config.resolve(path));
-            text.map_err(|error| input_error(format!("cannot read {path}: {error}")))
+            let bytes = std::fs::read(config.resolve(path));
+            let bytes = bytes.map_err(|error| input_error(format!("cannot read {path}: {error}")))?;
+            decode(bytes).map_err(|what| config_error(format!("{path}: {what}")))
         };
         let template = read(path)?;
         let mut digest = file_digest(&config.resolve(path))?;
