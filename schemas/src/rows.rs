@@ -154,7 +154,8 @@ rows! {
     /// A row of `examples`.
     Example in "examples" {
         id: String, ordinal: u64, source: String, dataset: String, kind: String, parent_id: Option<String>,
-        name: String, url: String, text: String, code: String, group: String, split: String,
+        name: String, url: String, repo: String, path: String, language: String, text: String, code: String, group: String,
+        split: String, licence: String, origin: String,
     }
     /// A row of `duplicates`.
     Duplicate in "duplicates" {

@@ -19,7 +19,7 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
-        revision: 5,
+        revision: 6,
         per_model: false,
         inputs: &[],
         outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
@@ -33,7 +33,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "prepare",
-        revision: 6,
+        revision: 7,
         per_model: false,
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],

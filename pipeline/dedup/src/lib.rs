@@ -1,5 +1,6 @@
 //! Which programs are nearly the same, and which hold a text word for word. Text in, numbers out; no I/O.
 
+mod bound;
 mod contamination;
 mod hasher;
 mod minhash;

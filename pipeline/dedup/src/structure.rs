@@ -1,40 +1,72 @@
 //! Programs that differ in the names of their variables alone (type-2 clones: Roy & Cordy, 2007).
 
-use crate::hasher::HashedMap;
+use crate::bound::bindings;
+use crate::hasher::{HashedMap, HashedSet};
 use crate::minhash::{fold, hash, trim_start, word_length};
 
 /// Shorter programs are the same too often: every getter is.
 const TOKENS: usize = 20;
 
+/// A word, string or mark of a program.
+pub(crate) struct Token<'a> {
+    pub(crate) text: &'a str,
+    hash: u64,
+    /// It is written in letters: a name or a keyword.
+    pub(crate) is_word: bool,
+    /// A name that no object is asked for.
+    pub(crate) is_name: bool,
+    pub(crate) begins_line: bool,
+}
+
 /// A hash of a program in which each variable is the number of its first occurrence; nothing for short programs.
 ///
-/// The names of what is called, attributes, literals and keywords stay; comments and white space do not count. It reads
-/// words and quotes, not grammar: the languages are Python, Java, JavaScript, Go, PHP and Ruby.
+/// Variables are the names that the program itself binds. Those of types, constants, globals and attributes, and of functions
+/// that are elsewhere, stay, as do literals and keywords; comments and white space do not count. It reads words and quotes, not
+/// grammar: the languages are Python, Java, JavaScript, Go, PHP and Ruby.
 #[must_use]
 pub fn structure(code: &str, language: &str) -> Option<u128> {
-    let keywords = if language == "python" { &PYTHON } else { &KEYWORDS };
-    let mut numbers: HashedMap<u64> = HashedMap::default();
-    let mut hashes = Vec::with_capacity(code.len() / 4);
-    let mut before = "";
-    let mut rest = code;
-    while let Some(token) = next(&mut rest, language) {
-        let own = hash(token.as_bytes());
-        let called = || trim_start(rest).starts_with('(') && !matches!(before, "def" | "func" | "function");
-        let variable = starts_name(token) && before != "." && !keywords.contains(own) && !called();
-        hashes.push(if variable {
-            let next = numbers.len() as u64;
-            *numbers.entry(own).or_insert(next)
-        } else {
-            own
-        });
-        before = token;
-    }
-    if hashes.len() < TOKENS {
+    let tokens = tokens(code, language);
+    if tokens.len() < TOKENS {
         return None;
     }
+    let (mut bound, mut freed) = (HashedSet::default(), HashedSet::default());
+    let bind = |at: usize| {
+        bound.insert(tokens[at].hash);
+    };
+    let free = |at: usize| {
+        freed.insert(tokens[at].hash);
+    };
+    bindings(&tokens, language, bind, free);
+    let mut numbers: HashedMap<u64> = HashedMap::default();
+    let number = |token: &Token| {
+        if token.is_name && bound.contains(&token.hash) && !freed.contains(&token.hash) {
+            let next = numbers.len() as u64;
+            return *numbers.entry(token.hash).or_insert(next);
+        }
+        token.hash
+    };
+    let mut hashes: Vec<u64> = tokens.iter().map(number).collect();
     let forward = fold(&hashes);
     hashes.reverse();
     Some(u128::from(forward) << 64 | u128::from(fold(&hashes)))
+}
+
+fn tokens<'a>(code: &'a str, language: &str) -> Vec<Token<'a>> {
+    let keywords = if language == "python" { &PYTHON } else { &KEYWORDS };
+    let mut tokens: Vec<Token> = Vec::with_capacity(code.len() / 4);
+    let (mut rest, mut end) = (code, 0);
+    while let Some(text) = next(&mut rest, language) {
+        let start = code.len() - rest.len() - text.len();
+        let own = hash(text.as_bytes());
+        let is_word = starts_name(text);
+        let before = tokens.last().map_or("", |token| token.text);
+        // `@` marks a variable of an object in Ruby, and a decorator in Python.
+        let is_name = is_word && !matches!(before, "." | "@") && !keywords.contains(own);
+        let begins_line = tokens.is_empty() || code[end..start].contains('\n');
+        tokens.push(Token { text, hash: own, is_word, is_name, begins_line });
+        end = start + text.len();
+    }
+    tokens
 }
 
 fn starts_name(token: &str) -> bool {
@@ -247,16 +279,97 @@ mod tests {
         }
     }
 
+    /// What a function binds may be renamed, and nothing else: types, constants and globals keep their names.
+    #[test]
+    fn only_what_is_bound_is_numbered() {
+        let python = "def check(value, *rest, limit: int = 10, **more):\n    total, count = 0, LIMIT\n    kind: str = 'a'\n    for key, item in rest:\n        with open(key) as source:\n            total += item if isinstance(value, int) else source\n    found = [one for one in rest if (two := one)]\n    return sorted(found, key=lambda pair: pair[0], reverse=True), total, count, kind, two, more, limit\n";
+        let all = |text: &str, names: &[(&str, &str)]| names.iter().fold(text.to_owned(), |t, (a, b)| t.replace(a, b));
+        let bound = [
+            ("value", "vv"),
+            ("rest", "rr"),
+            ("limit", "ll"),
+            ("more", "mm"),
+            ("total", "tt"),
+            ("count", "cc"),
+            ("kind", "kk"),
+            ("item", "ii"),
+            ("source", "ss"),
+            ("found", "ff"),
+            ("one", "oo"),
+            ("two", "ww"),
+            ("pair", "pp"),
+            ("check", "hh"),
+        ];
+        assert!(same(python, &all(python, &bound)));
+        for (name, other) in [
+            ("(value, int)", "(value, str)"),
+            ("LIMIT", "MOST"),
+            ("sorted", "list"),
+            ("reverse=", "other="),
+            ("limit: int", "limit: str"),
+        ] {
+            assert!(!same(python, &python.replace(name, other)), "{name}");
+        }
+        let global = "def tick(step):\n    global clock\n    clock = clock + step\n    if clock > 10:\n        clock = 0\n    return clock\n";
+        assert!(!same(global, &global.replace("clock", "watch")) && same(global, &global.replace("step", "size")));
+    }
+
+    #[test]
+    fn bindings_of_other_languages_are_known() {
+        for (language, code, bound, kept) in [
+            (
+                "java",
+                "public int total(List<Integer> rows, int most) { int sum = 0; for (Integer item : rows) { sum += item; } return Math.min(sum, most); }",
+                &["rows", "most", "sum", "item"][..],
+                &["Integer", "Math"][..],
+            ),
+            (
+                "go",
+                "func (c *Client) Get(key string, n int) (int, error) { v, bad := c.find(key); for i, x := range v { n += x + i }; return n, bad }",
+                &["key", "bad", "x"],
+                &["string", "error", "find"],
+            ),
+            (
+                "javascript",
+                "function load(path, done) { const { data, size } = read(path); let more = data.map(one => one + size); done(more, LIMIT, true, 1, 2); }",
+                &["path", "done", "data", "size", "more", "one"],
+                &["LIMIT", "read", "map"],
+            ),
+            (
+                "php",
+                "function total($rows, $most) { $sum = 0; foreach ($rows as $key => $row) { $sum += $row; } return min($sum, $most, LIMIT, 1); }",
+                &["$rows", "$sum", "$key"],
+                &["LIMIT", "min"],
+            ),
+            (
+                "ruby",
+                "def total(rows, most)\n  sum = 0\n  rows.each { |item| sum += item * FACTOR }\n  @last = sum\n  [sum, most, 1, 2].min\nend",
+                &["rows", "most", "sum", "item"],
+                &["FACTOR", "last", "each"],
+            ),
+        ] {
+            let own = structure(code, language).unwrap();
+            let renamed =
+                |name: &str| code.replace(name, &format!("{}zz{}", name.trim_end(), &name[name.trim_end().len()..]));
+            for name in bound {
+                assert_eq!(structure(&renamed(name), language), Some(own), "{language}: {name}");
+            }
+            for name in kept {
+                assert_ne!(structure(&renamed(name), language), Some(own), "{language}: {name}");
+            }
+        }
+    }
+
     #[test]
     fn strings_and_comments_are_read_in_each_language() {
         let padding = "a(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)";
         let equal = |language, a: &str, b: &str| {
             structure(&format!("{padding}\n{a}"), language) == structure(&format!("{padding}\n{b}"), language)
         };
-        assert!(equal("go", "x // one\ny", "p /* it's */ q"));
+        assert!(equal("go", "x := 1 // one\ny := x", "p := 1 /* it's */\nq := p"));
         assert!(!equal("python", "x // y", "x"));
         assert!(!equal("javascript", "`a ${b}`", "`c ${d}`"));
-        assert!(equal("python", "'''it's # no comment''' x", "'''it's # no comment''' z"));
+        assert!(equal("python", "x = '''it's # no comment'''", "z = '''it's # no comment'''"));
         assert!(!equal("python", "'a\\'b' x", "'a\\'c' x"));
         assert!(!equal("ruby", "'no end", "'no such end"));
         assert_eq!(structure("x = 1", "python"), None);

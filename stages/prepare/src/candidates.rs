@@ -51,17 +51,18 @@ pub(crate) fn session(context: &Context, config: &Prepare, scratch: &Scratch) ->
 const CANDIDATES: &str = r#"
 create view candidates as
 select 0 as rank, source, ordinal, id, 'original' as kind, cast(null as varchar) as parent_id, language, split,
-       docstring_text(docstring) as text, normal_code(code) as code
+       docstring_text(docstring) as text, normal_code(code) as code, repo, path, licence, origin
 from functions
 union all
-select 1, source, ordinal, id, 'original', cast(null as varchar), 'python', split, whole_text(text), normal_code(code)
+select 1, source, ordinal, id, 'original', cast(null as varchar), 'python', split, whole_text(text), normal_code(code), '', '',
+       licence, origin
 from problems
 union all
 select 2, source, ordinal, id, case when label = 0 then 'negative' else 'original' end, cast(null as varchar), language,
-       split, whole_text(text), normal_code(code)
+       split, whole_text(text), normal_code(code), '', '', licence, origin
 from pairs
 union all
-select 3, generator, ordinal, id, kind, parent_id, language, split, whole_text(text), normal_code(code)
+select 3, generator, ordinal, id, kind, parent_id, language, split, whole_text(text), normal_code(code), '', '', '', ''
 from synthetic_pairs"#;
 
 /// Where the rows of each source begin when all candidates are numbered: by source, by dataset within a source, by

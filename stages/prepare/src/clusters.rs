@@ -51,6 +51,8 @@ pub(crate) struct Clusters {
     above: Pointers,
     links: Paged<Link>,
     pub(crate) edges: u64,
+    /// Pairs that are in one bucket, and were not compared.
+    pub(crate) not_compared: u64,
 }
 
 /// The first edge on a row's way to the root.
@@ -65,7 +67,7 @@ struct Link {
 
 impl Clusters {
     pub(crate) fn new(scratch: &Scratch) -> Result<Self> {
-        Ok(Self { above: Pointers::new(scratch, OFTEN)?, links: scratch.rows(SELDOM)?, edges: 0 })
+        Ok(Self { above: Pointers::new(scratch, OFTEN)?, links: scratch.rows(SELDOM)?, edges: 0, not_compared: 0 })
     }
 
     /// Joins the clusters of two rows, if they are two. `rank` says which rows are to be kept before others: of the

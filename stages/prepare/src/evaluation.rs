@@ -1,27 +1,29 @@
 //! What models are tested on, which no training row may hold.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use arrow::array::AsArray as _;
 use arrow::datatypes::UInt64Type;
-use codepair_dedup::{ContaminationIndex, Held};
+use codepair_dedup::{ContaminationIndex, Held, structure};
 use codepair_runtime::{Progress, column, integer_column, text_column};
 use datafusion::prelude::SessionContext;
 
 use crate::candidates::{Positions, each_batch};
-use crate::functions;
 use crate::paged::Paged;
 use crate::scratch::{RecordWriter, SELDOM, Scratch};
+use crate::{Prepare, functions};
 
 /// Test rows, problems that are for testing or prompting, and queries that are not there to learn from.
 const TEXTS: &str = "
-select rank, source, ordinal, id, text, code from candidates where split in ('test', 'prompt')
-union all select 4, source, ordinal, id, whole_text(text), '' from queries where split <> 'train'";
+select rank, source, ordinal, id, text, code, language from candidates where split in ('test', 'prompt')
+union all select 4, source, ordinal, id, whole_text(text), '', '' from queries where split <> 'train'";
 
 /// What a row of the view `candidates` collides with: a number of which the smallest counts.
 pub(crate) const HELD: &str = "coalesce(held_by_text(text), held_by_code(code), like_text(text),
-  case when rank > 1 then like_code(code) else like_paired_code(code) end)";
+  case when rank > 1 then like_code(code) else like_paired_code(code) end,
+  case when rank > 1 then same_structure(code, language) else same_paired_structure(code, language) end)";
 
 /// The part of the memory that texts may take: there is a pass over all rows for each so many.
 const SHARE: u64 = 8;
@@ -31,6 +33,8 @@ pub(crate) struct Evaluation {
     /// The least collision of each row so far, from 1.
     held: Paged<u64>,
     pub(crate) passes: u64,
+    /// Tested texts that are not looked for, because so many rows hold them.
+    pub(crate) boilerplate: u64,
 }
 
 impl Evaluation {
@@ -39,28 +43,75 @@ impl Evaluation {
     pub(crate) fn new(
         session: &SessionContext,
         positions: &Positions,
-        threshold: f64,
+        config: &Prepare,
         scratch: &Scratch,
         ids: &mut RecordWriter,
     ) -> Result<Self> {
-        let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1 };
-        let (mut part, mut rows) = (Part::new(threshold), 0);
+        let boilerplate = match config.boilerplate_texts {
+            Some(most) => Self::boilerplate(session, positions, config, scratch, most)?,
+            None => HashSet::new(),
+        };
+        Self::read(session, positions, config, scratch, &boilerplate, Some(ids))
+    }
+
+    /// The numbers of texts that more than `most` rows collide with: a pass over all rows of its own.
+    fn boilerplate(
+        session: &SessionContext,
+        positions: &Positions,
+        config: &Prepare,
+        scratch: &Scratch,
+        most: u64,
+    ) -> Result<HashSet<u64>> {
+        let own = Self::read(session, positions, config, scratch, &HashSet::new(), None)?;
+        own.look(session, positions)?;
+        let mut counts: HashMap<u64, u64> = HashMap::new();
+        for position in 0..positions.total {
+            if own.held.get(position)? > 0 {
+                *counts.entry(own.collision(position)?).or_default() += 1;
+            }
+        }
+        let found: HashSet<u64> =
+            counts.into_iter().filter(|(_, rows)| *rows > most).map(|(number, _)| number).collect();
+        tracing::info!(
+            "{} tested texts are boilerplate, which more than {most} rows hold, and are not looked for",
+            found.len()
+        );
+        Ok(found)
+    }
+
+    /// Reads the texts but those of the rows in `without`.
+    fn read(
+        session: &SessionContext,
+        positions: &Positions,
+        config: &Prepare,
+        scratch: &Scratch,
+        without: &HashSet<u64>,
+        mut ids: Option<&mut RecordWriter>,
+    ) -> Result<Self> {
+        let new_part = || Part::new(config.near_duplicate_threshold, config.structural_duplicates);
+        let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1, boilerplate: without.len() as u64 };
+        let (mut part, mut rows) = (new_part(), 0);
         each_batch(session, TEXTS, |batch| {
             let column = |name| text_column(batch, name);
             let (names, texts, codes) = (column("id")?, column("text")?, column("code")?);
+            let languages = column("language")?;
             let ranks = integer_column(batch, "rank")?;
             for (row, number) in positions.of(batch)?.into_iter().enumerate() {
-                part.add(number, ranks[row], texts.value(row), codes.value(row));
-                if number >= positions.total {
+                if !without.contains(&number) {
+                    part.add(number, ranks[row], texts.value(row), codes.value(row), languages.value(row));
+                }
+                if number >= positions.total
+                    && let Some(ids) = &mut ids
+                {
                     ids.add(number, names.value(row).as_bytes())?;
                 }
             }
             rows += batch.num_rows();
             if part.bytes() > scratch.share(SHARE) {
-                std::mem::replace(&mut part, Part::new(threshold)).register(session);
+                std::mem::replace(&mut part, new_part()).register(session);
                 own.look(session, positions)?;
                 // Frees them before the next ones are read.
-                Part::new(threshold).register(session);
+                new_part().register(session);
                 own.passes += 1;
             }
             Ok(())
@@ -106,27 +157,50 @@ struct Part {
     index: ContaminationIndex,
     /// The codes of test pairs. Those of functions and problems are found as near-duplicates.
     paired: ContaminationIndex,
+    /// The same by their structure, where that makes duplicates; the first row of each counts.
+    structures: HashMap<u128, u64>,
+    paired_structures: HashMap<u128, u64>,
+    is_structural: bool,
 }
 
+/// Bytes of a structure in a map, about.
+const STRUCTURE_BYTES: usize = 48;
+
 impl Part {
-    fn new(threshold: f64) -> Self {
-        Self { index: ContaminationIndex::new(threshold), paired: ContaminationIndex::new(threshold) }
+    fn new(threshold: f64, is_structural: bool) -> Self {
+        Self {
+            index: ContaminationIndex::new(threshold),
+            paired: ContaminationIndex::new(threshold),
+            structures: HashMap::new(),
+            paired_structures: HashMap::new(),
+            is_structural,
+        }
     }
 
-    fn add(&mut self, number: u64, rank: u64, text: &str, code: &str) {
+    fn add(&mut self, number: u64, rank: u64, text: &str, code: &str, language: &str) {
         match rank {
             // Short documentation is too common to count.
             0 => self.index.add(number, text),
             _ => self.index.add_whole(number, text),
         }
         self.index.add(number, code);
+        let structure = self.is_structural.then(|| structure(code, language)).flatten();
+        let first = |found: &mut HashMap<u128, u64>| {
+            if let Some(structure) = structure {
+                let known = found.entry(structure).or_insert(number);
+                *known = number.min(*known);
+            }
+        };
+        first(&mut self.structures);
         if rank == 2 {
             self.paired.add(number, code);
+            first(&mut self.paired_structures);
         }
     }
 
     fn bytes(&self) -> u64 {
-        (self.index.bytes() + self.paired.bytes()) as u64
+        let structures = self.structures.len() + self.paired_structures.len();
+        (self.index.bytes() + self.paired.bytes() + structures * STRUCTURE_BYTES) as u64
     }
 
     /// Makes the functions of `HELD` look for these texts.
@@ -143,11 +217,20 @@ impl Part {
             let whole = move |number| collision(found_as, Held { start: 0, number });
             session.register_udf(functions::number(name, move |row| index.find_similar(row).map(whole)));
         }
+        let same = [("same_structure", self.structures), ("same_paired_structure", self.paired_structures)];
+        for (name, known) in same {
+            let find = move |row: &[&str]| {
+                // The structure of a row is not worth finding where there is none to compare it with.
+                let own = (!known.is_empty()).then(|| structure(row[0], row[1])).flatten()?;
+                known.get(&own).map(|number| collision(4, Held { start: 0, number: *number }))
+            };
+            session.register_udf(functions::number_of(name, 2, find));
+        }
     }
 }
 
 const NUMBER_BITS: u32 = 40;
-const START_BITS: u32 = 22;
+const START_BITS: u32 = 21;
 
 /// One number that orders what a row collides with: by the way it was found, by its place in the row, by the text's own
 /// number. So the least one is the same in how many parts ever the texts are looked for.
@@ -170,6 +253,7 @@ mod tests {
             collision(0, usize::MAX, 0),
             collision(1, 0, 0),
             collision(3, 0, (1 << NUMBER_BITS) - 1),
+            collision(4, usize::MAX, (1 << NUMBER_BITS) - 1),
         ];
         assert!(ordered.is_sorted(), "{ordered:?}");
         assert_eq!(ordered[2] & ((1 << NUMBER_BITS) - 1), 4);

@@ -35,10 +35,32 @@ pub(crate) fn integer(name: &str, function: impl Fn(&str) -> i64 + Send + Sync +
 
 /// A function from a text to a number of 64 bits or nothing.
 pub(crate) fn number(name: &str, function: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> ScalarUDF {
-    of_texts(name, 1, DataType::UInt64, move |rows| {
+    number_of(name, 1, move |row| function(row[0]))
+}
+
+/// As [`number`], of several texts.
+pub(crate) fn number_of(
+    name: &str,
+    arguments: usize,
+    function: impl Fn(Row) -> Option<u64> + Send + Sync + 'static,
+) -> ScalarUDF {
+    of_texts(name, arguments, DataType::UInt64, move |rows| {
         let mut values = Vec::new();
-        rows(&mut |row| values.push(function(row[0])));
+        rows(&mut |row| values.push(function(row)));
         Arc::new(UInt64Array::from(values))
+    })
+}
+
+/// A function from texts to true or false.
+pub(crate) fn predicate_of(
+    name: &str,
+    arguments: usize,
+    function: impl Fn(Row) -> bool + Send + Sync + 'static,
+) -> ScalarUDF {
+    of_texts(name, arguments, DataType::Boolean, move |rows| {
+        let mut values = Vec::new();
+        rows(&mut |row| values.push(function(row)));
+        Arc::new(BooleanArray::from(values))
     })
 }
 
@@ -53,11 +75,7 @@ pub(crate) fn share(name: &str, function: impl Fn(&str) -> f64 + Send + Sync + '
 
 /// A function from a text to true or false.
 pub(crate) fn predicate(name: &str, function: impl Fn(&str) -> bool + Send + Sync + 'static) -> ScalarUDF {
-    of_texts(name, 1, DataType::Boolean, move |rows| {
-        let mut values = Vec::new();
-        rows(&mut |row| values.push(function(row[0])));
-        Arc::new(BooleanArray::from(values))
-    })
+    predicate_of(name, 1, move |row| function(row[0]))
 }
 
 /// A function from texts to 128 bits or nothing.

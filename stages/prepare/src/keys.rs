@@ -1,5 +1,6 @@
 //! The narrow keys that decide about the rows.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -62,6 +63,11 @@ impl Keys {
         self.evaluation.passes
     }
 
+    /// Tested texts that are not looked for, because more rows hold them than `boilerplate_texts` allows.
+    pub(crate) fn boilerplate(&self) -> u64 {
+        self.evaluation.boilerplate
+    }
+
     /// The id of what a contaminated row collides with.
     pub(crate) fn collision(&self, position: u64) -> Result<String> {
         self.ids.text(self.evaluation.collision(position)?)
@@ -87,6 +93,7 @@ from (
           select *, case split when 'test' then 0 when 'prompt' then 0 when 'validation' then 1 else 2 end as split_rank,
                  case when rank = 1 and split in ('test', 'prompt') then 'evaluation_only'
                       when split = 'corpus' then 'corpus_only'
+                      when split in ('train', 'validation') and repo_is_tested(source, repo) then 'tested_repo'
                       {text}
                       {filters}
                  end as first_reason
@@ -98,7 +105,8 @@ from (
 pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch) -> Result<Keys> {
     let positions = Positions::new(session)?;
     let mut ids = scratch.records()?;
-    let evaluation = Evaluation::new(session, &positions, config.near_duplicate_threshold, scratch, &mut ids)?;
+    let evaluation = Evaluation::new(session, &positions, config, scratch, &mut ids)?;
+    register_tested_repos(session)?;
     let mut reader = KeyReader {
         compared: Compared::new(scratch, positions.total)?,
         family: positions.has_synthetic().then(|| Family::new(scratch)).transpose()?,
@@ -121,6 +129,23 @@ pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch
     family.map_or(Ok(()), |family| family.parents(session, &parents))?;
     let shingles = compared.register(session)?;
     Ok(Keys { positions, states, reason_names, evaluation, parents, ids: ids.finish()?, shingles })
+}
+
+/// Makes known which repositories have test rows in one source: their rows in another are no training rows.
+fn register_tested_repos(session: &SessionContext) -> Result<()> {
+    let mut tested: HashMap<String, BTreeSet<String>> = HashMap::new();
+    let query = "select distinct repo, source from functions where split = 'test' and repo <> ''";
+    each_batch(session, query, |batch| {
+        let (repos, sources) = (text_column(batch, "repo")?, text_column(batch, "source")?);
+        for row in 0..batch.num_rows() {
+            tested.entry(repos.value(row).to_owned()).or_default().insert(sources.value(row).to_owned());
+        }
+        Ok(())
+    })?;
+    session.register_udf(functions::predicate_of("repo_is_tested", 2, move |row| {
+        tested.get(row[1]).is_some_and(|sources| sources.iter().any(|source| source != row[0]))
+    }));
+    Ok(())
 }
 
 struct KeyReader {

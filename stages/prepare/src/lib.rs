@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
+use codepair_dedup::BANDS;
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
 use codepair_tokenizer::Cut;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct Prepare {
     pub text: TextPart,
     /// Keep functions without a docstring, for models of code alone.
     pub keep_rows_without_text: bool,
+    /// A text that is tested on is not looked for in rows where more than so many hold it: it is boilerplate, and would cost
+    /// more rows than it protects. The test row stays. Without this all are looked for.
+    pub boilerplate_texts: Option<u64>,
     /// Names, which become reasons, and expressions of SQL that are true for the training and validation rows to leave
     /// out.
     pub filters: BTreeMap<String, String>,
@@ -55,6 +59,7 @@ impl Default for Prepare {
             structural_duplicates: true,
             text: TextPart::Summary,
             keep_rows_without_text: false,
+            boilerplate_texts: None,
             filters: BTreeMap::new(),
             tokenizers: BTreeMap::new(),
         }
@@ -114,8 +119,11 @@ impl Default for TokenizerConfig {
 
 impl Prepare {
     fn check(&self) -> Result<()> {
-        if !(0.0..=1.0).contains(&self.near_duplicate_threshold) || self.near_duplicate_threshold == 0.0 {
-            return Err(config_error("prepare.near_duplicate_threshold must be above 0 and at most 1"));
+        if !(LEAST_THRESHOLD..=1.0).contains(&self.near_duplicate_threshold) {
+            return Err(config_error(format!(
+                "prepare.near_duplicate_threshold must be from {LEAST_THRESHOLD} to 1: of pairs that are less similar the bands \
+                 ({BANDS}) find fewer than 95 in a hundred"
+            )));
         }
         if let Some(name) = self.filters.keys().find(|name| !is_name(name) || REASONS.contains(&name.as_str())) {
             return Err(config_error(format!(
@@ -144,8 +152,11 @@ impl Prepare {
     }
 }
 
+/// Two rows of this Jaccard similarity share one of the bands of five rows with a probability of 0.954: 1 - (1 - 0.65^5)^25.
+const LEAST_THRESHOLD: f64 = 0.65;
+
 /// The stage's own reasons for leaving a row out.
-const REASONS: [&str; 8] = [
+const REASONS: [&str; 9] = [
     "no_text",
     "contaminated",
     "corpus_only",
@@ -154,6 +165,7 @@ const REASONS: [&str; 8] = [
     "near_duplicate",
     "structural_duplicate",
     "parent_rejected",
+    "tested_repo",
 ];
 
 fn is_name(name: &str) -> bool {
@@ -189,6 +201,8 @@ impl Stage for Prepare {
         let verdicts = Verdicts::new(&session, keys, config, &scratch, context.threads)?;
         drop(session);
         context.attempt.note("passes_over_rows", verdicts.keys().passes());
+        context.attempt.note("boilerplate_texts", verdicts.keys().boilerplate());
+        context.attempt.note("pairs_not_compared", verdicts.pairs_not_compared());
         context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
         // A filter that nothing fell under says so too.
         config.filters.keys().for_each(|name| context.attempt.count_rejected(name, 0));

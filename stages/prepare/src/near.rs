@@ -11,7 +11,7 @@ use crate::clusters::{Clusters, Edge, Pointers};
 use crate::keys::{Keys, equal};
 use crate::scratch::{Place, Scratch};
 
-/// In larger buckets a row is compared with the first rows and the one before it only.
+/// In larger buckets a row is compared with the test rows, the first rows and the one before it only.
 const ALL_PAIRS: usize = 64;
 /// Rows of one band that are sorted in memory.
 const BAND_ROWS: usize = 1 << 20;
@@ -92,19 +92,46 @@ struct Row {
 /// The rows of one band, as far as the next ones are compared with them.
 #[derive(Default)]
 struct Bucket {
+    /// Rows that are tested on, of a bucket that is too large to compare all pairs: no copy of one may be missed.
+    tested: Vec<Row>,
     first: Vec<Row>,
     last: Option<Row>,
+    rows: u64,
+    compared: u64,
 }
 
 impl Bucket {
-    /// Takes a row, in the order of the positions, and hands on the pairs that are worth comparing.
-    fn add(&mut self, row: Row, mut pair: impl FnMut(Row, Row) -> Result<()>) -> Result<()> {
-        self.first.iter().try_for_each(|&other| pair(other, row))?;
+    /// Takes a row, in the order of the positions, and hands on the pairs that are worth comparing. `pair` says whether the
+    /// row is known to be a copy of a test row by now, so that there is no need for the others.
+    fn add(&mut self, row: Row, mut pair: impl FnMut(Row, Row) -> Result<bool>) -> Result<()> {
+        self.rows += 1;
+        let is_tested = self.tested.iter().any(|tested| tested.position == row.position);
+        for &other in &self.first {
+            self.compared += 1;
+            pair(other, row)?;
+        }
+        let later = |tested: &&Row| !self.first.iter().any(|first| first.position == tested.position);
+        for &other in self.tested.iter().filter(|_| !is_tested).filter(later) {
+            self.compared += 1;
+            let (one, two) = if other.position < row.position { (other, row) } else { (row, other) };
+            if pair(one, two)? {
+                break;
+            }
+        }
         if self.first.len() < ALL_PAIRS {
             self.first.push(row);
             return Ok(());
         }
-        self.last.replace(row).map_or(Ok(()), |before| pair(before, row))
+        if let Some(before) = self.last.replace(row) {
+            self.compared += 1;
+            pair(before, row)?;
+        }
+        Ok(())
+    }
+
+    /// Pairs of these rows that were not handed on.
+    fn not_compared(&self) -> u64 {
+        (self.rows * self.rows.saturating_sub(1) / 2).saturating_sub(self.compared)
     }
 }
 
@@ -132,13 +159,34 @@ impl<'a> Finder<'a> {
             return Ok(());
         }
         let mut bucket = Bucket::default();
+        if rows.len() > ALL_PAIRS {
+            bucket.tested = self.tested(session, band, rows)?;
+        }
         in_order(session, band, rows, BAND_ROWS, |position| {
             if self.exact.get(position)?.is_some() {
                 return Ok(());
             }
             let row = Row { position, shingles: self.keys.shingles.place(position)? };
-            bucket.add(row, |one, two| self.pair(one, two))
-        })
+            bucket.add(row, |one, two| {
+                self.pair(one, two)?;
+                Ok(self.keys.rank(self.clusters.root(position)?)? == 0)
+            })
+        })?;
+        self.clusters.not_compared += bucket.not_compared();
+        Ok(())
+    }
+
+    /// The rows of a band that are tested on. `rows` stays as it is.
+    fn tested(&self, session: &SessionContext, band: u64, rows: &[u64]) -> Result<Vec<Row>> {
+        let mut tested = Vec::new();
+        let mut copy = rows.to_vec();
+        in_order(session, band, &mut copy, BAND_ROWS, |position| {
+            if self.keys.rank(position)? == 0 && self.exact.get(position)?.is_none() {
+                tested.push(Row { position, shingles: self.keys.shingles.place(position)? });
+            }
+            Ok(())
+        })?;
+        Ok(tested)
     }
 
     fn structural(&mut self, one: u64, two: u64) -> Result<()> {
@@ -212,7 +260,7 @@ mod tests {
             let row = Row { position, shingles: Place::default() };
             let pair = |one: Row, two: Row| {
                 pairs.push((one.position, two.position));
-                Ok(())
+                Ok(false)
             };
             bucket.add(row, pair).unwrap();
         }
@@ -221,6 +269,28 @@ mod tests {
         assert_eq!(pairs.iter().filter(|pair| pair.1 == 199).count(), ALL_PAIRS + 1);
         assert!(pairs.contains(&(198, 199)));
         assert_eq!(pairs.iter().collect::<HashSet<_>>().len(), pairs.len());
+        assert_eq!(bucket.not_compared(), 200 * 199 / 2 - pairs.len() as u64);
+    }
+
+    #[test]
+    fn rows_that_are_tested_on_are_compared_with_all() {
+        let row = |position| Row { position, shingles: Place::default() };
+        let mut bucket = Bucket { tested: vec![row(3), row(150), row(190)], ..Bucket::default() };
+        let mut pairs = Vec::new();
+        for position in 0..200 {
+            let pair = |one: Row, two: Row| {
+                pairs.push((one.position, two.position));
+                // Row 100 is found to be a copy of the first.
+                Ok(two.position == 100 || one.position == 100)
+            };
+            bucket.add(row(position), pair).unwrap();
+        }
+        let is_compared = |one: u64, two: u64| pairs.contains(&(one.min(two), one.max(two)));
+        for tested in [3, 150, 190] {
+            let all = (0..200).filter(|other| ![tested, 100, 3, 150, 190].contains(other));
+            assert!(all.into_iter().all(|other| is_compared(tested, other)), "{tested}");
+        }
+        assert!(is_compared(3, 100) && !is_compared(100, 190));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::scratch::{OFTEN, Scratch};
 pub(crate) enum Verdict {
     /// It is an example.
     Kept,
+    /// It is one although it resembles another: what is tested on does not depend on what else is there.
+    Marked(Near),
     /// It is a duplicate.
     Duplicate(Near),
     /// It is out for another reason.
@@ -48,6 +50,11 @@ impl Verdicts {
         Ok(Self { keys, exact, near })
     }
 
+    /// Pairs of rows in one bucket that were too many to compare.
+    pub(crate) fn pairs_not_compared(&self) -> u64 {
+        self.near.not_compared
+    }
+
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -57,7 +64,7 @@ impl Verdicts {
         let own = self.own(position)?;
         let Some(parent_id) = parent_id.filter(|_| own == Verdict::Kept) else { return Ok(own) };
         let stays = match self.keys.parents.get(position)?.map(|parent| self.own(parent)).transpose()? {
-            Some(Verdict::Kept) => true,
+            Some(Verdict::Kept | Verdict::Marked(_)) => true,
             // What nobody documented is what texts are made for.
             Some(Verdict::Out { reason, .. }) => reason == NO_TEXT,
             Some(Verdict::Duplicate(_)) | None => false,
@@ -77,11 +84,19 @@ impl Verdicts {
             };
             return Ok(Verdict::Out { reason: reason.to_owned(), detail });
         }
-        if let Some(first) = self.exact.get(position)? {
-            let kept = self.near.root(first)?;
-            return Ok(Verdict::Duplicate(Near { kind: "exact", neighbour: first, jaccard: 1.0, kept }));
-        }
-        Ok(self.near.near(position)?.map_or(Verdict::Kept, Verdict::Duplicate))
+        let near = match self.exact.get(position)? {
+            Some(first) => {
+                let kept = self.near.root(first)?;
+                Some(Near { kind: "exact", neighbour: first, jaccard: 1.0, kept })
+            }
+            None => self.near.near(position)?,
+        };
+        let is_tested = self.keys.rank(position)? == 0;
+        Ok(match near {
+            None => Verdict::Kept,
+            Some(near) if is_tested => Verdict::Marked(near),
+            Some(near) => Verdict::Duplicate(near),
+        })
     }
 
     /// Whether a row is only there to be evaluated on, and so is no example although it is kept.

@@ -50,8 +50,8 @@ fn inputs(store: &Store) {
         function(8, "long", "train", "Too long.", "x = 1\n".repeat(21)),
         function(9, "long test", "test", "Long too, but tested on.", "y = 1\n".repeat(22)),
         function(10, "mail", "train", "Ask a@example.org for it.", "def mail():\n    return 6".into()),
-        function(11, "base", "train", "A base.", program("base", 12)),
-        function(12, "renamed", "train", "The same, renamed.", program("other", 12)),
+        function(11, "base", "train", "A base.", program("base", 11)),
+        function(12, "renamed", "train", "The same, renamed.", program("other", 11)),
         // One word of twenty differs from the leaked problem's text below.
         function(13, "similar", "train", &SIMILAR.replace("every", "any"), "def similar():\n    return 7".into()),
         function(14, "searched", "corpus", "To be found.", "def searched():\n    return 8".into()),
