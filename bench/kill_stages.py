@@ -4,13 +4,16 @@
   kill_stages.py [--kills N] [--codepair PATH] [--seed S]
 
 Works on the quickstart cut down to a few packages, in a folder of its own. Prints, for each stage, how many kills came
-before its manifest existed.
+before its manifest existed; and of the trainings, how many starts went on from a checkpoint, and the most seconds of training
+that a kill cost. A start that does not go on from the newest whole checkpoint, or a kill that cost more than the time between
+two checkpoints and what it takes to save one, is an error: equal digests alone cannot see a restart from nothing.
 """
 import argparse
 import datetime
 import json
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +26,8 @@ CUT = [
     "train.attention.epochs=2", "train.attention.max_examples=64", "train.attention.target.max_tokens=32",
     "train.attention.checkpoint_seconds=1", "train.nbow.epochs=3", "evaluate.generate_rows=8",
 ]
+# Seconds: one between two checkpoints; the rest is reading the rows, a step of training, validation and saving.
+MOST_REDONE = 5.0
 STEPS = ["ingest", "synth", "prepare", "train:attention", "train:nbow", "evaluate:bm25", "evaluate:attention", "evaluate:nbow", "report"]
 
 
@@ -48,14 +53,41 @@ def stage_command(options, store, step):
     return words + (["--model", model] if model else [])
 
 
-def kill_once(options, store, step, seconds):
-    """Starts the step, kills it after a random part of the time it takes; whether it was still unpublished."""
-    folder = pathlib.Path(store) / "artifacts" / step.replace(":", "-")
-    child = subprocess.Popen(stage_command(options, store, step), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(random.uniform(0.0, seconds))
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    return not list(folder.glob("*/manifest.json"))
+class Kill:
+    """One start of a step that was killed after a random part of the time it takes."""
+
+    def __init__(self, options, store, step, seconds):
+        folder = artifact_of(store, step)
+        before = newest_checkpoint(folder)
+        began = time.time()
+        command = stage_command(options, store, step)
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        time.sleep(random.uniform(0.0, seconds))
+        child.send_signal(signal.SIGKILL)
+        killed = time.time()
+        log = child.communicate()[1]
+        self.unpublished = not list(folder.glob("*/manifest.json"))
+        went_on = re.search(r"goes on after step (\d+)", log)
+        self.resumed = bool(went_on)
+        # What the log says comes after the checkpoint was read; before that nothing is known.
+        if went_on:
+            assert int(went_on[1]) == before[0], (step, log, before)
+        assert self.resumed or not before[0] or "validation loss" not in log, (step, log, before)
+        after = newest_checkpoint(folder)
+        # The start of the process counts where there is no checkpoint: reading the rows is done again as well.
+        self.redone = killed - max(began, after[1]) if self.unpublished and folder.name.startswith("train") else 0.0
+
+
+def artifact_of(store, step):
+    return pathlib.Path(store) / "artifacts" / step.replace(":", "-")
+
+
+def newest_checkpoint(folder):
+    """The step of the newest whole checkpoint and when it was complete."""
+    manifests = sorted(folder.glob("*/checkpoints/*/manifest.json"), key=lambda path: path.parent.name)
+    if not manifests:
+        return 0, 0.0
+    return int(manifests[-1].parent.name.split("-")[0]), manifests[-1].stat().st_mtime
 
 
 def published_digest(artifact):
@@ -76,15 +108,14 @@ def main():
         took = {s["step"]: s["manifest"] for s in json.loads(codepair(options, reference, "status", "--json"))["steps"]}
         plan_only = subprocess.run(command(options, store, ["run", "--only", "ingest"]), capture_output=True)
         assert plan_only.returncode == 0, plan_only.stderr
-        print(f"{'step':20} kills  before the manifest  equal")
+        print(f"{'step':20} kills  before the manifest  resumed  redone s  equal")
         for step in STEPS:
-            artifact = pathlib.Path(store) / "artifacts" / step.replace(":", "-")
+            artifact = artifact_of(store, step)
             seconds = seconds_of(took[step])
-            before = 0
+            kills = []
             for _ in range(options.kills):
-                unpublished = kill_once(options, store, step, seconds)
-                before += unpublished
-                if not unpublished:
+                kills.append(Kill(options, store, step, seconds))
+                if not kills[-1].unpublished:
                     assert published_digest(artifact) == expected[step], step
                     # Begin anew, without the checkpoints of the attempts so far; and strike sooner.
                     shutil.rmtree(artifact)
@@ -92,8 +123,12 @@ def main():
             subprocess.run(stage_command(options, store, step), check=True, capture_output=True)
             # The report holds times; all its outputs are volatile.
             equal = published_digest(artifact) == expected[step]
-            print(f"{step:20} {options.kills:5}  {before:19}  {'yes' if equal else 'NO'}", flush=True)
+            before = sum(kill.unpublished for kill in kills)
+            resumed, redone = sum(kill.resumed for kill in kills), max(kill.redone for kill in kills)
+            print(f"{step:20} {len(kills):5}  {before:19}  {resumed:7}  {redone:8.1f}  {'yes' if equal else 'NO'}", flush=True)
             assert equal, step
+            assert redone < MOST_REDONE, (step, redone)
+            assert resumed or step != "train:attention", "no start went on from a checkpoint"
         print("all digests equal")
 
 
