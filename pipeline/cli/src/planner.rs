@@ -68,10 +68,6 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
             let goes_on = incomplete.is_some() && may_run(selection, &name);
             if forced || goes_on {
                 generation += 1;
-                // One that was made in a run that was killed before it superseded the one before.
-                while store.find(&format!("{}/manifest.json", artifact_path(&name, &of(generation))))?.is_some() {
-                    generation += 1;
-                }
             }
             let planned = PlannedStep {
                 fingerprint: of(generation),
@@ -171,7 +167,13 @@ fn planned_before(plan: &Plan, config: &Config, stage: &str) -> Option<Descripti
     let steps: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.stage == stage).collect();
     let has_sources = steps.iter().any(|step| !step.description.sources.is_empty());
     let revision = steps.first()?.revision;
-    let is_same = has_sources && plan.is_of(config, stage) && codepair_schemas::stage(stage)?.revision == revision;
+    let is_written = |(dataset, version): (&String, &u32)| {
+        codepair_schemas::dataset(dataset).is_some_and(|now| now.version == *version)
+    };
+    let is_same = has_sources
+        && plan.is_of(config, stage)
+        && codepair_schemas::stage(stage)?.revision == revision
+        && steps.iter().all(|step| step.description.schemas.iter().all(is_written));
     is_same.then(|| Description {
         stage: stage.to_owned(),
         revision,

@@ -64,6 +64,9 @@ pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
     }
     for run in plans(&store, &plan.pipeline)? {
         if let Some(text) = log::read(&store, &plan.pipeline, &run, step)? {
+            if run != plan.run {
+                tracing::info!("the newest run, {}, has no log of {step}; this is that of the run {run}", plan.run);
+            }
             print(&text);
             return Ok(ExitStatus::Done);
         }

@@ -28,20 +28,22 @@ pub(crate) fn artifacts_folder(step: &str) -> String {
     format!("artifacts/{}", step.replace(':', "-"))
 }
 
-/// The generation that counts for a step: 0, or one more for each time `--force` superseded it.
-/// `fingerprint_of` gives the fingerprint of a generation.
+/// The generation that counts for a step: 0, or one more for each time `--force` superseded it, or a run went on with what
+/// another one left open. `fingerprint_of` gives the fingerprint of a generation. The next one's manifest supersedes as well as
+/// the marker does, which a run that is killed in between has not written.
 ///
 /// # Errors
 /// The store cannot be read.
 pub fn newest_generation(store: &Store, step: &str, fingerprint_of: impl Fn(u32) -> String) -> Result<u32> {
+    let is_there = |generation, file| -> Result<bool> {
+        let path = format!("{}/{file}", artifact_path(step, &fingerprint_of(generation)));
+        Ok(store.find(&path)?.is_some())
+    };
     let mut generation = 0;
-    loop {
-        let marker = format!("{}/superseded.json", artifact_path(step, &fingerprint_of(generation)));
-        if store.find(&marker)?.is_none() {
-            return Ok(generation);
-        }
+    while is_there(generation, "superseded.json")? || is_there(generation + 1, "manifest.json")? {
         generation += 1;
     }
+    Ok(generation)
 }
 
 /// Marks an artifact as superseded, so that the next generation counts from now on.
@@ -65,17 +67,14 @@ pub enum Published {
 }
 
 /// When an attempt last wrote something, shared with the threads that write. By what it wrote last `gc` tells whether an attempt
-/// still lives, so one that lay idle for too long between any two writes must not go on.
-#[derive(Debug)]
+/// still lives, so one that lay idle for too long between any two writes must not go on. Before its first write there is nothing
+/// that could be taken from it, however long that takes.
+#[derive(Debug, Default)]
 pub(crate) struct Writes {
-    last: Mutex<jiff::Timestamp>,
+    last: Mutex<Option<jiff::Timestamp>>,
 }
 
 impl Writes {
-    fn since(now: jiff::Timestamp) -> Self {
-        Self { last: Mutex::new(now) }
-    }
-
     /// To be called with each write, before it.
     ///
     /// # Errors
@@ -86,10 +85,10 @@ impl Writes {
 
     fn note_at(&self, now: jiff::Timestamp) -> Result<()> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(*last).as_hours() >= MAX_IDLE_HOURS {
+        if last.is_some_and(|last| now.duration_since(last).as_hours() >= MAX_IDLE_HOURS) {
             bail!("this attempt lay idle for over {MAX_IDLE_HOURS} hours and is not published; run it again");
         }
-        *last = now;
+        *last = Some(now);
         Ok(())
     }
 }
@@ -112,14 +111,13 @@ impl Attempt {
     /// Begins an attempt at a step's artifact.
     #[must_use]
     pub fn new(store: &Store, step: &str, fingerprint: &str) -> Self {
-        let now = jiff::Timestamp::now();
         Self {
             store: store.clone(),
             step: step.to_owned(),
             fingerprint: fingerprint.to_owned(),
             id: Uuid::now_v7(),
-            started_at: now,
-            writes: Arc::new(Writes::since(now)),
+            started_at: jiff::Timestamp::now(),
+            writes: Arc::default(),
             outputs: Vec::new(),
             rejected: BTreeMap::new(),
             incomplete: None,
@@ -407,5 +405,8 @@ mod tests {
         supersede(&store, "ingest", "g0").unwrap();
         supersede(&store, "ingest", "g1").unwrap();
         assert_eq!(newest_generation(&store, "ingest", name).unwrap(), 2);
+        // One that was published by a run that was killed before it marked the one before.
+        store.put("artifacts/ingest/g3/manifest.json", "{}").unwrap();
+        assert_eq!(newest_generation(&store, "ingest", name).unwrap(), 3);
     }
 }

@@ -359,6 +359,13 @@ fn give_up(context: &Context, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
+/// Marks older generations as superseded, and deletes what a finished training could go on from.
+fn clear_away(store: &Store, step: &str, older: &[String], checkpoints: &str) -> Result<()> {
+    older.iter().try_for_each(|fingerprint| supersede(store, step, fingerprint))?;
+    let kept = store.list(checkpoints)?.into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    store.delete(&kept)
+}
+
 fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest> {
     let Context { store, step, attempt, description, interrupt, inputs, older, .. } = context;
     let checkpoints = attempt.checkpoints();
@@ -381,12 +388,10 @@ fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest>
             manifest
         }
     };
-    for fingerprint in &older {
-        supersede(&store, &step, fingerprint)?;
+    if let Err(error) = clear_away(&store, &step, &older, &checkpoints) {
+        // The artifact is there, and stays: the next plan takes it all the same, and `gc` finds what it left.
+        tracing::warn!("{step} is published, but what it replaces could not be cleared away: {error:#}");
     }
-    // What a finished training could go on from serves nobody.
-    let kept = store.list(&checkpoints)?.into_iter().map(|(path, _)| path).collect::<Vec<_>>();
-    store.delete(&kept)?;
     let rows: Vec<String> = {
         let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
         for output in &manifest.outputs {

@@ -130,17 +130,29 @@ impl Manifest {
     pub fn find_short(store: &Store, step: &str, fingerprint: &str) -> Result<Self> {
         let folder = artifacts_folder(step);
         let all = store.folders(&folder)?;
-        let mut fitting = Vec::new();
+        let (mut fitting, mut begun) = (Vec::new(), None);
         for name in all.iter().filter(|name| !fingerprint.is_empty() && name.starts_with(fingerprint)) {
-            fitting.extend(Self::find(store, step, name)?);
+            match Self::find(store, step, name)? {
+                Some(manifest) => fitting.push(manifest),
+                None => begun = Some(name),
+            }
         }
         match fitting.len() {
             1 => Ok(fitting.remove(0)),
-            0 => Err(input_error(format!(
-                "{}/{folder} holds no artifact whose fingerprint begins with {fingerprint:?}; it holds {}",
-                store.url(),
-                if all.is_empty() { "none".to_owned() } else { all.join(", ") }
-            ))),
+            0 => {
+                let mut whole = Vec::new();
+                for name in &all {
+                    let manifest = format!("{}/manifest.json", artifact_path(step, name));
+                    whole.extend(store.find(&manifest)?.is_some().then_some(name.as_str()));
+                }
+                let begun = begun.map(|name| format!("; {name} was begun and not finished, or deleted since"));
+                Err(input_error(format!(
+                    "{}/{folder} holds no artifact whose fingerprint begins with {fingerprint:?}{}; it holds {}",
+                    store.url(),
+                    begun.unwrap_or_default(),
+                    if whole.is_empty() { "none".to_owned() } else { whole.join(", ") }
+                )))
+            }
             _ => {
                 let names: Vec<&str> = fitting.iter().map(|manifest| manifest.fingerprint.as_str()).collect();
                 Err(input_error(format!("{fingerprint:?} may be several artifacts of {step}: {}", names.join(", "))))

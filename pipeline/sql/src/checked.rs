@@ -17,8 +17,8 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// Blocks that were checked and are kept, for columns that lie in the same one.
-const KEPT_BLOCKS: usize = 16;
+/// Bytes of blocks that were checked and are kept, for columns that lie in the same one; the newest is kept in any case.
+const KEPT_BYTES: usize = 16 * DIGEST_BLOCK;
 /// Blocks under way at once.
 const BLOCKS_AT_ONCE: usize = 4;
 
@@ -29,6 +29,32 @@ struct Listed {
     digests: Vec<String>,
     /// What to say where it is missing, and where it is damaged.
     faults: [String; 2],
+    /// Held while a file of one block is read: others that want another range of it wait, and find it kept.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// A file that is missing or damaged, and what to do.
+#[derive(Debug)]
+struct FileFault(String);
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for FileFault {}
+
+/// What is wrong with a file, where that is what an error comes from.
+pub(crate) fn fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(FileFault(words)) = error.downcast_ref() {
+            return Some(words.clone());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// A read-only store of files that manifests list, each read checked.
@@ -49,7 +75,8 @@ impl Checked {
         let whole = || vec![output.sha256.clone()];
         let digests = if output.blocks.is_empty() { whole() } else { output.blocks.clone() };
         let faults = ["missing", "damaged: its SHA-256 differs"].map(|what| manifest.fault(store, output, what));
-        self.files.insert(path.clone(), Listed { bytes: output.bytes, digests, faults });
+        let listed = Listed { bytes: output.bytes, digests, faults, reading: tokio::sync::Mutex::default() };
+        self.files.insert(path.clone(), listed);
         path
     }
 
@@ -65,20 +92,28 @@ impl Checked {
 
     fn keep(&self, path: &Path, block: u64, bytes: &Bytes) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT_BLOCKS {
-            kept.pop_front();
+        let mut all = bytes.len() + kept.iter().map(|(.., bytes)| bytes.len()).sum::<usize>();
+        while all > KEPT_BYTES
+            && let Some((.., oldest)) = kept.pop_front()
+        {
+            all -= oldest.len();
         }
         kept.push_back((path.clone(), block, bytes.clone()));
     }
 
     /// A block of a file. Of files that an older codepair wrote there is one digest alone: they are one block.
     async fn block(&self, path: &Path, listed: &Listed, block: u64) -> Result<Bytes> {
+        let _reading = match listed.digests.len() {
+            1 => Some(listed.reading.lock().await),
+            _ => None,
+        };
         if let Some(bytes) = self.kept(path, block) {
             return Ok(bytes);
         }
         let size = listed.block_bytes();
         let range = block * size..listed.bytes.min((block + 1) * size);
-        let fault = |at: usize| Error::Generic { store: "artifact", source: listed.faults[at].clone().into() };
+        let fault =
+            |at: usize| Error::Generic { store: "artifact", source: FileFault(listed.faults[at].clone()).into() };
         let read = match range.is_empty() {
             true => self.inner.get(path).await?.bytes().await,
             false => self.inner.get_range(path, range).await,

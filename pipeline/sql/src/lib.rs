@@ -9,17 +9,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Manifest, Plan, Store};
+use codepair_runtime::{Manifest, Plan, Store, input_error};
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use url::Url;
 
-use crate::checked::Checked;
+use crate::checked::{Checked, fault};
 use crate::pool::SortPool;
 
 pub use tokens::{encode, register as register_tokenizers, token_bytes};
+
+/// An error of the engine: of a file that is missing or damaged an error of the inputs, which says what to do.
+#[must_use]
+pub fn explain(error: DataFusionError) -> anyhow::Error {
+    match fault(error.find_root()) {
+        Some(fault) => input_error(fault),
+        None => error.into(),
+    }
+}
 
 /// A session with `threads` partitions that reads text as plain UTF-8 arrays.
 #[must_use]

@@ -8,8 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::{Parser, ValueEnum};
 use codepair_runtime::{
-    ByteSize, DEEP_STACK, ExitStatus, PipelineOptions, block_on, config_error, input_error, machine_memory_bytes,
-    run_binary, threads,
+    ByteSize, DEEP_STACK, ExitStatus, PipelineOptions, block_on, config_error, machine_memory_bytes, run_binary,
+    threads,
 };
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -62,10 +62,10 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     let frame = block_on(context.sql_with_options(&arguments.query, reading))
         .map_err(|error| config_error(format!("{error}\ntables: {}", tables.join(", "))))?;
     let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
-    let mut rows = block_on(frame.execute_stream()).map_err(|error| explain(&error))?;
+    let mut rows = block_on(frame.execute_stream()).map_err(explain)?;
     let mut printer = Printer::new(arguments.format, schema);
     while let Some(batch) = block_on(rows.next()) {
-        if !printer.print(batch.map_err(|error| explain(&error))?)? {
+        if !printer.print(batch.map_err(explain)?)? {
             return Ok(ExitStatus::Done);
         }
     }
@@ -74,14 +74,12 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
 }
 
 /// What to do about an error of the engine.
-fn explain(error: &DataFusionError) -> anyhow::Error {
-    let words = error.to_string();
+fn explain(error: DataFusionError) -> anyhow::Error {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => anyhow!(
-            "the query needs more memory than it may have; raise --memory-limit, or read fewer rows or columns ({words})"
+            "the query needs more memory than it may have; raise --memory-limit, or read fewer rows or columns ({error})"
         ),
-        _ if words.contains("codepair run --force") => input_error(words),
-        _ => anyhow!("{words}"),
+        _ => codepair_sql::explain(error),
     }
 }
 
@@ -111,7 +109,11 @@ impl Printer {
     fn print(&mut self, batch: RecordBatch) -> Result<bool> {
         match self {
             Self::Table { batches, bytes } => {
-                *bytes += batch.get_array_memory_size();
+                // Batches may be slices of one large batch.
+                *bytes += batch
+                    .columns()
+                    .iter()
+                    .try_fold(0, |sum, column| column.to_data().get_slice_memory_size().map(|bytes| sum + bytes))?;
                 if *bytes > TABLE_BYTES {
                     bail!(
                         "the answer is larger than a table of {} MiB; add a `limit`, or print it with --format csv or json",

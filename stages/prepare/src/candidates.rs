@@ -149,9 +149,10 @@ pub(crate) fn each_batch(
     query: &str,
     mut use_batch: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let mut stream = block_on(async { session.sql(query).await?.execute_stream().await })?;
+    let mut stream =
+        block_on(async { session.sql(query).await?.execute_stream().await }).map_err(codepair_sql::explain)?;
     while let Some(batch) = block_on(stream.next()) {
-        use_batch(&batch?)?;
+        use_batch(&batch.map_err(codepair_sql::explain)?)?;
     }
     Ok(())
 }

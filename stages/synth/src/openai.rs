@@ -13,7 +13,7 @@ mod limits;
 mod prompt;
 mod server;
 
-pub(crate) use asker::{Answers, Asked, REFUSED, ask};
+pub(crate) use asker::{Answers, Asked, FaultOf, REFUSED, ask};
 pub(crate) use batches::texts_of;
 pub(crate) use budget::Price;
 pub(crate) use client::Client;

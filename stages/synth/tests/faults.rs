@@ -472,6 +472,88 @@ fn a_batch_that_is_gone_stops_nothing() {
     assert_eq!(other.run(&server.url(), "").unwrap().rows("synthetic_pairs"), 40);
 }
 
+/// A further attempt that is refused leaves the answer that there is; one that fails in passing leaves the request open. Neither
+/// is asked for ever.
+#[test]
+fn a_further_attempt_in_a_batch_ends() {
+    for (status, expected) in [(400, "malformed_answer"), (500, "request_failed")] {
+        let setup = Setup::new(30);
+        let server = Server::start(Duration::from_millis(1), move |task, tries| match (task, tries) {
+            (3, 0) => Act::WrongSchema,
+            (3, _) => Act::Fail(status),
+            _ => Act::Answer,
+        });
+        let batches = BATCHES.replace("partial = true", "attempts = 4");
+        let ran = setup.run(&server.url(), &batches);
+        assert_eq!(server.batches(), 2, "{status}");
+        match ran {
+            Ok(manifest) => assert_eq!(setup.reasons(&manifest), BTreeMap::from([(expected.to_owned(), 1)])),
+            Err(error) => assert!(format!("{error:#}").contains(&format!("1 {expected}")), "{error:#}"),
+        }
+    }
+}
+
+/// Of a batch that is under way every request counts at its worst, for a run that wants none of them as well.
+#[test]
+fn a_batch_that_nobody_wants_any_more_counts() {
+    let setup = Setup::new(40);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    let limited = format!("{BATCHES}\nmax_tokens = 14000");
+    let mut child = setup.spawn(&server.url(), &limited);
+    let began = Instant::now();
+    while server.batches() == 0 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let prompt = setup.folder.path().join("prompt.txt");
+    let before = std::fs::read(&prompt).unwrap();
+    std::fs::write(&prompt, "Say it yet otherwise. {{ text }}").unwrap();
+    let other = setup.run(&server.url(), &limited).unwrap();
+    assert!(other.rows("synthetic_pairs") < 30, "{}", other.rows("synthetic_pairs"));
+    // Once somebody collects it, it counts as what it cost.
+    std::fs::write(&prompt, before).unwrap();
+    let own = setup.run(&server.url(), &limited).unwrap();
+    assert_eq!(own.rows("synthetic_pairs"), 40);
+    let noted =
+        own.notes["llm"]["input_tokens"].as_u64().unwrap() + own.notes["llm"]["output_tokens"].as_u64().unwrap();
+    assert_eq!(noted, server.charges().values().sum::<usize>() as u64 * (INPUT_TOKENS + OUTPUT_TOKENS));
+}
+
+/// Answers of no use in an earlier run give no hope: the next one stops as early.
+#[test]
+fn a_useless_server_is_stopped_in_every_run() {
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::WrongSchema);
+    for more in ["", BATCHES] {
+        let setup = Setup::new(300);
+        let mut before: usize = server.charges().values().sum();
+        for _ in 0..2 {
+            let error = format!("{:#}", setup.run(&server.url(), more).unwrap_err());
+            assert!(error.contains("answers nothing that can be used"), "{error}");
+            let charged: usize = server.charges().values().sum();
+            assert!(charged - before <= 300, "{charged} after {before}");
+            before = charged;
+        }
+    }
+    // Also where there are few rows, and where all have had their attempts.
+    let few = Setup::new(5);
+    for _ in 0..2 {
+        let error = format!("{:#}", few.run(&server.url(), "").unwrap_err());
+        assert!(error.contains("answers nothing that can be used"), "{error}");
+    }
+}
+
+#[test]
+fn a_download_that_broke_off_is_whole_although_the_server_begins_anew() {
+    let setup = Setup::new(40);
+    let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
+    server.cut_a_file();
+    let manifest = setup.run(&server.url(), BATCHES).unwrap();
+    assert_eq!((server.batches(), manifest.rows("synthetic_pairs")), (1, 40));
+}
+
 #[test]
 fn where_all_is_refused_nothing_is_published() {
     for more in ["", BATCHES] {

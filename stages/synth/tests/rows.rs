@@ -89,6 +89,25 @@ fn a_text_that_is_refused_costs_its_neighbours_nothing() {
     assert!(setup.column(&manifest, "embeddings", "request").iter().all(|request| requests.contains(request)));
 }
 
+/// A server that refuses all texts of one request does not refuse everything; one that refuses everything does.
+#[test]
+fn a_row_that_is_refused_altogether_stops_nothing() {
+    let long = |name: &str| format!("{name} {}", "y".repeat(LONGEST));
+    let setup = Setup::new("");
+    let server = Server::start(Duration::ZERO, |_, _| Act::Answer);
+    let table =
+        format!("[synth.v]\n{}\nbase_url = \"{}\"", EMBED.replace("[\"code\"]", "[\"text\", \"code\"]"), server.url());
+    let mut rows: Vec<Function> =
+        (0..40).map(|n| function(n, "Say it.", format!("def f{n}(a):\n    return a + {n}"))).collect();
+    rows[20] = function(20, &long("words"), long("code"));
+    let manifest = setup.run(&table, rows, Vec::new()).unwrap();
+    assert_eq!(setup.column(&manifest, "embeddings", "id").len(), 78);
+    assert_eq!(setup.column(&manifest, "rejected", "id"), ["f20", "f20"]);
+    let all: Vec<Function> = (0..41).map(|n| function(n, "", long(&format!("code{n}")))).collect();
+    let error = format!("{:#}", setup.run(&table, all, Vec::new()).unwrap_err());
+    assert!(error.contains("refuses every request"), "{error}");
+}
+
 #[test]
 fn a_row_more_asks_again_for_its_neighbours_alone() {
     let setup = Setup::new("");

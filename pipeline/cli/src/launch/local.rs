@@ -8,7 +8,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, bars, block_on, logs_as_json};
+use codepair_runtime::{
+    Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, bars, block_on, exit_status, logs_as_json,
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::log::{Log, Logs};
@@ -17,9 +19,6 @@ use crate::binaries::{command, level_and_message};
 
 /// How long children may take after SIGTERM: they keep what is under way, such as answers that are paid for.
 const GRACE: Duration = Duration::from_secs(90);
-/// The same where the run itself breaks off.
-const SHORT_GRACE: Duration = Duration::from_secs(5);
-
 /// How often the run was asked to end.
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,12 +35,14 @@ struct Running {
 }
 
 /// The children. Whoever holds them ends them: they are in process groups of their own, which Ctrl-C does not reach.
-#[derive(Default)]
-struct Children(BTreeMap<usize, Running>);
+struct Children {
+    running: BTreeMap<usize, Running>,
+    grace: Duration,
+}
 
 impl Children {
     fn signal(&self, number: libc::c_int) {
-        self.0.values().for_each(|running| signal(&running.child, number));
+        self.running.values().for_each(|running| signal(&running.child, number));
     }
 }
 
@@ -49,8 +50,8 @@ impl Drop for Children {
     fn drop(&mut self) {
         self.signal(libc::SIGTERM);
         let since = Instant::now();
-        for running in self.0.values_mut() {
-            while since.elapsed() < SHORT_GRACE && matches!(running.child.try_wait(), Ok(None)) {
+        for running in self.running.values_mut() {
+            while since.elapsed() < self.grace && matches!(running.child.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(20));
             }
             // Both fail where it has ended by itself.
@@ -67,15 +68,15 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
     let (events, inbox) = channel();
     let logs = Logs::new(launch.store, launch.plan);
     let mut waiting: Vec<usize> = launch.steps.clone();
-    let mut running = Children::default();
+    let mut running = Children { running: BTreeMap::new(), grace: GRACE };
     let mut ended: Vec<Ended> = Vec::new();
     let mut interrupted_at: Option<Instant> = None;
-    while !waiting.is_empty() || !running.0.is_empty() {
+    while !waiting.is_empty() || !running.running.is_empty() {
         let interrupts = INTERRUPTS.load(Ordering::Relaxed);
         if interrupts > 0 {
             let since = *interrupted_at.get_or_insert_with(|| {
                 running.signal(libc::SIGTERM);
-                let (count, most) = (running.0.len(), GRACE.as_secs());
+                let (count, most) = (running.running.len(), GRACE.as_secs());
                 tracing::warn!("interrupted; {count} steps keep what is under way, {most} s at most; Ctrl-C again ends them at once");
                 Instant::now()
             });
@@ -85,26 +86,30 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
             ended.extend(waiting.drain(..).map(|i| never_began(&launch.plan.steps[i].name, "the run was interrupted")));
         }
         give_up_on_dependants(launch, &mut waiting, &mut ended);
-        while running.0.len() < launch.jobs
+        while running.running.len() < launch.jobs
             && let Some(at) = waiting.iter().position(|&i| is_ready(launch, i, &waiting, &running))
         {
             let step = waiting.remove(at);
-            running.0.insert(step, start(launch, step, &logs, &events, terminal)?);
+            match start(launch, step, &logs, &events, terminal) {
+                Ok(child) => drop(running.running.insert(step, child)),
+                Err(error) => ended
+                    .push(Ended { exit: Some(1), ..never_began(&launch.plan.steps[step].name, &format!("{error:#}")) }),
+            }
         }
         match inbox.recv_timeout(Duration::from_millis(100)) {
             Ok(Event::Line { step, line }) => {
-                if let Some(running) = running.0.get_mut(&step) {
+                if let Some(running) = running.running.get_mut(&step) {
                     show(&launch.plan.steps[step], running, &line);
                 }
             }
             Ok(Event::Closed { step }) => {
-                if let Some(done) = running.0.remove(&step) {
-                    ended.push(end(launch, step, done)?);
+                if let Some(done) = running.running.remove(&step) {
+                    ended.push(end(launch, step, done));
                 }
             }
             Err(_) => {}
         }
-        running.0.values_mut().for_each(|running| running.log.store_now_and_then());
+        running.running.values_mut().for_each(|running| running.log.store_now_and_then());
     }
     Ok(ended)
 }
@@ -133,7 +138,7 @@ fn signal(child: &Child, number: libc::c_int) {
 /// A step is ready when nothing that it reads is still to come.
 fn is_ready(launch: &Launch<'_>, step: usize, waiting: &[usize], running: &Children) -> bool {
     let needs = |other: &usize| launch.plan.steps[step].upstream.contains_key(&launch.plan.steps[*other].name);
-    !waiting.iter().any(needs) && !running.0.keys().any(needs)
+    !waiting.iter().any(needs) && !running.running.keys().any(needs)
 }
 
 fn give_up_on_dependants(launch: &Launch<'_>, waiting: &mut Vec<usize>, ended: &mut Vec<Ended>) {
@@ -247,25 +252,32 @@ fn as_json(step: &str, line: &str) -> serde_json::Value {
     object.into()
 }
 
-fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Result<Ended> {
+/// What became of a step. Whatever goes wrong here is its fault alone: others go on.
+fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Ended {
     let step = &launch.plan.steps[index];
-    let status = running.child.wait()?;
+    let status = running.child.wait();
     if let Some(bar) = &running.bar {
         bar.finish_and_clear();
     }
     running.log.store();
-    let mut exit = status.code();
+    let mut exit = status.as_ref().ok().and_then(std::process::ExitStatus::code);
     let mut message = if exit == Some(0) { String::new() } else { running.log.error() };
-    if exit == Some(0) && Manifest::find(launch.store, &step.name, &step.fingerprint)?.is_none() {
-        exit = Some(1);
-        message = format!("it ended well, but its artifact {} is not there", step.fingerprint);
+    if exit == Some(0) {
+        let fault = match Manifest::find(launch.store, &step.name, &step.fingerprint) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some((1, format!("it ended well, but its artifact {} is not there", step.fingerprint))),
+            Err(error) => Some((exit_status(&error) as i32, format!("it ended well, but {error:#}"))),
+        };
+        if let Some((status, why)) = fault {
+            (exit, message) = (Some(status), why);
+        }
     }
     let seconds = running.started.elapsed().as_secs_f64();
     if running.bar.is_some() && exit == Some(0) {
         tracing::info!("{} done in {seconds:.1} s", step.name);
     }
     // A child that a signal ended has no code of its own.
-    Ok(Ended { step: step.name.clone(), exit: Some(exit.unwrap_or(1)), message, seconds })
+    Ended { step: step.name.clone(), exit: Some(exit.unwrap_or(1)), message, seconds }
 }
 
 #[cfg(test)]
@@ -284,10 +296,10 @@ mod tests {
     fn whoever_drops_the_children_ends_them() {
         let store = codepair_runtime::Store::memory();
         let logs = Logs::in_folder(&store, "logs");
-        let mut children = Children::default();
-        children.0.insert(0, sleeping(&logs));
-        children.0.insert(1, sleeping(&logs));
-        let ids: Vec<u32> = children.0.values().map(|running| running.child.id()).collect();
+        let mut children = Children { running: BTreeMap::new(), grace: Duration::from_millis(300) };
+        children.running.insert(0, sleeping(&logs));
+        children.running.insert(1, sleeping(&logs));
+        let ids: Vec<u32> = children.running.values().map(|running| running.child.id()).collect();
         drop(children);
         for id in ids {
             assert!(!std::path::Path::new(&format!("/proc/{id}")).exists(), "{id} lives on");

@@ -9,8 +9,10 @@ use codepair_runtime::{Plan, Store, run_folder};
 
 use crate::binaries::error_of;
 
-/// What a step says is in the store after so long.
+/// What a step says is in the store after so long; of a step that runs for long after a sixtieth of its time, for each part is
+/// an object to be read again.
 const STORE_EVERY: Duration = Duration::from_secs(5);
+const STORE_SELDOM: Duration = Duration::from_secs(300);
 
 /// Stores the logs of a run, on a thread of its own: a slow store holds up no step.
 pub(crate) struct Logs {
@@ -46,6 +48,7 @@ impl Logs {
             parts: 0,
             // The first line is stored at once: whoever asks for the log is to see that it has begun.
             stored_at: Instant::now().checked_sub(STORE_EVERY).unwrap_or_else(Instant::now),
+            began: Instant::now(),
             to: self.parts.clone(),
         }
     }
@@ -67,6 +70,7 @@ pub(crate) struct Log {
     stored: usize,
     parts: usize,
     stored_at: Instant,
+    began: Instant,
     to: Option<Sender<(String, String)>>,
 }
 
@@ -78,7 +82,7 @@ impl Log {
 
     /// Stores what is new where the last time was some seconds ago.
     pub(crate) fn store_now_and_then(&mut self) {
-        if self.stored_at.elapsed() >= STORE_EVERY {
+        if self.stored_at.elapsed() >= (self.began.elapsed() / 60).clamp(STORE_EVERY, STORE_SELDOM) {
             self.store();
         }
     }
@@ -121,7 +125,9 @@ pub(crate) fn read(store: &Store, pipeline: &str, run: &str, step: &str) -> Resu
     for (path, _) in store.list(&folder)? {
         log.get_or_insert_default().push_str(&String::from_utf8_lossy(&store.get(&path)?));
     }
-    Ok(log)
+    // Runs before parts were numbered stored one file when the step had ended.
+    let Some(whole) = store.find(&format!("{folder}.log"))?.filter(|_| log.is_none()) else { return Ok(log) };
+    Ok(Some(String::from_utf8_lossy(&whole).into_owned()))
 }
 
 #[cfg(test)]
@@ -148,5 +154,7 @@ mod tests {
         drop(logs);
         assert_eq!(read().as_deref(), Some("one\nERROR two\n"));
         assert_eq!(super::read(&store, "p", "r", "train").unwrap(), None);
+        store.put("runs/p/r/logs/report.log", "of an older codepair").unwrap();
+        assert_eq!(super::read(&store, "p", "r", "report").unwrap().as_deref(), Some("of an older codepair"));
     }
 }

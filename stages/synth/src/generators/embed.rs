@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::Kind;
 use crate::corpus::key;
 use crate::openai::{
-    Answers, Asked, Client, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, texts_of,
+    Answers, Asked, Client, FaultOf, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, texts_of,
 };
 use crate::rows::{Made, Parent, Splits, chunked, count, limited, parents, queries};
 
@@ -84,8 +84,8 @@ impl Kind for Embed {
         if self.is_pinned() {
             return Ok(None);
         }
-        let (_, jobs) = self.jobs(context)?;
-        forecast(context, name, &self.server(), &jobs, 0).map(Some)
+        let (_, jobs, _) = self.jobs(context)?;
+        forecast(context, name, &self.server(), &jobs, 0, FAULT).map(Some)
     }
 
     fn asks(&self) -> bool {
@@ -172,11 +172,20 @@ impl Embed {
     }
 
     fn by_server(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
-        let (client, jobs) = self.jobs(context)?;
+        let (client, jobs, has_neighbours) = self.jobs(context)?;
         let server = self.server();
-        let answers = ask(&asking_for(context, name, &server, &jobs), client)?;
+        // A text that is too long has its neighbours refused as well: all of them are asked for alone before it is said that
+        // the server refuses everything.
+        let mut answers = ask(&asking_for(context, name, &server, &jobs, has_neighbours), client)?;
         answers.summary.iter().for_each(|(key, value)| made.note(name, key, value.clone()));
         let alone = self.ask_alone(context, name, &jobs, &answers)?;
+        if alone.is_some() {
+            let refused: Vec<&Job> = jobs.list().iter().filter(|job| is_refused(&answers, job)).collect();
+            for job in refused {
+                // Each of its texts is answered for by itself.
+                answers.unanswered.entry(job.key.clone()).and_modify(|(reason, _)| *reason = REFUSED);
+            }
+        }
         for answers in alone.iter().map(|(_, alone)| alone).chain([&answers]) {
             made.check_open(name, &server, answers)?;
         }
@@ -224,7 +233,8 @@ impl Embed {
         tracing::info!("{name}: the texts of refused requests are asked for one by one");
         let server = self.server();
         let client = server.client("/embeddings")?;
-        let answers = ask(&asking_for(context, name, &server, &alone), client)?;
+        let has_hope = jobs.list().iter().any(|job| answers.ledger.has(&job.key));
+        let answers = ask(&asking_for(context, name, &server, &alone, has_hope), client)?;
         Ok(Some((alone, answers)))
     }
 
@@ -256,11 +266,15 @@ impl Embed {
         Ok(())
     }
 
-    fn jobs(&self, context: &Context) -> Result<(Client, Jobs)> {
+    /// All requests, and whether any asks for several texts.
+    fn jobs(&self, context: &Context) -> Result<(Client, Jobs, bool)> {
         let client = self.server().client("/embeddings")?;
-        let mut jobs = Jobs::new(client.endpoint())?;
-        self.batches(context, |items| jobs.add(&self.payload(&items)?))?;
-        Ok((client, jobs))
+        let (mut jobs, mut has_neighbours) = (Jobs::new(client.endpoint())?, false);
+        self.batches(context, |items| {
+            has_neighbours |= items.len() > 1;
+            jobs.add(&self.payload(&items)?)
+        })?;
+        Ok((client, jobs, has_neighbours))
     }
 
     /// Whether a request ends with this text.
@@ -296,10 +310,18 @@ impl Embed {
 }
 
 /// All requests of a generator; what is wrong with an answer to one of them.
-fn asking_for<'a>(context: &'a Context, generator: &'a str, server: &'a Server, jobs: &'a Jobs) -> Asked<'a> {
-    let fault = &|payload: &str, response: &str| parse(response, texts_of(payload)).err();
-    Asked { context, generator, server, jobs, answer_tokens: 0, fault }
+fn asking_for<'a>(
+    context: &'a Context,
+    generator: &'a str,
+    server: &'a Server,
+    jobs: &'a Jobs,
+    is_patient: bool,
+) -> Asked<'a> {
+    Asked { context, generator, server, jobs, answer_tokens: 0, fault: FAULT, is_patient }
 }
+
+/// What is wrong with an answer.
+const FAULT: FaultOf<'static> = &|payload: &str, response: &str| parse(response, texts_of(payload)).err();
 
 /// Whether a request was refused, now or before, where there is no money to ask again.
 fn is_refused(answers: &Answers, job: &Job) -> bool {

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
 use crate::openai::{
-    AnswerLimit, Asked, Client, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse,
+    AnswerLimit, Asked, Client, FaultOf, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse,
 };
 use crate::rows::{
     Kind as PairKind, Made, Pair, Parent, Provenance, Splits, chunked, documented, limited, parents, queries,
@@ -76,6 +76,9 @@ enum Rows {
     Queries,
 }
 
+/// What is wrong with an answer.
+const FAULT: FaultOf<'static> = &|_, response| parse(response).err();
+
 impl Kind for Openai {
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>> {
         self.check()?;
@@ -100,7 +103,8 @@ impl Kind for Openai {
             server: &server,
             jobs: &jobs,
             answer_tokens: self.answer_tokens,
-            fault: &|_, response| parse(response).err(),
+            fault: FAULT,
+            is_patient: false,
         };
         let answers = ask(&asked, client)?;
         made.check_open(name, &server, &answers)?;
@@ -137,7 +141,7 @@ impl Kind for Openai {
     fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
         let prompt = self.read_prompt(&context.config)?;
         let (_, jobs) = self.jobs(context, &prompt)?;
-        forecast(context, name, &self.server(), &jobs, self.answer_tokens).map(Some)
+        forecast(context, name, &self.server(), &jobs, self.answer_tokens, FAULT).map(Some)
     }
 
     fn asks(&self) -> bool {

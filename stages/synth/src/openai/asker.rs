@@ -65,7 +65,48 @@ pub(crate) struct Asked<'a> {
     /// The most that an answer has.
     pub(crate) answer_tokens: u32,
     /// What is wrong with the response to a payload, where it cannot be used.
-    pub(crate) fault: &'a (dyn Fn(&str, &str) -> Option<String> + Sync),
+    pub(crate) fault: FaultOf<'a>,
+    /// That some requests are refused, or answered with nothing that can be used, says nothing of the others.
+    pub(crate) is_patient: bool,
+}
+
+/// What is wrong with the response to a payload, where it cannot be used.
+pub(crate) type FaultOf<'a> = &'a (dyn Fn(&str, &str) -> Option<String> + Sync);
+
+/// What is to be asked of a generator's requests, each of which counts once.
+pub(super) struct Open<'j> {
+    /// Those without an answer, and those whose answers are of no use and fewer than they may be.
+    pub(super) jobs: Vec<&'j Job>,
+    /// How many others there are.
+    pub(super) before: usize,
+    /// Whether an answer can be used.
+    is_any_usable: bool,
+    /// What is wrong with one that cannot.
+    useless: Option<String>,
+}
+
+impl<'j> Open<'j> {
+    /// # Errors
+    /// The answers cannot be read.
+    pub(super) fn new(ledger: &Ledger, jobs: &'j Jobs, attempts: u32, fault: FaultOf) -> Result<Self> {
+        let mut own = Self { jobs: Vec::new(), before: 0, is_any_usable: false, useless: None };
+        let mut seen = HashSet::new();
+        for job in jobs.list().iter().filter(|job| seen.insert(job.key.as_str())) {
+            let answered = ledger.answered(&job.key);
+            // What no further attempt may follow is looked at only as long as no answer is known that can be used.
+            let has_to_look = answered > 0 && (answered < attempts || !own.is_any_usable);
+            let answer = if has_to_look { ledger.find(&job.key)? } else { None };
+            let wrong = answer.as_ref().and_then(|answer| fault(&answer.payload, &answer.response));
+            own.is_any_usable |= answer.is_some() && wrong.is_none();
+            if answered == 0 || (answered < attempts && wrong.is_some()) {
+                own.jobs.push(job);
+            } else {
+                own.before += 1;
+            }
+            own.useless = own.useless.or(wrong);
+        }
+        Ok(own)
+    }
 }
 
 /// Who pays for a generator's requests.
@@ -80,21 +121,27 @@ pub(super) fn payer(context: &Context, generator: &str, answer_tokens: u32) -> P
 /// The server cannot be reached at all, or wants another key or path, or refuses or fails to answer whatever it is asked: no
 /// request would fare better. The process was asked to end.
 pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
-    let Asked { context, generator, server, jobs, answer_tokens, fault } = *asked;
+    let Asked { context, generator, server, jobs, answer_tokens, fault, is_patient } = *asked;
     let payer = payer(context, generator, answer_tokens);
-    let is_open = |ledger: &Ledger| jobs.list().iter().any(|job| !ledger.has(&job.key));
     let mut ledger = Ledger::open(&context.store, &jobs.keys(), &payer)?;
+    ledger.complete(jobs)?;
+    let mut leases = Vec::new();
     // Where nothing is open nobody has to wait. What another run was answered meanwhile is not asked again.
-    let lease = is_open(&ledger).then(|| {
+    if !Open::new(&ledger, jobs, server.attempts, fault)?.jobs.is_empty() {
         server.check_key()?;
-        Lease::take(&context.store, &client.endpoint(), &server.model, &context.interrupt)
-    });
-    let lease = lease.transpose()?;
-    if lease.is_some() {
+        // Those who wait for each other take them in the same order.
+        if server.is_limited() {
+            let budget = format!("what {} may spend", payer.name);
+            leases.push(Lease::take(&context.store, &budget, &context.interrupt)?);
+        }
+        let asking = format!("{} for {}", client.endpoint(), server.model);
+        leases.push(Lease::take(&context.store, &asking, &context.interrupt)?);
         ledger = Ledger::open(&context.store, &jobs.keys(), &payer)?;
+        ledger.complete(jobs)?;
     }
     let asker = Asker {
         generator,
+        is_patient,
         budget: server.budget(ledger.spent()),
         payer: payer.name,
         client,
@@ -106,10 +153,9 @@ pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
         batches: server.batches,
         poll: Duration::from_secs_f64(server.poll_seconds),
     };
-    ledger.complete(jobs)?;
     // Where the process is asked to end, what is under way is paid for and kept first.
     let _hold = context.interrupt.hold();
-    let (unanswered, summary) = asker.ask_all(&mut ledger, jobs, &context.interrupt, lease.as_ref())?;
+    let (unanswered, summary) = asker.ask_all(&mut ledger, jobs, &context.interrupt, &leases)?;
     Ok(Answers { ledger, unanswered, summary })
 }
 
@@ -127,7 +173,8 @@ pub(super) struct Asker<'a> {
     pub(super) attempts: u32,
     /// Tokens of an answer at most.
     pub(super) answer_tokens: u32,
-    fault: &'a (dyn Fn(&str, &str) -> Option<String> + Sync),
+    fault: FaultOf<'a>,
+    is_patient: bool,
     /// Ask by batches.
     batches: bool,
     /// Look after batches so often.
@@ -144,11 +191,13 @@ pub(super) struct Tally {
     answered: AtomicU64,
     /// Requests whose every answer was of no use.
     unusable: AtomicU64,
-    /// An earlier run was answered, so that it can be done.
+    /// What is wrong with one of them.
+    useless: Mutex<Option<String>>,
+    /// An earlier run was answered so that it can be used, or nothing is to be made of refusals.
     has_hope: bool,
     faults: Mutex<BTreeMap<FaultKind, u64>>,
     /// Nothing more is to be sent; what is under way is waited for.
-    stopped: watch::Sender<bool>,
+    pub(super) stopped: watch::Sender<bool>,
 }
 
 impl Tally {
@@ -171,6 +220,15 @@ impl Tally {
 
     pub(super) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_useless(&self, words: &str) {
+        let mut useless = self.useless.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        useless.get_or_insert_with(|| words.to_owned());
+    }
+
+    fn useless(&self) -> Option<String> {
+        self.useless.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     fn count(&self, kind: FaultKind) {
@@ -214,20 +272,6 @@ pub(super) fn again(payload: &str, attempt: u32) -> String {
 }
 
 impl Asker<'_> {
-    /// Requests to ask, each once: those without an answer, and those whose answers are of no use and fewer than they may be.
-    fn open<'j>(&self, ledger: &Ledger, jobs: &'j Jobs) -> Result<Vec<&'j Job>> {
-        let mut seen = HashSet::new();
-        let mut open = Vec::new();
-        for job in jobs.list().iter().filter(|job| seen.insert(job.key.as_str())) {
-            let answered = ledger.answered(&job.key);
-            let is_open = answered == 0
-                || (answered < self.attempts
-                    && ledger.find(&job.key)?.is_some_and(|answer| self.fault_of(&answer).is_some()));
-            open.extend(is_open.then_some(job));
-        }
-        Ok(open)
-    }
-
     /// What is wrong with an answer.
     pub(super) fn fault_of(&self, answer: &Request) -> Option<String> {
         (self.fault)(&answer.payload, &answer.response)
@@ -238,13 +282,12 @@ impl Asker<'_> {
         ledger: &mut Ledger,
         jobs: &Jobs,
         interrupt: &Interrupt,
-        lease: Option<&Lease>,
+        leases: &[Lease],
     ) -> Result<(BTreeMap<String, Unanswered>, Summary)> {
-        let open = self.open(ledger, jobs)?;
-        let before = jobs.list().len() - open.len();
-        tracing::info!("{}: {} requests, {before} answered before", self.generator, jobs.list().len());
+        let Open { jobs: open, before, is_any_usable, useless } = Open::new(ledger, jobs, self.attempts, self.fault)?;
+        tracing::info!("{}: {} requests, {before} answered before", self.generator, before + open.len());
         let progress = Progress::new(&format!("asking for {}", self.generator), "requests", open.len() as u64);
-        let tally = Tally { has_hope: before > 0, ..Tally::default() };
+        let tally = Tally { has_hope: is_any_usable || self.is_patient, ..Tally::default() };
         let mut unanswered = BTreeMap::new();
         let asked: Result<()> = block_on(async {
             let shared: &Ledger = ledger;
@@ -260,9 +303,11 @@ impl Asker<'_> {
                 }
             };
             let lost = async {
-                match lease {
-                    Some(lease) => lease.lost().await,
-                    None => std::future::pending().await,
+                match leases {
+                    [] => std::future::pending().await,
+                    leases => {
+                        drop(futures::future::select_all(leases.iter().map(|lease| Box::pin(lease.lost()))).await)
+                    }
                 }
             };
             let why = async {
@@ -276,7 +321,7 @@ impl Asker<'_> {
         ledger.close()?;
         let summary = self.summary(&tally, before, unanswered.len());
         asked.context("what was answered is kept; run it again to go on from there")?;
-        self.check_hope(&tally, &unanswered)?;
+        self.check_hope(&tally, &unanswered, useless)?;
         Ok((unanswered, summary))
     }
 
@@ -323,8 +368,10 @@ impl Asker<'_> {
         while let Some((key, outcome)) = outcomes.next().await {
             progress.add(1);
             match outcome {
-                Ok(Outcome::Answered) => {}
+                Ok(Outcome::Answered) => drop(unanswered.remove(key)),
                 Ok(Outcome::Unusable(words)) => {
+                    unanswered.remove(key);
+                    tally.note_useless(&words);
                     if tally.count_unusable() == HOPELESS && !tally.has_hope() {
                         tally.stopped.send_replace(true);
                         failed = failed.and(Err(self.useless(&words)));
@@ -350,15 +397,22 @@ impl Asker<'_> {
         failed
     }
 
-    /// Where nothing at all was answered, an artifact without a row would pass for a finished one.
-    fn check_hope(&self, tally: &Tally, unanswered: &BTreeMap<String, Unanswered>) -> Result<()> {
-        let refused = unanswered.values().find(|(reason, _)| *reason == REFUSED);
-        match refused {
-            Some((_, words)) if !tally.has_hope() && tally.unusable.load(Ordering::Relaxed) == 0 => {
-                Err(self.refuses(words))
-            }
-            _ => Ok(()),
+    /// Where nothing at all was answered so that it can be used, an artifact without a row would pass for a finished one.
+    /// `useless` is what is wrong with an answer of an earlier run.
+    fn check_hope(
+        &self,
+        tally: &Tally,
+        unanswered: &BTreeMap<String, Unanswered>,
+        useless: Option<String>,
+    ) -> Result<()> {
+        if tally.has_hope() {
+            return Ok(());
         }
+        if let Some(words) = tally.useless().or(useless) {
+            return Err(self.useless(&words));
+        }
+        let refused = unanswered.values().find(|(reason, _)| *reason == REFUSED);
+        refused.map_or(Ok(()), |(_, words)| Err(self.refuses(words)))
     }
 
     fn refuses(&self, words: &str) -> anyhow::Error {
@@ -371,13 +425,18 @@ impl Asker<'_> {
 
     /// Asks until an answer can be used, as often as the config allows.
     async fn ask(&self, key: &str, payload: &str, ledger: &Ledger, tally: &Tally) -> Result<Outcome> {
-        for attempt in ledger.answered(key).. {
+        // A batch may have answered it meanwhile.
+        let known = ledger.find(key)?;
+        if known.is_some_and(|answer| self.fault_of(&answer).is_none()) {
+            return Ok(Outcome::Answered);
+        }
+        for attempt in ledger.answered(key)..self.attempts {
             let payload = again(payload, attempt);
             let answer = match self.ask_once(key, attempt, &payload, ledger, tally).await? {
                 Ok(answer) => answer,
-                Err(unanswered) if attempt == 0 => return Ok(Outcome::Unanswered(unanswered)),
                 // There is an answer, which says what is wrong with it.
-                Err(_) => return Ok(Outcome::Answered),
+                Err((REFUSED, _)) if attempt > 0 => return Ok(Outcome::Answered),
+                Err(unanswered) => return Ok(Outcome::Unanswered(unanswered)),
             };
             match self.fault_of(&answer) {
                 None => {

@@ -11,7 +11,7 @@ use async_openai::types::batches::{BatchCompletionWindow, BatchEndpoint, BatchRe
 use bytes::Bytes;
 use codepair_runtime::Progress;
 use codepair_schemas::rows::Request;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -21,7 +21,7 @@ use super::asker::{Asker, HOPELESS, REFUSED, Tally, Unanswered, again};
 use super::budget::Usage;
 use super::client::{Reply, answers_nothing, words};
 use super::jobs::{Job, Jobs};
-use super::ledger::{Ledger, join_id, new_sending, split_id};
+use super::ledger::{Ledger, join_id, sending_in_batch, sent_row, split_id};
 
 /// Requests of a batch at most, and bytes of its file; OpenAI takes five times and twice as many.
 const REQUESTS: usize = 10_000;
@@ -30,6 +30,8 @@ const BYTES: usize = 100 << 20;
 const TEXTS: usize = 50_000;
 /// Answers that are stored at once.
 const STORED_AT_ONCE: usize = 512;
+/// A row with this status says that a line was not answered, and cost nothing.
+const NOTHING: u32 = 599;
 /// The key of a batch's metadata that says which it is.
 const MARK: &str = "codepair";
 
@@ -39,8 +41,24 @@ struct Batch<'j> {
     mark: String,
     /// All that it asks, as JSON; a run may want less.
     keys: String,
-    /// What is wanted of it: requests, and which attempt at each.
-    jobs: Vec<(&'j Job, u32)>,
+    /// Who made it, and pays.
+    payer: String,
+    /// What is wanted of it, and still to come.
+    lines: Vec<Line<'j>>,
+}
+
+/// A line of a batch: an attempt at a request, and the most that it can cost, which is set aside until its answer is there.
+#[derive(Clone, Copy)]
+struct Line<'j> {
+    job: &'j Job,
+    attempt: u32,
+    worst: Usage,
+}
+
+impl Line<'_> {
+    fn id(&self) -> String {
+        join_id(&self.job.key, self.attempt)
+    }
 }
 
 /// A batch as the server describes it.
@@ -79,8 +97,9 @@ impl<'j> Asking<'_, 'j> {
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<Vec<&'j Job>> {
         let (batches, mut open) = self.resume(open).await?;
-        let gone = self.collect_all(batches, unanswered).await?;
-        open.extend(gone);
+        let asked = batches.iter().flat_map(|batch| &batch.lines).copied().collect();
+        open.extend(self.collect_all(batches, unanswered).await?);
+        open.extend(self.to_ask_again(asked)?);
         Ok(open)
     }
 
@@ -96,38 +115,46 @@ impl<'j> Asking<'_, 'j> {
         while !queue.is_empty() {
             let (mut batches, mut asked) = (Vec::new(), Vec::new());
             loop {
-                let (batch, file) = self.fill(&mut queue, batches.is_empty(), unanswered)?;
-                if batch.is_empty() {
+                if *self.tally.stopped.borrow() {
+                    bail!("the asking ended before all batches were made");
+                }
+                let (lines, file) = self.fill(&mut queue, batches.is_empty(), unanswered)?;
+                if lines.is_empty() {
                     break;
                 }
-                asked.extend(batch.iter().map(|(job, _)| *job));
-                batches.push(self.create(batch, file).await?);
+                asked.extend_from_slice(&lines);
+                batches.push(self.create(lines, file).await?);
             }
             one_by_one.extend(self.collect_all(batches, unanswered).await?);
-            let unusable = self.unusable(asked)?;
-            if !self.tally.has_hope() && unusable.len() as u64 >= HOPELESS {
-                return Err(self.asker.useless(&unusable[0].1));
-            }
-            for (job, _) in unusable {
-                if self.ledger.answered(&job.key) < self.asker.attempts {
-                    queue.push_back(job);
-                } else {
-                    self.tally.count_unusable();
-                }
-            }
+            queue.extend(self.to_ask_again(asked)?);
         }
         let (tally, progress) = (self.tally, self.progress);
         self.asker.ask_one_by_one(one_by_one, self.ledger, self.jobs, tally, progress, unanswered).await
     }
 
-    /// Jobs whose last answer cannot be used, and why.
-    fn unusable(&self, jobs: Vec<&'j Job>) -> Result<Vec<(&'j Job, String)>> {
-        let mut found = Vec::new();
-        for job in jobs {
-            let fault = self.ledger.find(&job.key)?.and_then(|answer| self.asker.fault_of(&answer));
-            found.extend(fault.map(|words| (job, words)));
+    /// The jobs of those lines that were answered with what cannot be used, and may be asked again.
+    ///
+    /// # Errors
+    /// There are many such lines, and no other: nothing that is asked again would fare better.
+    fn to_ask_again(&self, asked: Vec<Line<'j>>) -> Result<Vec<&'j Job>> {
+        let (mut again, mut useless) = (Vec::new(), 0);
+        // A line without an answer ended as unanswered, and is not for this run to ask again.
+        for Line { job, .. } in asked.into_iter().filter(|line| self.ledger.answered(&line.job.key) > line.attempt) {
+            let Some(words) = self.ledger.find(&job.key)?.and_then(|answer| self.asker.fault_of(&answer)) else {
+                continue;
+            };
+            self.tally.note_useless(&words);
+            useless += 1;
+            if useless == HOPELESS && !self.tally.has_hope() {
+                return Err(self.asker.useless(&words));
+            }
+            if self.ledger.answered(&job.key) < self.asker.attempts {
+                again.push(job);
+            } else {
+                self.tally.count_unusable();
+            }
         }
-        Ok(found)
+        Ok(again)
     }
 
     /// Returns the jobs of batches that the server does not know any more.
@@ -137,10 +164,10 @@ impl<'j> Asking<'_, 'j> {
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<Vec<&'j Job>> {
         let mut gone = Vec::new();
-        for batch in batches {
+        for mut batch in batches {
             match self.wait(&batch).await? {
                 Found::Here(state) => {
-                    if let Found::Gone(words) = self.collect(&batch, &state, unanswered).await? {
+                    if let Found::Gone(words) = self.collect(&mut batch, &state, unanswered).await? {
                         gone.extend(self.give_up(&batch, &words).await?);
                     }
                 }
@@ -156,21 +183,46 @@ impl<'j> Asking<'_, 'j> {
             "{}: the batch {} is not there any more ({words}); its {} requests count as paid for, and are asked again",
             self.asker.generator,
             batch.id,
-            batch.jobs.len()
+            batch.lines.len()
         );
-        let mut jobs = Vec::new();
-        for (job, _) in batch.jobs.iter().filter(|(job, attempt)| self.ledger.answered(&job.key) <= *attempt) {
-            let worst = self.worst(&self.jobs.payload(job)?);
-            self.ledger.store_sent(&job.key, &self.asker.payer, &new_sending(), worst).await?;
-            self.asker.budget.settle(worst, worst);
-            jobs.push(*job);
+        self.store_all(batch.lines.iter().map(|line| self.sent(batch, line)).collect()).await?;
+        for line in &batch.lines {
+            self.settle(batch, line.worst, line.worst);
         }
-        self.ledger.store_batch(&batch.mark, &self.asker.payer, &batch.keys, &batch.id, true).await?;
-        Ok(jobs)
+        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await?;
+        Ok(batch.lines.iter().map(|line| line.job).collect())
     }
 
-    fn worst(&self, payload: &str) -> Usage {
-        Usage::worst(payload, self.asker.answer_tokens)
+    fn line(&self, job: &'j Job, attempt: u32) -> Result<Line<'j>> {
+        let payload = again(&self.jobs.payload(job)?, attempt);
+        Ok(Line { job, attempt, worst: Usage::worst(&payload, self.asker.answer_tokens) })
+    }
+
+    /// What was set aside for a line is free again, but for what it cost; who made the batch pays.
+    fn settle(&self, batch: &Batch, worst: Usage, spent: Usage) {
+        let is_own = batch.payer == self.asker.payer;
+        self.asker.budget.settle(worst, if is_own { spent } else { Usage::default() });
+    }
+
+    /// A row that says that a line was sent, and may cost so much.
+    fn sent(&self, batch: &Batch, line: &Line) -> Request {
+        sent_row(&line.job.key, &batch.payer, &sending_in_batch(&batch.mark, &line.id()), line.worst)
+    }
+
+    /// A row that says what became of a line, paid by who made the batch.
+    fn row(&self, batch: &Batch, id: &str, payload: &str, status: u32, body: String) -> Request {
+        let (request, attempt) = split_id(id);
+        Request {
+            attempt,
+            generator: batch.payer.clone(),
+            sending: sending_in_batch(&batch.mark, id),
+            ..self.asker.row(request, payload, status, body)
+        }
+    }
+
+    async fn store_all(&self, rows: Vec<Request>) -> Result<()> {
+        let stored = futures::stream::iter(rows).map(|row| self.ledger.store(row));
+        stored.buffer_unordered(STORED_AT_ONCE).try_collect().await
     }
 
     /// The batches of earlier runs that hold open jobs, and the jobs that none holds.
@@ -179,26 +231,32 @@ impl<'j> Asking<'_, 'j> {
         for known in self.ledger.batches() {
             let ids: Vec<String> = serde_json::from_str(&known.payload).unwrap_or_default();
             let asked: HashMap<&str, u32> = ids.iter().map(|id| split_id(id)).collect();
-            let (jobs, others): (Vec<&Job>, Vec<_>) =
-                left.into_iter().partition(|job| asked.contains_key(job.key.as_str()));
+            // Answers that a run kept before it was killed are not asked for by this batch any more.
+            let is_asked = |job: &&Job| {
+                asked.get(job.key.as_str()).is_some_and(|attempt| *attempt >= self.ledger.answered(&job.key))
+            };
+            let (jobs, others): (Vec<&Job>, Vec<_>) = left.into_iter().partition(is_asked);
             left = others;
             if jobs.is_empty() {
                 continue;
             }
-            for job in &jobs {
-                self.asker.budget.owe(self.worst(&self.jobs.payload(job)?));
+            let lines = jobs.into_iter().map(|job| self.line(job, asked[job.key.as_str()])).collect::<Result<_>>()?;
+            let Request { response: id, request: mark, payload: keys, generator: payer, .. } = known;
+            let mut batch = Batch { id, mark, keys, payer, lines };
+            for line in batch.lines.iter().filter(|_| batch.payer == self.asker.payer) {
+                // What is sent within a limit counts as spent as long as nothing is known of it.
+                match self.ledger.is_owed(&sending_in_batch(&batch.mark, &line.id())) {
+                    true => self.asker.budget.reopen(line.worst),
+                    false => self.asker.budget.owe(line.worst),
+                }
             }
-            let jobs = jobs.into_iter().map(|job| (job, asked[job.key.as_str()])).collect();
-            let mut batch = Batch { id: known.response, mark: known.request, keys: known.payload, jobs };
             if batch.id.is_empty() {
                 match self.find(&batch.mark).await? {
                     Found::Here(Some(id)) => batch.id = id,
                     Found::Here(None) => {
                         // It was never made.
-                        for (job, _) in batch.jobs {
-                            self.asker.budget.settle(self.worst(&self.jobs.payload(job)?), Usage::default());
-                            left.push(job);
-                        }
+                        self.take_back(&batch).await?;
+                        left.extend(batch.lines.iter().map(|line| line.job));
                         continue;
                     }
                     Found::Gone(words) => {
@@ -207,7 +265,12 @@ impl<'j> Asking<'_, 'j> {
                     }
                 }
             }
-            tracing::info!("{}: going on with batch {}, {} requests", self.asker.generator, batch.id, batch.jobs.len());
+            tracing::info!(
+                "{}: going on with batch {}, {} requests",
+                self.asker.generator,
+                batch.id,
+                batch.lines.len()
+            );
             batches.push(batch);
         }
         Ok((batches, left))
@@ -220,7 +283,7 @@ impl<'j> Asking<'_, 'j> {
         queue: &mut VecDeque<&'j Job>,
         alone: bool,
         unanswered: &mut BTreeMap<String, Unanswered>,
-    ) -> Result<(Vec<(&'j Job, u32)>, String)> {
+    ) -> Result<(Vec<Line<'j>>, String)> {
         let (mut batch, mut file, mut texts) = (Vec::new(), String::new(), 0);
         while let Some(job) = queue.front().copied().filter(|_| batch.len() < REQUESTS && file.len() < BYTES) {
             let attempt = self.ledger.answered(&job.key);
@@ -229,11 +292,10 @@ impl<'j> Asking<'_, 'j> {
             if texts > TEXTS && !batch.is_empty() {
                 break;
             }
-            if !self.asker.budget.set_aside(self.worst(&payload)) {
+            let line = self.line(job, attempt)?;
+            if !self.asker.budget.set_aside(line.worst) {
                 if alone && batch.is_empty() {
-                    if attempt == 0 {
-                        unanswered.insert(job.key.clone(), self.asker.left_out());
-                    }
+                    unanswered.insert(job.key.clone(), self.asker.left_out());
                     queue.pop_front();
                     continue;
                 }
@@ -241,35 +303,46 @@ impl<'j> Asking<'_, 'j> {
             }
             queue.pop_front();
             let url = format!("/v1{}", self.asker.client.path());
-            let head = json!({ "custom_id": join_id(&job.key, attempt), "method": "POST", "url": url }).to_string();
+            let head = json!({ "custom_id": line.id(), "method": "POST", "url": url }).to_string();
             // The payload goes in as it was hashed.
             file.push_str(&format!("{},\"body\":{payload}}}\n", &head[..head.len() - 1]));
-            batch.push((job, attempt));
+            batch.push(line);
         }
         Ok((batch, file))
     }
 
-    async fn create(&self, jobs: Vec<(&'j Job, u32)>, file: String) -> Result<Batch<'j>> {
-        let keys: Vec<String> = jobs.iter().map(|(job, attempt)| join_id(&job.key, *attempt)).collect();
+    async fn create(&self, lines: Vec<Line<'j>>, file: String) -> Result<Batch<'j>> {
+        let keys: Vec<String> = lines.iter().map(Line::id).collect();
         // The same requests may be asked again in another batch, when this one had no answer to them.
         let mark = uuid::Uuid::now_v7().simple().to_string();
         let keys = serde_json::to_string(&keys)?;
-        self.ledger.store_batch(&mark, &self.asker.payer, &keys, "", false).await?;
-        let made = self.make(&mark, file.into()).await;
-        let id = match made {
+        let mut batch = Batch { id: String::new(), mark, keys, payer: self.asker.payer.clone(), lines };
+        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, "", false).await?;
+        if self.asker.budget.is_limited() {
+            // What becomes of it counts at its worst until it is known, also for a run that wants nothing of it any more.
+            self.store_all(batch.lines.iter().map(|line| self.sent(&batch, line)).collect()).await?;
+        }
+        batch.id = match self.make(&batch.mark, file.into()).await {
             Ok(id) => id,
             Err(error) => {
                 if error.downcast_ref::<NotMade>().is_some() {
-                    // The server took nothing, so no later run has to look for it.
-                    self.ledger.store_batch(&mark, &self.asker.payer, &keys, "", true).await?;
+                    self.take_back(&batch).await?;
                 }
                 return Err(error);
             }
         };
-        self.ledger.store_batch(&mark, &self.asker.payer, &keys, &id, false).await?;
-        self.tally.count_sent(jobs.len() as u64);
-        tracing::info!("{}: batch {id}, {} requests", self.asker.generator, jobs.len());
-        Ok(Batch { id, mark, keys, jobs })
+        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, false).await?;
+        self.tally.count_sent(batch.lines.len() as u64);
+        tracing::info!("{}: batch {}, {} requests", self.asker.generator, batch.id, batch.lines.len());
+        Ok(batch)
+    }
+
+    /// The server took nothing of a batch: it cost nothing, and no later run has to look for it.
+    async fn take_back(&self, batch: &Batch<'j>) -> Result<()> {
+        let ids: Vec<String> = serde_json::from_str(&batch.keys)?;
+        self.store_all(ids.iter().map(|id| self.row(batch, id, "", NOTHING, String::new())).collect()).await?;
+        batch.lines.iter().for_each(|line| self.settle(batch, line.worst, Usage::default()));
+        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, "", true).await
     }
 
     /// Uploads the file, makes the batch, and returns its id.
@@ -359,27 +432,30 @@ impl<'j> Asking<'_, 'j> {
                 return Ok(Found::Here(state));
             }
             let done = state.request_counts["completed"].as_u64().unwrap_or(0);
-            self.progress.remark(&format!("batch {} is {}, {done} of {}", batch.id, state.status, batch.jobs.len()));
+            self.progress.remark(&format!("batch {} is {}, {done} of {}", batch.id, state.status, batch.lines.len()));
             if self.tally.unless_stopped(tokio::time::sleep(self.poll)).await.is_none() {
                 bail!("the batch {} goes on at the server", batch.id);
             }
         }
     }
 
-    /// Keeps the answers of a batch that has ended.
+    /// Keeps the answers of a batch that has ended. Where the server has lost a file, the lines without an answer stay.
     async fn collect(
         &self,
-        batch: &Batch<'_>,
+        batch: &mut Batch<'j>,
         state: &State,
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<Found<()>> {
-        let mut open: HashMap<String, &Job> =
-            batch.jobs.iter().map(|(job, attempt)| (join_id(&job.key, *attempt), *job)).collect();
+        let wanted = batch.lines.len() as u64;
+        let mut open: HashMap<String, Line> = batch.lines.drain(..).map(|line| (line.id(), line)).collect();
         let mut unread = 0;
         for id in [&state.output_file_id, &state.error_file_id].into_iter().flatten() {
             let file = match self.download(&format!("/files/{id}/content")).await? {
                 Found::Here(file) => file,
-                Found::Gone(words) => return Ok(Found::Gone(words)),
+                Found::Gone(words) => {
+                    batch.lines = open.into_values().collect();
+                    return Ok(Found::Gone(words));
+                }
             };
             let mut rows = Vec::new();
             for line in BufReader::new(file).split(b'\n') {
@@ -388,7 +464,7 @@ impl<'j> Asking<'_, 'j> {
                     continue;
                 }
                 match read(&line) {
-                    Some(answer) => rows.extend(self.take(answer, &mut open, unanswered)?),
+                    Some(answer) => rows.extend(self.take(batch, answer, &mut open, unanswered)?),
                     None => unread += 1,
                 }
                 if rows.len() == STORED_AT_ONCE {
@@ -397,27 +473,29 @@ impl<'j> Asking<'_, 'j> {
             }
             self.keep(rows).await?;
         }
-        for (id, job) in open {
-            let worst = self.worst(&self.jobs.payload(job)?);
-            let (batch, status) = (&batch.id, &state.status);
-            let (spent, why) = match unread {
+        let mut rows = Vec::new();
+        for line in open.values() {
+            let (name, status) = (&batch.id, &state.status);
+            let (spent, row, why) = match unread {
                 0 => (
                     Usage::default(),
-                    ("request_failed", format!("the batch {batch} {status} without an answer to it")),
+                    self.row(batch, &line.id(), "", NOTHING, String::new()),
+                    ("request_failed", format!("the batch {name} {status} without an answer to it")),
                 ),
                 // It may be one of them, and was paid then: a later run is to count it as well.
-                _ => (worst, ("malformed_answer", format!("{unread} lines of the batch {batch} cannot be read"))),
+                _ => (
+                    line.worst,
+                    self.sent(batch, line),
+                    ("malformed_answer", format!("{unread} lines of the batch {name} cannot be read")),
+                ),
             };
-            if unread > 0 {
-                self.ledger.store_sent(&job.key, &self.asker.payer, &new_sending(), worst).await?;
-            }
-            self.asker.budget.settle(worst, spent);
-            if split_id(&id).1 == 0 {
-                unanswered.insert(job.key.clone(), why);
-            }
+            self.settle(batch, line.worst, spent);
+            rows.push(row);
+            unanswered.insert(line.job.key.clone(), why);
         }
-        self.ledger.store_batch(&batch.mark, &self.asker.payer, &batch.keys, &batch.id, true).await?;
-        self.progress.add(batch.jobs.len() as u64);
+        self.store_all(rows).await?;
+        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await?;
+        self.progress.add(wanted);
         if state.status == "failed" {
             let messages = state.errors["data"].as_array().into_iter().flatten();
             let said: Vec<&str> = messages.filter_map(|error| error["message"].as_str()).collect();
@@ -426,44 +504,48 @@ impl<'j> Asking<'_, 'j> {
         Ok(Found::Here(()))
     }
 
-    /// The row to keep of one line of a batch's output, or why the request has no answer.
+    /// The row to keep of one line of a batch's output; why the request has no answer goes to `unanswered`.
     fn take(
         &self,
+        batch: &Batch,
         answer: Answer,
-        open: &mut HashMap<String, &Job>,
+        open: &mut HashMap<String, Line>,
         unanswered: &mut BTreeMap<String, Unanswered>,
     ) -> Result<Option<Request>> {
         let (request, attempt) = split_id(&answer.key);
-        let row = |payload: &str, body: String| Request {
-            attempt,
-            sending: new_sending(),
-            ..self.asker.row(request, payload, 200, body)
+        let row = |payload: &str, status: u64, body: String| {
+            let status = u32::try_from(status).ok().filter(|status| *status > 0).unwrap_or(NOTHING);
+            self.row(batch, &answer.key, payload, status, body)
         };
-        let Some(job) = open.remove(answer.key.as_str()) else {
+        let Some(line) = open.remove(answer.key.as_str()) else {
             // Nobody wants it now; it was paid for.
-            let is_new = answer.status == 200 && self.ledger.answered(request) <= attempt;
-            return Ok(is_new.then(|| row("", answer.body)));
+            let body = if answer.status == 200 { answer.body } else { String::new() };
+            return Ok(Some(row("", answer.status, body)));
         };
-        let payload = again(&self.jobs.payload(job)?, attempt);
-        let worst = self.worst(&payload);
+        let payload = again(&self.jobs.payload(line.job)?, attempt);
         let nothing = answers_nothing(self.asker.client.path(), &payload, &answer.body);
         if answer.status == 200 && nothing.is_none() {
-            self.asker.budget.settle(worst, Usage::of_response(&answer.body, worst));
-            return Ok(Some(row(&payload, answer.body)));
+            self.settle(batch, line.worst, Usage::of_response(&answer.body, line.worst));
+            return Ok(Some(row(&payload, 200, answer.body)));
         }
-        self.asker.budget.settle(worst, Usage::default());
-        let is_passing = matches!(answer.status, 0 | 200 | 408 | 409 | 429 | 500..);
-        let reason = if is_passing { "request_failed" } else { REFUSED };
+        self.settle(batch, line.worst, Usage::default());
+        let why = format!("status {}: {}", answer.status, nothing.unwrap_or_else(|| words(&answer.body)));
+        if matches!(answer.status, 0 | 200 | 408 | 409 | 429 | 500..) {
+            unanswered.insert(request.to_owned(), ("request_failed", why));
+            return Ok(Some(row("", u64::from(NOTHING), String::new())));
+        }
         if attempt == 0 {
-            let why = format!("status {}: {}", answer.status, nothing.unwrap_or_else(|| words(&answer.body)));
-            unanswered.insert(request.to_owned(), (reason, why));
+            unanswered.insert(request.to_owned(), (REFUSED, why));
         }
-        Ok(None)
+        Ok(Some(row(&payload, answer.status, answer.body)))
     }
 
     async fn keep(&self, rows: Vec<Request>) -> Result<()> {
         let stored = futures::stream::iter(rows).map(|row| async move {
             self.ledger.store(row.clone()).await?;
+            if row.status != 200 {
+                return Ok(());
+            }
             if self.asker.fault_of(&row).is_none() {
                 self.tally.count_answered();
             }
@@ -492,7 +574,7 @@ impl<'j> Asking<'_, 'j> {
     /// The content of a file of the server, on disk, after as many tries as it takes: each goes on where the last one broke off.
     async fn download(&self, path: &str) -> Result<Found<File>> {
         let mut file = tempfile::tempfile()?;
-        let (mut attempt, mut had) = (0, 0);
+        let (mut attempt, mut most) = (0, 0);
         loop {
             let reply = match self.asker.client.download(path, &mut file).await? {
                 Ok(()) => {
@@ -502,8 +584,8 @@ impl<'j> Asking<'_, 'j> {
                 Err(reply) => reply,
             };
             let has = file.metadata()?.len();
-            attempt = if has > had { 0 } else { attempt + 1 };
-            had = has;
+            attempt = if has > most { 0 } else { attempt + 1 };
+            most = most.max(has);
             match reply {
                 Reply::Fault(fault) if attempt <= self.asker.retries => self.asker.pause(&fault, attempt).await,
                 other => return self.gone(path, other),

@@ -67,6 +67,13 @@ impl Usage {
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
         }
     }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_sub(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_sub(other.output_tokens),
+        }
+    }
 }
 
 /// Shared by all requests of a generator.
@@ -147,11 +154,18 @@ impl Budget {
         self.with(|state| state.set_aside = state.set_aside.plus(worst));
     }
 
+    /// Sets aside what the ledger counts as spent, for it will become known.
+    pub(crate) fn reopen(&self, worst: Usage) {
+        self.with(|state| {
+            state.spent = state.spent.minus(worst);
+            state.set_aside = state.set_aside.plus(worst);
+        });
+    }
+
     /// A request is over: what was set aside for it is free again, but for what it cost.
     pub(crate) fn settle(&self, worst: Usage, spent: Usage) {
         self.with(|state| {
-            state.set_aside.input_tokens = state.set_aside.input_tokens.saturating_sub(worst.input_tokens);
-            state.set_aside.output_tokens = state.set_aside.output_tokens.saturating_sub(worst.output_tokens);
+            state.set_aside = state.set_aside.minus(worst);
             state.spent = state.spent.plus(spent);
         });
         self.changed.notify_waiters();

@@ -1,7 +1,7 @@
 //! One request, and what came of it. Bodies are taken as raw bytes: what the server said is kept before anything parses it.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -193,7 +193,10 @@ impl Client {
         };
         match response.status() {
             StatusCode::PARTIAL_CONTENT if had > 0 => {}
-            StatusCode::OK => file.set_len(0)?,
+            StatusCode::OK => {
+                file.set_len(0)?;
+                file.rewind()?;
+            }
             // All of it is there.
             StatusCode::RANGE_NOT_SATISFIABLE if had > 0 => return Ok(Ok(())),
             status => {

@@ -1,7 +1,5 @@
 //! What asking would cost, before anything is asked: tokens are counted as the model's own tokenizer counts them.
 
-use std::collections::HashSet;
-
 use anyhow::Result;
 use codepair_runtime::Context;
 use rayon::prelude::*;
@@ -9,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tiktoken_rs::{CoreBPE, bpe_for_model, o200k_base_singleton};
 
-use super::asker::payer;
+use super::asker::{FaultOf, Open, payer};
 use super::budget::Usage;
 use super::jobs::Jobs;
 use super::ledger::Ledger;
@@ -47,11 +45,10 @@ pub(crate) fn forecast(
     server: &Server,
     jobs: &Jobs,
     answer_tokens: u32,
+    fault: FaultOf,
 ) -> Result<Forecast> {
     let ledger = Ledger::open(&context.store, &jobs.keys(), &payer(context, generator, answer_tokens))?;
-    let mut seen = HashSet::new();
-    let distinct: Vec<_> = jobs.list().iter().filter(|job| seen.insert(job.key.as_str())).collect();
-    let (answered, open): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|job| ledger.has(&job.key));
+    let Open { jobs: open, before, .. } = Open::new(&ledger, jobs, server.attempts, fault)?;
     let spent = ledger.spent();
     let (bpe, tokenizer) = match bpe_for_model(&server.model) {
         Ok(bpe) => (bpe, "the model's own"),
@@ -65,7 +62,7 @@ pub(crate) fn forecast(
     let mut text = format!(
         "{generator}: {} requests to send, {} answered before; {} input tokens, at most {} output tokens",
         open.len(),
-        answered.len(),
+        before,
         usage.input_tokens,
         usage.output_tokens
     );
@@ -82,7 +79,7 @@ pub(crate) fn forecast(
     Ok(Forecast {
         generator: generator.to_owned(),
         requests: open.len(),
-        answered_before: answered.len(),
+        answered_before: before,
         input_tokens: usage.input_tokens,
         output_tokens: usage.output_tokens,
         dollars,

@@ -1,5 +1,5 @@
-//! Who may ask a server's model: one run at a time, or two would pay for the same answers, and pass a limit to spending
-//! together. A lease is a row of numbered objects, each created once: the newest says who holds it. Its holder renews it by the
+//! Who may ask a server's model, or spend what a generator may: one run at a time, or two would pay for the same answers, and
+//! pass a limit to spending together. A lease is a row of numbered objects, each created once: the newest says who holds it. Its holder renews it by the
 //! next number; one that is not renewed is taken over.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -74,12 +74,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Waits until nobody else holds the lease of `endpoint` and `model`, and takes it.
+    /// Waits until nobody else holds the lease of `what`, and takes it; `what` is also what the log calls it.
     ///
     /// # Errors
     /// The store cannot be read or written, or the process is asked to end meanwhile.
-    pub(super) fn take(store: &Store, endpoint: &str, model: &str, interrupt: &Interrupt) -> Result<Self> {
-        let folder = format!("{FOLDER}/{}", &sha256(format!("{endpoint}\n{model}").as_bytes())[..16]);
+    pub(super) fn take(store: &Store, what: &str, interrupt: &Interrupt) -> Result<Self> {
+        let folder = format!("{FOLDER}/{}", &sha256(what.as_bytes())[..16]);
         let own = Process::own();
         let (mut seen, mut since, mut has_said) = (None, Instant::now(), false);
         loop {
@@ -89,20 +89,15 @@ impl Lease {
                 (seen, since) = (Some(number), Instant::now());
             }
             let is_free = holder.as_ref().is_none_or(|by| by.has_ended() || since.elapsed() >= STALE);
-            if is_free && create(store, &folder, number + 1, Some(&own))? == Created::New {
-                store.delete(&[path(&folder, number)])?;
+            if is_free && renew(store, &folder, number + 1, &own, true)? {
                 return Ok(Self::hold(store.clone(), folder, number + 1, own));
             }
             if let (false, false, Some(by)) = (is_free, has_said, &holder) {
-                tracing::info!(
-                    "another run asks {endpoint} for {model} (process {} on {}); waiting for it",
-                    by.id,
-                    by.host
-                );
+                tracing::info!("another run holds {what} (process {} on {}); waiting for it", by.id, by.host);
                 has_said = true;
             }
             if interrupt.is_asked() {
-                bail!("interrupted while another run asks {endpoint}");
+                bail!("interrupted while another run holds {what}");
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -114,13 +109,9 @@ impl Lease {
         let renewing = std::thread::spawn(move || {
             loop {
                 let goes_on = stopped.recv_timeout(RENEWED_EVERY) == Err(RecvTimeoutError::Timeout);
-                match create(&store, &folder, number + 1, goes_on.then_some(&own)) {
-                    Ok(Created::New) => {
-                        number += 1;
-                        // Whoever looks takes the highest number, so those below can go.
-                        let _ = store.delete(&[path(&folder, number - 1)]);
-                    }
-                    Ok(Created::Existed) => {
+                match renew(&store, &folder, number + 1, &own, goes_on) {
+                    Ok(true) => number += 1,
+                    Ok(false) => {
                         losing.send_replace(true);
                         return;
                     }
@@ -159,6 +150,29 @@ fn create(store: &Store, folder: &str, number: u64, by: Option<&Process>) -> Res
     store.put_new(&path(folder, number), serde_json::to_vec(&Held { by: by.cloned() })?)
 }
 
+/// Creates the next object of a lease, or that which gives it back; false where somebody else has it now. Who slept for long
+/// may find its next number free again, below the other's.
+fn renew(store: &Store, folder: &str, number: u64, own: &Process, goes_on: bool) -> Result<bool> {
+    let created = create(store, folder, number, goes_on.then_some(own))?;
+    match newest(store, folder)? {
+        // A store that created it and whose answer got lost says that it was there.
+        Some((highest, held)) if highest == number => {
+            let is_own = created == Created::New || held.by.is_some_and(|by| by.token == own.token);
+            if is_own {
+                // Whoever looks takes the highest number, so those below can go.
+                store.delete(&[path(folder, number - 1)])?;
+            }
+            Ok(is_own)
+        }
+        _ => {
+            if created == Created::New {
+                store.delete(&[path(folder, number)])?;
+            }
+            Ok(false)
+        }
+    }
+}
+
 /// The highest number and what it says; one that is gone again was not the highest.
 fn newest(store: &Store, folder: &str) -> Result<Option<(u64, Held)>> {
     loop {
@@ -180,7 +194,7 @@ mod tests {
     #[test]
     fn the_second_waits_for_the_first() {
         let store = Store::memory();
-        let take = |model: &str| Lease::take(&store, "http://x", model, &Interrupt::default()).unwrap();
+        let take = |what: &str| Lease::take(&store, what, &Interrupt::default()).unwrap();
         let first = take("m");
         // Of another model nobody holds anything.
         drop(take("other"));
@@ -200,14 +214,29 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let dead = Process { id: child.id(), ..Process::own() };
         child.wait().unwrap();
-        let folder = format!("{FOLDER}/{}", &sha256(b"http://x\nm")[..16]);
+        let folder = format!("{FOLDER}/{}", &sha256(b"m")[..16]);
         create(&store, &folder, 7, Some(&dead)).unwrap();
         let began = Instant::now();
-        let lease = Lease::take(&store, "http://x", "m", &Interrupt::default()).unwrap();
+        let lease = Lease::take(&store, "m", &Interrupt::default()).unwrap();
         assert!(began.elapsed() < STALE / 2);
         // Somebody takes over what was not renewed in time.
         create(&store, &folder, 9, Some(&dead)).unwrap();
         drop(lease.stop.as_ref().map(|stop| stop.send(())));
         block_on(lease.lost());
+    }
+
+    /// Who was stopped for long finds out, although the number that it would create next is free again.
+    #[test]
+    fn one_that_slept_has_lost_it() {
+        let store = Store::memory();
+        let (slept, other) = (Process::own(), Process::own());
+        create(&store, "l", 5, Some(&slept)).unwrap();
+        create(&store, "l", 6, Some(&other)).unwrap();
+        assert!(renew(&store, "l", 7, &other, true).unwrap());
+        assert!(!renew(&store, "l", 6, &slept, true).unwrap());
+        assert_eq!(newest(&store, "l").unwrap().unwrap(), (7, Held { by: Some(other.clone()) }));
+        // Its own object, whose answer got lost on the way.
+        create(&store, "l", 8, Some(&other)).unwrap();
+        assert!(renew(&store, "l", 8, &other, true).unwrap());
     }
 }

@@ -169,6 +169,11 @@ impl Ledger {
         self.remember(&row)
     }
 
+    /// Whether a sending counts at its worst, for nobody knows what became of it.
+    pub(crate) fn is_owed(&self, sending: &str) -> bool {
+        self.spent.open.contains_key(sending) && !self.spent.settled.contains(sending)
+    }
+
     /// What the payer's rows cost in all runs before, lost ones at their worst.
     pub(crate) fn spent(&self) -> Usage {
         self.spent.total()
@@ -275,21 +280,17 @@ impl Ledger {
     /// Stores that a request is about to be sent, and may cost so much. Whatever becomes known of it is stored with the same
     /// `sending`; as long as nothing is, it counts as spent.
     pub(crate) async fn store_sent(&self, request: &str, payer: &str, sending: &str, worst: Usage) -> Result<()> {
-        self.store(Request {
-            request: request.to_owned(),
-            generator: payer.to_owned(),
-            status: SENT,
-            response: worst.as_response(),
-            sending: sending.to_owned(),
-            ..Request::default()
-        })
-        .await
+        self.store(sent_row(request, payer, sending, worst)).await
     }
 
     /// Remembers an answer that was stored.
     pub(crate) fn remember(&self, answer: &Request) -> Result<()> {
         let row = serde_json::to_vec(answer)?;
         self.with(|answers| {
+            let known = answers.places.get(&answer.request);
+            if known.is_some_and(|places| places.iter().any(|(attempt, _)| *attempt == answer.attempt)) {
+                return Ok(());
+            }
             let place = answers.rows.put(&row)?;
             let places = answers.places.entry(answer.request.clone()).or_default();
             places.push((answer.attempt, place));
@@ -308,9 +309,26 @@ impl Ledger {
     }
 }
 
+/// A row that says that a request was about to be sent.
+pub(crate) fn sent_row(request: &str, payer: &str, sending: &str, worst: Usage) -> Request {
+    Request {
+        request: request.to_owned(),
+        generator: payer.to_owned(),
+        status: SENT,
+        response: worst.as_response(),
+        sending: sending.to_owned(),
+        ..Request::default()
+    }
+}
+
 /// A new identity for a sending.
 pub(crate) fn new_sending() -> String {
     uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// The identity of a batch's line: whoever stores something of it, and however often, means the same sending.
+pub(crate) fn sending_in_batch(mark: &str, id: &str) -> String {
+    sha256(format!("{mark}\n{id}").as_bytes())[..32].to_owned()
 }
 
 /// How a batch names an attempt at a request.

@@ -54,6 +54,8 @@ struct State {
     loses_batches: AtomicBool,
     /// Nothing is known of files and batches.
     knows_no_batches: AtomicBool,
+    /// The next file breaks off in the middle; the server does not go on where a client asks it to.
+    cuts_a_file: AtomicBool,
     listener: Mutex<Option<TcpListener>>,
 }
 
@@ -72,6 +74,7 @@ impl Server {
             batches: Mutex::default(),
             loses_batches: AtomicBool::new(false),
             knows_no_batches: AtomicBool::new(false),
+            cuts_a_file: AtomicBool::new(false),
             listener: Mutex::new(None),
         });
         let server = Self { port, state };
@@ -133,6 +136,11 @@ impl Server {
         self.state.knows_no_batches.store(true, Ordering::SeqCst);
     }
 
+    /// The next file that somebody fetches breaks off in the middle.
+    pub(crate) fn cut_a_file(&self) {
+        self.state.cuts_a_file.store(true, Ordering::SeqCst);
+    }
+
     /// How often each task was charged for.
     pub(crate) fn charges(&self) -> HashMap<usize, usize> {
         self.state.tasks.lock().unwrap().iter().map(|(task, (_, charged))| (*task, *charged)).collect()
@@ -154,7 +162,12 @@ impl State {
                 write(&mut stream, 404, "", NOT_FOUND, NOT_FOUND.len())
             } else if path.contains("/batches") || path.contains("/files") {
                 self.served.fetch_add(1, Ordering::SeqCst);
+                let is_cut = path.ends_with("/content") && self.cuts_a_file.swap(false, Ordering::SeqCst);
                 match self.batch(&path, &body) {
+                    Some(answer) if is_cut => {
+                        write(&mut stream, 200, "", &answer[..answer.len() / 2], answer.len());
+                        false
+                    }
                     Some(answer) => write(&mut stream, 200, "", &answer, answer.len()),
                     None => false,
                 }
@@ -284,9 +297,10 @@ impl State {
                     entry.1 += 1;
                     good += &format!("{{\"custom_id\": \"{key}\", \"respo\n");
                 }
-                _ => {
+                act => {
                     entry.1 += 1;
-                    let body = completion(&format!("{{\\\"answer\\\": \\\"query for task {task}\\\"}}"));
+                    let name = if act == Act::WrongSchema { "wrong" } else { "answer" };
+                    let body = completion(&format!("{{\\\"{name}\\\": \\\"query for task {task}\\\"}}"));
                     good += &format!(r#"{{"custom_id": "{key}", "response": {{"status_code": 200, "body": {body}}}}}"#);
                     good += "\n";
                 }
