@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{
-    Config, Description, ExitStatus, Manifest, PLAN_FORMAT, Plan, PlannedStep, Store, artifact_path, config_error,
-    exit_status, fingerprint, newest_generation, newest_plan,
+    Config, Description, ExitStatus, Manifest, PLAN_FORMAT, Plan, PlannedStep, Store, config_error, exit_status,
+    fingerprint, newest_generation, newest_plan,
 };
 use codepair_schemas::STAGES;
 use serde::Serialize;

@@ -29,8 +29,8 @@ fn pipeline(more: &str) -> Pipeline {
 
 /// The id of the newest run.
 fn run_of(pipeline: &Pipeline) -> String {
-    let plans = pipeline.stored("runs").into_iter().filter(|path| path.ends_with("plan.json"));
-    plans.last().unwrap().rsplit('/').nth(1).unwrap().to_owned()
+    let mut plans = pipeline.stored("runs").into_iter().filter(|path| path.ends_with("plan.json"));
+    plans.next_back().unwrap().rsplit('/').nth(1).unwrap().to_owned()
 }
 
 fn fresh(pipeline: &Pipeline) -> Vec<String> {

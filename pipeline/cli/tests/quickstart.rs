@@ -253,6 +253,18 @@ fn other_shipped_configs_work() {
     assert!(forecast[0]["input_tokens"].as_u64().unwrap() > 1000 && forecast[0]["dollars"].as_f64().unwrap() > 0.0);
 }
 
+/// The processes that a process started and that have not ended.
+fn children_of(parent: u32) -> Vec<u32> {
+    let is_child = |id: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything; the parent is the second field after it.
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        after.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+    };
+    let all = std::fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(is_child).collect()
+}
+
 /// Ctrl-C stops the children, and leaves no attempt behind.
 #[test]
 fn an_interrupted_run_stops_its_children() {
@@ -268,9 +280,12 @@ fn an_interrupted_run_stops_its_children() {
         .spawn()
         .unwrap();
     std::thread::sleep(std::time::Duration::from_secs(4));
+    let children = children_of(child.id());
+    assert!(!children.is_empty());
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(1));
+    assert!(children.iter().all(|id| !std::path::Path::new(&format!("/proc/{id}")).exists()), "{children:?} live on");
     let left = pipeline.stored("artifacts/train-attention");
     assert!(left.iter().all(|path| path.contains("/checkpoints/")), "{left:#?}");
     assert!(pipeline.stored("runs").iter().any(|path| path.ends_with("failures.json")));

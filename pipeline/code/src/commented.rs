@@ -250,13 +250,13 @@ fn is_directive(language: Language, line: &str, text: &str) -> bool {
         ]),
         Language::Javascript => {
             begins(&[
-                "eslint-", "eslint ", "istanbul ", "c8 ", "v8 ignore", "jshint", "jslint",
+                "eslint-", "istanbul ", "c8 ", "v8 ignore", "jshint", "jslint",
                 "jscs:", "tslint:", "prettier-ignore", "@ts-", "@flow", "@noflow", "$Flow", "flowlint", "biome-ignore", "deno-",
-                "dprint-ignore", "standard ", "oxlint-", "webpack", "@vite-ignore", "#__PURE__", "@__PURE__", "#__NO_SIDE_EFFECTS__",
+                "dprint-ignore", "standard-", "oxlint-", "@vite-ignore", "#__PURE__", "@__PURE__", "#__NO_SIDE_EFFECTS__",
                 "# sourceMappingURL", "@jsx", "@prettier", "@format", "stylelint-", "rome-ignore", "node:coverage",
             ])
                 // Words of English too, but in a block of one line of their own.
-                || (line.starts_with("/*") && begins(&["global ", "globals ", "exported ", "eslint:"]))
+                || (line.starts_with("/*") && begins(&["global ", "globals ", "exported ", "eslint ", "webpackChunkName", "webpackIgnore", "webpackMode", "webpackPr"]))
         }
         Language::Php => begins(&[
             "phpcs:",

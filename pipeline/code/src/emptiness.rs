@@ -13,7 +13,8 @@ pub fn holds_code(language: &str, code: &str) -> bool {
         return false;
     }
     if language != "python" {
-        return !is_comment(code, &["//", "/*", "*", "#"]);
+        let marks: &[&str] = if language == "ruby" { &["#"] } else { &["//"] };
+        return !(is_comment(&without_blocks(code), marks) || language == "php" && is_comment(code, &["//", "#"]));
     }
     // The first statement of a body nearly always says it, and is found without a parser.
     if body_start(code).is_some_and(|body| is_plainly_code(&code[body..])) {
@@ -24,6 +25,16 @@ pub fn holds_code(language: &str, code: &str) -> bool {
         // Python 2, or no Python.
         None => !is_comment(code, &["#"]),
     }
+}
+
+/// Code without what stands between `/*` and `*/`.
+fn without_blocks(code: &str) -> String {
+    let (mut left, mut rest) = (String::new(), code);
+    while let Some((before, after)) = rest.split_once("/*") {
+        left.push_str(before);
+        rest = after.split_once("*/").map_or("", |(_, after)| after);
+    }
+    left + rest
 }
 
 fn is_comment(code: &str, marks: &[&str]) -> bool {
@@ -74,9 +85,10 @@ mod tests {
         ] {
             assert!(!holds_code("python", code), "{code}");
         }
-        for code in ["", "// a\n/* b\n * c */\n", "# ruby"] {
+        for code in ["", "// a\n/* b\n * c */\n", "/* a\n b */ // c"] {
             assert!(!holds_code("go", code), "{code}");
         }
+        assert!(!holds_code("ruby", "# a\n\n# b") && !holds_code("php", "# a\n// b"));
     }
 
     #[test]
@@ -97,5 +109,9 @@ mod tests {
             assert!(holds_code("python", code), "{code}");
         }
         assert!(holds_code("go", "func f() {}") && holds_code("ruby", "# c\ndef a; end"));
+        // What begins as a comment of another language does.
+        assert!(
+            holds_code("javascript", "#count() { return 1; }") && holds_code("javascript", "*items() { yield 1; }")
+        );
     }
 }

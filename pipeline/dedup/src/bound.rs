@@ -2,6 +2,21 @@
 
 use crate::structure::Token;
 
+/// Tokens that are looked at on either side of a name: a row may be a table of half a million names.
+const NEAR: usize = 64;
+/// Tokens of a list of parameters at most.
+const FAR: usize = 1024;
+
+/// Whether a word begins a function in a language.
+fn defines(word: &str, language: &str) -> bool {
+    match word {
+        "def" => matches!(language, "python" | "ruby"),
+        "func" => language == "go",
+        "fn" => language == "php",
+        _ => matches!(language, "javascript" | "php"),
+    }
+}
+
 /// The positions of tokens at which a name is bound, told to `bind`; those whose name is meant to be another's, to `free`.
 pub(crate) fn bindings(tokens: &[Token], language: &str, mut bind: impl FnMut(usize), mut free: impl FnMut(usize)) {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
@@ -18,7 +33,7 @@ pub(crate) fn bindings(tokens: &[Token], language: &str, mut bind: impl FnMut(us
             }
             "(" | "[" | "{" => depth += 1,
             ")" | "]" | "}" => depth = depth.saturating_sub(1),
-            "def" | "func" | "function" | "fn" if tokens[at].is_word => {
+            word @ ("def" | "func" | "function" | "fn") if defines(word, language) => {
                 if tokens.get(at + 1).is_some_and(|next| next.is_name) {
                     bind(at + 1);
                 }
@@ -34,7 +49,7 @@ pub(crate) fn bindings(tokens: &[Token], language: &str, mut bind: impl FnMut(us
             }
             "lambda" => {
                 let mut inner = at + 1;
-                while inner < tokens.len() && text(inner) != ":" {
+                while inner < tokens.len().min(at + NEAR) && text(inner) != ":" {
                     if tokens[inner].is_name && matches!(text(inner - 1), "lambda" | "," | "*") {
                         bind(inner);
                     }
@@ -44,10 +59,10 @@ pub(crate) fn bindings(tokens: &[Token], language: &str, mut bind: impl FnMut(us
             "for" | "foreach" if tokens[at].is_word => targets(tokens, at + 1, language, &mut bind),
             "as" if language == "python" && tokens.get(at + 1).is_some_and(|next| next.is_name) => bind(at + 1),
             "catch" if text(at + 1) == "(" => drop(parameters(tokens, at + 1, "java", &mut bind)),
-            "let" | "const" | "var" => declared(tokens, at + 1, &mut bind),
+            "let" | "const" | "var" if !matches!(language, "python" | "ruby") => declared(tokens, at + 1, &mut bind),
             "global" | "nonlocal" => {
                 let mut inner = at + 1;
-                while tokens.get(inner).is_some_and(|token| !token.begins_line) {
+                while inner < at + NEAR && tokens.get(inner).is_some_and(|token| !token.begins_line) {
                     if tokens[inner].is_name {
                         free(inner);
                     }
@@ -80,7 +95,7 @@ fn parameters(tokens: &[Token], open: usize, language: &str, bind: &mut impl FnM
         return open;
     }
     let (mut depth, mut last) = (0usize, None);
-    for at in open..tokens.len() {
+    for at in open..tokens.len().min(open + FAR) {
         match tokens[at].text {
             "(" | "[" | "{" | "<" if at > open => depth += 1,
             ")" if depth == 0 => {
@@ -93,11 +108,8 @@ fn parameters(tokens: &[Token], open: usize, language: &str, bind: &mut impl FnM
             "," if depth == 0 && language == "java" => drop(last.take().map(&mut *bind)),
             // The type stands before the name in Java, behind it elsewhere.
             _ if tokens[at].is_name && depth == 0 && language == "java" => last = Some(at),
-            _ if tokens[at].is_name
-                && depth == 0
-                && matches!(tokens[at - 1].text, "(" | "," | "*" | "&" | "." | ":") =>
-            {
-                bind(at)
+            _ if tokens[at].is_name && depth == 0 && matches!(tokens[at - 1].text, "(" | "," | "*" | "&" | ".") => {
+                bind(at);
             }
             _ => {}
         }
@@ -108,11 +120,11 @@ fn parameters(tokens: &[Token], open: usize, language: &str, bind: &mut impl FnM
 /// Binds what a loop goes through with: as far as `in`, `of` or a mark ends it.
 fn targets(tokens: &[Token], from: usize, language: &str, bind: &mut impl FnMut(usize)) {
     let mut last = None;
-    for at in from..tokens.len().min(from + 24) {
-        match tokens[at].text {
+    for (at, token) in tokens.iter().enumerate().skip(from).take(24) {
+        match token.text {
             "in" | "of" | ":" | "=" | ";" | "{" => break,
-            _ if tokens[at].is_name && language == "java" => last = Some(at),
-            _ if tokens[at].is_name => bind(at),
+            _ if token.is_name && language == "java" => last = Some(at),
+            _ if token.is_name => bind(at),
             _ => {}
         }
     }
@@ -122,10 +134,10 @@ fn targets(tokens: &[Token], from: usize, language: &str, bind: &mut impl FnMut(
 /// Binds what stands behind `let` and the like: a name, or several in brackets.
 fn declared(tokens: &[Token], from: usize, bind: &mut impl FnMut(usize)) {
     let is_pattern = tokens.get(from).is_some_and(|token| matches!(token.text, "{" | "["));
-    for at in from..tokens.len().min(from + 64) {
-        match tokens[at].text {
+    for (at, token) in tokens.iter().enumerate().skip(from).take(NEAR) {
+        match token.text {
             "}" | "]" | "=" | ";" | "in" | "of" => return,
-            _ if tokens[at].is_name => {
+            _ if token.is_name => {
                 bind(at);
                 if !is_pattern {
                     return;
@@ -165,11 +177,11 @@ fn is_assigned(tokens: &[Token], at: usize) -> bool {
     // `one, two = values`: names and commas back to the beginning of the line, and on to the mark.
     let is_list = |token: &Token| token.is_name || matches!(token.text, "," | "(" | ")" | "*" | "[" | "]");
     let mut start = at;
-    while start > 0 && !tokens[start].begins_line && is_list(&tokens[start - 1]) {
+    while start > 0 && at - start < NEAR && !tokens[start].begins_line && is_list(&tokens[start - 1]) {
         start -= 1;
     }
     let mut end = at + 1;
-    while tokens.get(end).is_some_and(|token| is_list(token) && !token.begins_line) {
+    while end < at + NEAR && tokens.get(end).is_some_and(|token| is_list(token) && !token.begins_line) {
         end += 1;
     }
     let is_several = tokens[start..end].iter().any(|token| token.text == ",");
@@ -183,7 +195,7 @@ fn is_walrus(tokens: &[Token], at: usize) -> bool {
     }
     // `one, two := values` of Go.
     let mut end = at;
-    while tokens.get(end).is_some_and(|token| token.is_name) && text(end + 1) == "," {
+    while end < at + NEAR && tokens.get(end).is_some_and(|token| token.is_name) && text(end + 1) == "," {
         end += 2;
     }
     end > at && tokens.get(end).is_some_and(|token| token.is_name) && text(end + 1) == ":" && text(end + 2) == "="
@@ -196,11 +208,11 @@ fn is_arrow(tokens: &[Token], at: usize) -> bool {
         return true;
     }
     let mut end = at + 1;
-    while end < at + 48 && tokens.get(end).is_some_and(|token| token.is_name || token.text == ",") {
+    while end < at + NEAR && tokens.get(end).is_some_and(|token| token.is_name || token.text == ",") {
         end += 1;
     }
     let mut start = at;
-    while start > 0 && (tokens[start - 1].is_name || tokens[start - 1].text == ",") {
+    while start > 0 && at - start < NEAR && (tokens[start - 1].is_name || tokens[start - 1].text == ",") {
         start -= 1;
     }
     text(end) == ")" && text(start.wrapping_sub(1)) == "(" && text(end + 1) == "=" && text(end + 2) == ">"

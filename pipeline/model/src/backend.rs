@@ -56,15 +56,14 @@ fn cuda_is_there() -> bool {
     unsafe { !libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY).is_null() }
 }
 
-/// Keeps freed tensors in the process instead of giving them back to the kernel: a training step allocates and frees
-/// hundreds of megabytes, and page faults cost a tenth to a half of it. Call it at the start of `main`.
-#[allow(unsafe_code, reason = "mallopt has no safe wrapper")]
-pub fn prepare_allocator() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt only sets parameters of the allocator.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TOP_PAD, 256 << 20);
-    }
+/// Tensors lie in huge pages: a training step touches hundreds of megabytes, and a fifth of it were misses of the table of pages.
+/// Belongs into a binary's main file, for jemalloc takes its settings from a symbol.
+#[macro_export]
+macro_rules! huge_pages {
+    () => {
+        #[allow(unsafe_code, reason = "no other symbol of this name is in a binary")]
+        #[unsafe(export_name = "_rjem_malloc_conf")]
+        #[used]
+        static MALLOC_CONF: &[u8; 11] = b"thp:always\0";
+    };
 }

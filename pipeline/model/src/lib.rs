@@ -14,7 +14,7 @@ mod trained;
 mod weights;
 
 pub use attention_lstm::{AttentionLstm, AttentionLstmConfig};
-pub use backend::{Cpu, CpuDevice, Device, TrainCpu, prepare_allocator};
+pub use backend::{Cpu, CpuDevice, Device, TrainCpu};
 #[cfg(feature = "cuda")]
 pub use backend::{Cuda, CudaDevice, TrainCuda};
 pub use batch::{Batch, Pair};

@@ -18,6 +18,8 @@ impl Mark {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             [0xef, 0xbb, 0xbf, ..] => Self::Utf8,
+            // UTF-32, which nobody writes.
+            [0xff, 0xfe, 0, 0, ..] => Self::None,
             [0xff, 0xfe, ..] => Self::LittleEndian,
             [0xfe, 0xff, ..] => Self::BigEndian,
             _ => Self::None,
@@ -54,7 +56,9 @@ pub fn decode(bytes: Vec<u8>) -> std::result::Result<String, String> {
 /// What bytes are that are no UTF-8, and what to do about it.
 #[must_use]
 pub fn what_it_is(bytes: &[u8]) -> String {
-    let formats: [(&[u8], &str); 9] = [
+    let formats: [(&[u8], &str); 11] = [
+        (b"\xff\xfe\0\0", "it is UTF-32: convert it with iconv -f UTF-32 -t UTF-8"),
+        (b"\0\0\xfe\xff", "it is UTF-32: convert it with iconv -f UTF-32 -t UTF-8"),
         (b"\x1f\x8b", "it is gzip: name it .gz"),
         (b"PK\x03\x04", "it is a zip archive: name it .zip"),
         (b"PAR1", "it is Parquet: read it with kind = \"parquet\""),
@@ -69,7 +73,10 @@ pub fn what_it_is(bytes: &[u8]) -> String {
         return (*what).to_owned();
     }
     if looks_like_utf16(bytes) {
-        return "it looks like UTF-16 without a byte order mark: convert it with iconv -f UTF-16LE -t UTF-8".to_owned();
+        let end = if head(bytes).first() == Some(&0) { "BE" } else { "LE" };
+        return format!(
+            "it looks like UTF-16 without a byte order mark: convert it with iconv -f UTF-16{end} -t UTF-8"
+        );
     }
     if head(bytes).contains(&0) {
         return "it is no text: it holds zero bytes".to_owned();
@@ -116,8 +123,8 @@ impl<R: Read> TextReader<R> {
         if let Some(mark) = self.mark {
             return Ok(mark);
         }
-        let mut head = Vec::with_capacity(3);
-        self.inner.by_ref().take(3).read_to_end(&mut head)?;
+        let mut head = Vec::with_capacity(4);
+        self.inner.by_ref().take(4).read_to_end(&mut head)?;
         let mark = Mark::of(&head);
         let rest = head.split_off(mark.bytes());
         match mark {

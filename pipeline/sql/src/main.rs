@@ -86,7 +86,7 @@ fn explain(error: DataFusionError) -> anyhow::Error {
 /// Prints batches as they come, but for tables.
 enum Printer {
     Table { batches: Vec<RecordBatch>, bytes: usize },
-    Csv(arrow::csv::Writer<std::io::Stdout>),
+    Csv(Box<arrow::csv::Writer<std::io::Stdout>>),
     Json(arrow::json::ArrayWriter<std::io::Stdout>),
 }
 
@@ -99,7 +99,7 @@ impl Printer {
                 let mut writer = arrow::csv::Writer::new(std::io::stdout());
                 // The header, also of no rows.
                 let _ = writer.write(&empty);
-                Self::Csv(writer)
+                Self::Csv(Box::new(writer))
             }
             Format::Json => Self::Json(arrow::json::ArrayWriter::new(std::io::stdout())),
         }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
+codepair_model::huge_pages!();
+
 fn main() -> ExitCode {
-    codepair_model::prepare_allocator();
     codepair_runtime::main::<codepair_evaluate::Evaluate>()
 }

@@ -1,12 +1,14 @@
 //! A git checkout as a source: the files git knows of, under the address and commit they came from.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
 use codepair_runtime::input_error;
 
-use crate::files::SourceFile;
+use crate::files::{SourceFile, is_file, shown};
 
 /// Where a checkout came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,13 +62,15 @@ impl Checkout {
 
     /// The files that git tracks and that are wanted, as they lie there now.
     pub(crate) fn files(&self, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<SourceFile>> {
-        let names = git(folder, &["ls-files", "-z"])?;
+        let names = git_bytes(folder, &["ls-files", "-z"])?;
         let mut files = Vec::new();
-        for name in names.split('\0').filter(|name| !name.is_empty() && wanted(name)) {
-            let path = folder.join(name);
+        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let relative = Path::new(OsStr::from_bytes(name));
+            let (path, name) = (folder.join(relative), shown(relative));
             // Submodules and links to folders are left out, and so is what was deleted since.
-            if path.metadata().is_ok_and(|metadata| metadata.is_file()) {
-                files.push(SourceFile::new(&path, name.to_owned())?);
+            let Ok(metadata) = path.symlink_metadata() else { continue };
+            if wanted(&name) && is_file(&path, metadata.file_type())? {
+                files.push(SourceFile::new(&path, name)?);
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -75,11 +79,15 @@ impl Checkout {
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
+    Ok(String::from_utf8_lossy(&git_bytes(folder, arguments)?).into_owned())
+}
+
+fn git_bytes(folder: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output()?;
     if !output.status.success() {
         bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output.stdout)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -18,7 +19,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use crate::checkout::Checkout;
 use crate::gzip::GzipReader;
 use crate::sources::{bucket, download};
-use crate::split::split_of_file;
+use crate::split::{Named, split_of_file};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// What has to be held in memory as a whole is at most so large, however little of a disk it takes packed.
@@ -29,8 +30,8 @@ pub(crate) struct Files {
     pub(crate) list: Vec<SourceFile>,
     pub(crate) patterns: Patterns,
     pub(crate) checkout: Option<Checkout>,
-    /// Their names say several splits, so that what they say is meant.
-    names_splits: bool,
+    /// What their names say; several splits, where it is meant.
+    splits: BTreeSet<&'static str>,
     /// All are in one folder at the top, or in none.
     is_one_module: bool,
 }
@@ -57,7 +58,7 @@ fn packing(name: &str) -> Packing {
     let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
     match name {
         _ if ends(&[".zip", ".whl"]) => Packing::Zip,
-        _ if ends(&[".tar", ".tar.gz", ".tgz"]) => Packing::Tar,
+        _ if ends(&[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"]) => Packing::Tar,
         _ => Packing::None,
     }
 }
@@ -95,9 +96,11 @@ impl Opened<'_> {
     }
     /// The split that its name says, where the names of the source's files say several: of `train.jsonl` alone nobody knows
     /// whether it is meant.
-    pub(crate) fn split(&self) -> Option<&'static str> {
-        let is_meant = self.files.names_splits || self.archive.is_some();
-        if is_meant { split_of_file(&self.name) } else { None }
+    pub(crate) fn split(&self) -> Option<Named> {
+        let is_meant = self.files.splits.len() > 1 || self.archive.is_some();
+        let split = split_of_file(&self.name).or_else(|| split_of_file(self.archive?)).filter(|_| is_meant)?;
+        let lacks_validation = self.files.splits.contains("test") && !self.files.splits.contains("validation");
+        Some(Named { split, lacks_validation })
     }
     /// Whether all files of the source are of one top-level module.
     pub(crate) fn is_one_module(&self) -> bool {
@@ -187,11 +190,11 @@ pub(crate) fn damaged(name: &str, error: &dyn std::fmt::Display) -> anyhow::Erro
 
 impl Files {
     pub(crate) fn new(list: Vec<SourceFile>, patterns: Patterns, checkout: Option<Checkout>) -> Self {
-        let splits: BTreeSet<&str> = list.iter().filter_map(|file| split_of_file(&file.name)).collect();
+        let splits: BTreeSet<&'static str> = list.iter().filter_map(|file| split_of_file(&file.name)).collect();
         let tops = list.iter().map(|file| file.name.split_once('/').map(|(top, _)| top));
         let tops: BTreeSet<Option<&str>> = tops.collect();
-        let (names_splits, is_one_module) = (splits.len() > 1, tops.len() == 1 && !tops.contains(&None));
-        Self { list, patterns, checkout, names_splits, is_one_module }
+        let is_one_module = tops.len() == 1 && !tops.contains(&None);
+        Self { list, patterns, checkout, splits, is_one_module }
     }
 
     /// Opens every file in turn, those within archives too, and counts the stored bytes of each when it is done with.
@@ -285,7 +288,7 @@ impl SourceFile {
             self.read_rest(tar)?;
         } else {
             let reader = decompressed(&mut raw, &self.name);
-            let path = (!self.name.ends_with(".gz")).then_some(self.path.as_path());
+            let path = (unpacked(&self.name) == self.name).then_some(self.path.as_path());
             let mut opened = Opened { name: self.name.clone(), archive: None, path, reader, files };
             each(Item::File(&mut opened))?;
             self.read_rest(opened)?;
@@ -368,7 +371,7 @@ fn decompressed<'a>(raw: impl Read + 'a, name: &str) -> Box<dyn Read + 'a> {
     if name.ends_with(".gz") || name.ends_with(".tgz") {
         return Box::new(GzipReader::new(buffered));
     }
-    if !name.ends_with(".zst") {
+    if !name.ends_with(".zst") && !name.ends_with(".tzst") {
         return Box::new(buffered);
     }
     match zstd::Decoder::with_buffer(buffered) {
@@ -522,7 +525,9 @@ fn hugging_face(location: &str, patterns: Patterns, archives: bool) -> Result<Fi
 
 /// Whether a file of a folder counts: by its name, or as an archive of such files.
 fn is_wanted(name: &str, patterns: &Patterns, archives: bool) -> bool {
-    let packed = archives && packing(name) != Packing::None && !patterns.exclude.is_match(name) && !is_of_system(name);
+    // An archive that nobody here can unpack is named when it is read.
+    let is_archive = packing(unpacked(name)) != Packing::None || packing(name) != Packing::None;
+    let packed = archives && is_archive && !patterns.exclude.is_match(name) && !is_of_system(name);
     packed || patterns.fits(name)
 }
 
@@ -531,8 +536,18 @@ pub(crate) fn downloads() -> PathBuf {
     cache_folder().join("downloads")
 }
 
+/// A path as text: bytes that are no UTF-8 as `%E9`, so that two paths are never one.
+pub(crate) fn shown(path: &Path) -> String {
+    let mut shown = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        shown.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("%{byte:02X}")));
+    }
+    shown
+}
+
 /// Whether this is a file, or a link to one. A link to nothing would be a file that is missing in silence.
-fn is_file(path: &Path, kind: std::fs::FileType) -> Result<bool> {
+pub(crate) fn is_file(path: &Path, kind: std::fs::FileType) -> Result<bool> {
     if !kind.is_symlink() {
         return Ok(kind.is_file());
     }
@@ -562,7 +577,7 @@ fn in_folder(
     let outside = |entry: &walkdir::DirEntry| store.as_deref() != Some(entry.path());
     for entry in walkdir::WalkDir::new(folder).into_iter().filter_entry(outside) {
         let entry = entry.map_err(|error| input_error(format!("cannot read {}: {error}", folder.display())))?;
-        let name = entry.path().strip_prefix(folder)?.to_string_lossy().replace('\\', "/");
+        let name = shown(entry.path().strip_prefix(folder)?);
         if is_wanted(&name, patterns, archives) && is_file(entry.path(), entry.file_type())? {
             files.push(SourceFile::new(entry.path(), name)?);
         }

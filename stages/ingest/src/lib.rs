@@ -115,9 +115,9 @@ fn check_splits(sources: &Sources, sink: &Sink) -> Result<()> {
         let (in_split, all) = sink.in_split(split);
         if in_split == 0 && all >= FEW_ROWS {
             return Err(input_error(format!(
-                "none of the {all} rows came into the split {split}, though shares ask for it: they are of too few groups, and a \
-                 group stays whole. Divide smaller ones, with split_by = \"file\" or \"row\" in [ingest.{name}], raise its shares, \
-                 or set shares = {{ {split} = 0.0 }}"
+                "none of the {all} rows came into the split {split}, though shares ask for it: what says their splits says none of \
+                 this one, or they are of too few groups, and a group stays whole. Without a column for the split, divide smaller \
+                 groups, with split_by = \"file\" or \"row\" in [ingest.{name}], or raise its shares; or set shares = {{ {split} = 0.0 }}"
             )));
         }
     }

@@ -182,7 +182,7 @@ impl Source {
 /// What a thread is given: a piece of a file, or why there is none.
 enum Work<P> {
     Piece(P),
-    Rejected(Found),
+    Rejected(Box<Found>),
 }
 
 fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
@@ -201,7 +201,7 @@ fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &m
             let each = |item: Item| match item {
                 Item::File(file) => kind.cut(file, &mut |piece| emit(Work::Piece(piece))),
                 Item::Unreadable { place, why } => {
-                    emit(Work::Rejected(Found::Rejected { place, reason: "unreadable", detail: why }))
+                    emit(Work::Rejected(Box::new(Found::Rejected { place, reason: "unreadable", detail: why })))
                 }
             };
             digest = files.read(each, |bytes| progress.add(bytes))?;
@@ -210,7 +210,7 @@ fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &m
         |work| {
             let found = match work {
                 Work::Piece(piece) => kind.rows(piece)?,
-                Work::Rejected(found) => vec![found],
+                Work::Rejected(found) => vec![*found],
             };
             let found = found.into_iter().map(|found| found.with_provenance((licence, origin)).with_code());
             Ok(found.map(|found| identified(name, found)).collect::<Vec<_>>())

@@ -107,6 +107,24 @@ impl Place<'_> {
     }
 }
 
+/// The split that a file's name says, where it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) split: &'static str,
+    /// Other files are named for tests and none for validation, which training needs: a share of the training rows is.
+    pub(crate) lacks_validation: bool,
+}
+
+impl Named {
+    /// The split of a row of a group.
+    pub(crate) fn split(self, shares: Shares, group: &str) -> &'static str {
+        match (self.split, self.lacks_validation) {
+            ("train", true) => Shares { test: 0.0, ..shares }.split(group),
+            (split, _) => split,
+        }
+    }
+}
+
 /// The split that a file's name says, such as `train-00000-of-00001.parquet`: one of its words does, and no other says another.
 pub(crate) fn split_of_file(name: &str) -> Option<&'static str> {
     let mut parts = name.rsplit('/');

@@ -245,10 +245,16 @@ fn what_nobody_can_unpack_is_named_and_ends_nothing() {
     }
     write(folder.path(), "in/e.zip", archive);
     write(folder.path(), "in/f.jsonl.zst", zstd::encode_all(line(4).as_bytes(), 1).unwrap());
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(line(5).len() as u64);
+    tar.append_data(&mut header, "g.jsonl", line(5).as_bytes()).unwrap();
+    write(folder.path(), "in/g.tar.zst", zstd::encode_all(tar.into_inner().unwrap().as_slice(), 1).unwrap());
+    write(folder.path(), "in/h.tar.xz", b"\xfd7zXZ\0rubbish");
     let found = ingest(folder.path(), JSONL).unwrap();
-    assert_eq!(column(&found, "functions", "docstring"), [1, 3, 4].map(|n| format!("Add {n}, a numéro.")));
-    assert_eq!(column(&found, "rejected", "reason"), ["unreadable", "unreadable"]);
-    assert_eq!(column(&found, "rejected", "id"), ["b.jsonl.xz", "e.zip/c.jsonl"]);
+    assert_eq!(column(&found, "functions", "docstring"), [1, 3, 4, 5].map(|n| format!("Add {n}, a numéro.")));
+    assert_eq!(column(&found, "rejected", "reason"), ["unreadable"; 3]);
+    assert_eq!(column(&found, "rejected", "id"), ["b.jsonl.xz", "e.zip/c.jsonl", "h.tar.xz"]);
     assert!(column(&found, "rejected", "detail")[0].contains("xz"));
 }
 
@@ -276,6 +282,68 @@ fn the_simplest_own_data_can_be_trained_on() {
     write(folder.path(), "named/test-00000-of-00001.jsonl", line(3));
     let named = ingest(folder.path(), &JSONL.replace("\"in\"", "\"named\"")).unwrap();
     assert_eq!(column(&named, "functions", "split"), ["test", "train", "train"]);
+    // Where nothing is named for validation, a share of the training rows is.
+    write(folder.path(), "two/train-00000-of-00001.jsonl", (0..200).map(line).collect::<String>());
+    write(folder.path(), "two/test-00000-of-00001.jsonl", (200..240).map(line).collect::<String>());
+    let two = JSONL.replace("\"in\"", "\"two\"");
+    let [train, validation, test] = splits(&two);
+    assert!(validation > 5 && train + validation == 200 && test == 40, "{train} {validation} {test}");
+    // Who says how to divide is obeyed.
+    assert_ne!(splits(&format!("{two}\nsplit_by = \"row\""))[2], 40);
+}
+
+/// A record of several lines that has a field too few is one record: its lines of code are none.
+#[test]
+fn a_record_of_code_with_a_field_too_few_is_one_rejected_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = "\"def f(x):\n    y = x\n    return x, y\n\"";
+    write(folder.path(), "in/a.csv", format!("code,doc\n{code}\ndef g(a): return a,Give it.\n{code},Give both.\n"));
+    let found = ingest(folder.path(), CSV).unwrap();
+    assert_eq!(column(&found, "functions", "docstring"), ["Give it.", "Give both."]);
+    assert_eq!(column(&found, "rejected", "id"), ["a.csv:2"]);
+}
+
+#[test]
+fn fields_within_others_can_be_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |n: usize| serde_json::json!({ "doc": format!("Add {n}."), "meta": { "code": format!("def f(a): return a + {n}"), "repo": "o/n" }});
+    write(folder.path(), "in/a.jsonl", (0..3).map(|n| format!("{}\n", row(n))).collect::<String>());
+    write(folder.path(), "array.json", serde_json::json!([row(0), row(1), row(2)]).to_string());
+    let nested = JSONL.replace("code = \"code\"", "code = \"meta.code\", repo = \"meta.repo\"");
+    for table in [nested.clone(), nested.replace("\"in\"", "\"array.json\"")] {
+        let found = ingest(folder.path(), &table).unwrap();
+        assert_eq!(column(&found, "functions", "repo"), ["o/n"; 3]);
+        assert_eq!(column(&found, "functions", "code")[1], "def f(a): return a + 1");
+    }
+}
+
+/// Names that are no UTF-8 are shown with the bytes they have, and are two where they are two.
+#[test]
+fn names_that_are_no_text_are_told_apart() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("in/pkg")).unwrap();
+    for (name, n) in [(&b"in/a\xe9.jsonl"[..], 1), (b"in/a\xe8.jsonl", 2)] {
+        std::fs::write(folder.path().join(std::ffi::OsStr::from_bytes(name)), line(n) + "no row\n").unwrap();
+    }
+    let found = ingest(folder.path(), JSONL).unwrap();
+    assert_eq!(column(&found, "functions", "code").len(), 2);
+    assert_eq!(column(&found, "rejected", "id"), ["a%E8.jsonl:2", "a%E9.jsonl:2"]);
+    // In a checkout as well.
+    let tree = folder.path().join("tree");
+    std::fs::create_dir_all(&tree).unwrap();
+    std::fs::write(
+        tree.join(std::ffi::OsStr::from_bytes(b"caf\xe9.py")),
+        "def f(a):\n    \"\"\"Say it once again.\"\"\"\n    b = a\n    return b\n",
+    )
+    .unwrap();
+    for arguments in
+        [&["init", "-q"][..], &["add", "-A"], &["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "first"]]
+    {
+        assert!(std::process::Command::new("git").arg("-C").arg(&tree).args(arguments).status().unwrap().success());
+    }
+    let found = ingest(folder.path(), "kind = \"source_tree\"\npath = \"tree\"").unwrap();
+    assert_eq!(column(&found, "functions", "path"), ["caf%E9.py"]);
 }
 
 #[test]

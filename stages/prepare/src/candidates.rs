@@ -59,7 +59,7 @@ select 1, source, ordinal, id, 'original', cast(null as varchar), 'python', spli
 from problems
 union all
 select 2, source, ordinal, id, case when label = 0 then 'negative' else 'original' end, cast(null as varchar), language,
-       split, whole_text(text), normal_code(code), '', '', licence, origin
+       split, whole_text(text), normal_code(code), "group", '', licence, origin
 from pairs
 union all
 select 3, generator, ordinal, id, kind, parent_id, language, split, whole_text(text), normal_code(code), '', '', '', ''

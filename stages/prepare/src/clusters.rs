@@ -45,15 +45,19 @@ pub(crate) struct Edge {
 }
 
 /// The connected components of edges: a union-find whose roots are the rows that are kept, and a tree of the edges that
-/// joined two clusters, in which every row knows the first edge on its way to the root.
+/// joined two clusters, in which every row knows the first edge on its way to the tree's root; that is the row that is kept
+/// once [`Clusters::settle`] was called.
 pub(crate) struct Clusters {
-    /// Towards the root of each row's cluster.
-    above: Pointers,
+    /// Towards the root of each row's cluster: a row, from 1; of a root with `SIZE` how many rows it has, 0 for itself alone.
+    above: Paged<u64>,
     links: Paged<Link>,
     pub(crate) edges: u64,
     /// Pairs that are in one bucket, and were not compared.
     pub(crate) not_compared: u64,
 }
+
+/// Marks the size of a cluster.
+const SIZE: u64 = 1 << 63;
 
 /// The first edge on a row's way to the root.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -67,7 +71,7 @@ struct Link {
 
 impl Clusters {
     pub(crate) fn new(scratch: &Scratch) -> Result<Self> {
-        Ok(Self { above: Pointers::new(scratch, OFTEN)?, links: scratch.rows(SELDOM)?, edges: 0, not_compared: 0 })
+        Ok(Self { above: scratch.rows(OFTEN)?, links: scratch.rows(SELDOM)?, edges: 0, not_compared: 0 })
     }
 
     /// Joins the clusters of two rows, if they are two. `rank` says which rows are to be kept before others: of the
@@ -77,17 +81,37 @@ impl Clusters {
         if one == two {
             return Ok(());
         }
-        let ((from, to), kept, other) = match (rank(one)?, one) < (rank(two)?, two) {
-            true => ((edge.rows.1, edge.rows.0), one, two),
-            false => (edge.rows, two, one),
-        };
-        self.above.set(other, kept)?;
+        let (kept, other) = if (rank(one)?, one) < (rank(two)?, two) { (one, two) } else { (two, one) };
+        // The edges of the smaller one turn round: no edge more often than clusters can double.
+        let sizes = (self.size(one)?, self.size(two)?);
+        let (from, to) = if sizes.0 < sizes.1 { edge.rows } else { (edge.rows.1, edge.rows.0) };
+        self.above.set(other, kept + 1)?;
+        self.above.set(kept, SIZE | (sizes.0 + sizes.1))?;
         self.edges += 1;
         self.turn(from, Link { jaccard: edge.jaccard, neighbour: to + 1, is_structural: edge.is_structural.into() })
     }
 
+    fn above(&self, row: u64) -> Result<Option<u64>> {
+        Ok(Some(self.above.get(row)?).filter(|above| above & SIZE == 0).and_then(|above| above.checked_sub(1)))
+    }
+
+    /// Rows of a cluster, by its root.
+    fn size(&self, root: u64) -> Result<u64> {
+        Ok((self.above.get(root)? & !SIZE).max(1))
+    }
+
+    /// Makes the rows that are kept, of so many in all, the roots of their trees. No edge may follow.
+    pub(crate) fn settle(&self, rows: u64) -> Result<()> {
+        for row in 0..rows {
+            if self.above(row)?.is_none() && self.links.get(row)?.neighbour != 0 {
+                self.turn(row, Link::zeroed())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes `row` the root of its tree, every edge on its way to the former one pointing backwards, and hangs it up.
-    fn turn(&mut self, mut row: u64, mut link: Link) -> Result<()> {
+    fn turn(&self, mut row: u64, mut link: Link) -> Result<()> {
         loop {
             let before = self.links.get(row)?;
             self.links.set(row, link)?;
@@ -100,9 +124,9 @@ impl Clusters {
     /// The row that is kept of a row's cluster. Every row on the way is put closer to it (path halving: van Leeuwen & van
     /// der Weide, 1977).
     pub(crate) fn root(&self, mut row: u64) -> Result<u64> {
-        while let Some(above) = self.above.get(row)? {
-            let Some(next) = self.above.get(above)? else { return Ok(above) };
-            self.above.set(row, next)?;
+        while let Some(above) = self.above(row)? {
+            let Some(next) = self.above(above)? else { return Ok(above) };
+            self.above.set(row, next + 1)?;
             row = next;
         }
         Ok(row)
@@ -128,6 +152,7 @@ mod tests {
             let edge = Edge { is_structural: one + two == 3, rows: (one, two), jaccard: (one + two) as f64 };
             clusters.join(edge, |row| Ok(ranks[row as usize])).unwrap();
         }
+        clusters.settle(ranks.len() as u64).unwrap();
         (0..ranks.len() as u64).map(|row| clusters.near(row).unwrap()).collect()
     }
 

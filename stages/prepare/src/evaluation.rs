@@ -1,6 +1,6 @@
 //! What models are tested on, which no training row may hold.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -33,8 +33,8 @@ pub(crate) struct Evaluation {
     /// The least collision of each row so far, from 1.
     held: Paged<u64>,
     pub(crate) passes: u64,
-    /// Tested texts that are not looked for, because so many rows hold them.
-    pub(crate) boilerplate: u64,
+    /// The numbers of tested rows whose texts are not looked for, because so many rows hold them.
+    pub(crate) boilerplate: Vec<u64>,
 }
 
 impl Evaluation {
@@ -49,7 +49,7 @@ impl Evaluation {
     ) -> Result<Self> {
         let boilerplate = match config.boilerplate_texts {
             Some(most) => Self::boilerplate(session, positions, config, scratch, most)?,
-            None => HashSet::new(),
+            None => BTreeSet::new(),
         };
         Self::read(session, positions, config, scratch, &boilerplate, Some(ids))
     }
@@ -61,16 +61,16 @@ impl Evaluation {
         config: &Prepare,
         scratch: &Scratch,
         most: u64,
-    ) -> Result<HashSet<u64>> {
-        let own = Self::read(session, positions, config, scratch, &HashSet::new(), None)?;
+    ) -> Result<BTreeSet<u64>> {
+        let own = Self::read(session, positions, config, scratch, &BTreeSet::new(), None)?;
         own.look(session, positions)?;
         let mut counts: HashMap<u64, u64> = HashMap::new();
         for position in 0..positions.total {
-            if own.held.get(position)? > 0 {
+            if own.is_held_by_text(position)? {
                 *counts.entry(own.collision(position)?).or_default() += 1;
             }
         }
-        let found: HashSet<u64> =
+        let found: BTreeSet<u64> =
             counts.into_iter().filter(|(_, rows)| *rows > most).map(|(number, _)| number).collect();
         tracing::info!(
             "{} tested texts are boilerplate, which more than {most} rows hold, and are not looked for",
@@ -85,11 +85,11 @@ impl Evaluation {
         positions: &Positions,
         config: &Prepare,
         scratch: &Scratch,
-        without: &HashSet<u64>,
+        without: &BTreeSet<u64>,
         mut ids: Option<&mut RecordWriter>,
     ) -> Result<Self> {
         let new_part = || Part::new(config.near_duplicate_threshold, config.structural_duplicates);
-        let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1, boilerplate: without.len() as u64 };
+        let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1, boilerplate: without.iter().copied().collect() };
         let (mut part, mut rows) = (new_part(), 0);
         each_batch(session, TEXTS, |batch| {
             let column = |name| text_column(batch, name);
@@ -97,9 +97,9 @@ impl Evaluation {
             let languages = column("language")?;
             let ranks = integer_column(batch, "rank")?;
             for (row, number) in positions.of(batch)?.into_iter().enumerate() {
-                if !without.contains(&number) {
-                    part.add(number, ranks[row], texts.value(row), codes.value(row), languages.value(row));
-                }
+                // The code of a row whose text everybody writes is looked for all the same.
+                let text = if without.contains(&number) { "" } else { texts.value(row) };
+                part.add(number, ranks[row], text, codes.value(row), languages.value(row));
                 if number >= positions.total
                     && let Some(ids) = &mut ids
                 {
@@ -142,6 +142,12 @@ impl Evaluation {
             self.held.set(position, least + 1)?;
         }
         Ok(true)
+    }
+
+    /// Whether a row collides by its text.
+    fn is_held_by_text(&self, position: u64) -> Result<bool> {
+        let found_as = self.held.get(position)?.checked_sub(1).map(|held| held >> (START_BITS + NUMBER_BITS));
+        Ok(matches!(found_as, Some(0 | 2)))
     }
 
     /// The number of the row or query that a contaminated row collides with.

@@ -64,8 +64,8 @@ impl Keys {
     }
 
     /// Tested texts that are not looked for, because more rows hold them than `boilerplate_texts` allows.
-    pub(crate) fn boilerplate(&self) -> u64 {
-        self.evaluation.boilerplate
+    pub(crate) fn boilerplate(&self) -> Result<Vec<String>> {
+        self.evaluation.boilerplate.iter().map(|number| self.ids.text(*number)).collect()
     }
 
     /// The id of what a contaminated row collides with.
@@ -134,7 +134,8 @@ pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch
 /// Makes known which repositories have test rows in one source: their rows in another are no training rows.
 fn register_tested_repos(session: &SessionContext) -> Result<()> {
     let mut tested: HashMap<String, BTreeSet<String>> = HashMap::new();
-    let query = "select distinct repo, source from functions where split = 'test' and repo <> ''";
+    // The group of a pair is its repository, where it names one.
+    let query = "select distinct lower(repo) as repo, source from candidates where split = 'test' and repo <> '' and rank in (0, 2)";
     each_batch(session, query, |batch| {
         let (repos, sources) = (text_column(batch, "repo")?, text_column(batch, "source")?);
         for row in 0..batch.num_rows() {
@@ -143,7 +144,7 @@ fn register_tested_repos(session: &SessionContext) -> Result<()> {
         Ok(())
     })?;
     session.register_udf(functions::predicate_of("repo_is_tested", 2, move |row| {
-        tested.get(row[1]).is_some_and(|sources| sources.iter().any(|source| source != row[0]))
+        tested.get(&row[1].to_lowercase()).is_some_and(|sources| sources.iter().any(|source| source != row[0]))
     }));
     Ok(())
 }

@@ -201,7 +201,7 @@ impl Stage for Prepare {
         let verdicts = Verdicts::new(&session, keys, config, &scratch, context.threads)?;
         drop(session);
         context.attempt.note("passes_over_rows", verdicts.keys().passes());
-        context.attempt.note("boilerplate_texts", verdicts.keys().boilerplate());
+        context.attempt.note("boilerplate_texts", verdicts.keys().boilerplate()?);
         context.attempt.note("pairs_not_compared", verdicts.pairs_not_compared());
         context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
         // A filter that nothing fell under says so too.

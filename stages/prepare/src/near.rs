@@ -1,5 +1,7 @@
 //! Structural and near-duplicates: candidates by equal structure or a common band, every pair verified.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use codepair_dedup::jaccard;
 use codepair_runtime::{Progress, integer_column};
@@ -58,6 +60,7 @@ pub(crate) fn clusters(
     })?;
     finder.band(session, band, &mut rows)?;
     finder.verify()?;
+    finder.clusters.settle(keys.positions.total)?;
     tracing::info!("{} pairs compared, {} edges between duplicates", finder.compared, finder.clusters.edges);
     Ok(finder.clusters)
 }
@@ -92,7 +95,7 @@ struct Row {
 /// The rows of one band, as far as the next ones are compared with them.
 #[derive(Default)]
 struct Bucket {
-    /// Rows that are tested on, of a bucket that is too large to compare all pairs: no copy of one may be missed.
+    /// Rows that are tested on, of a bucket that is too large to compare all pairs, in order: no copy of one may be missed.
     tested: Vec<Row>,
     first: Vec<Row>,
     last: Option<Row>,
@@ -105,22 +108,26 @@ impl Bucket {
     /// row is known to be a copy of a test row by now, so that there is no need for the others.
     fn add(&mut self, row: Row, mut pair: impl FnMut(Row, Row) -> Result<bool>) -> Result<()> {
         self.rows += 1;
-        let is_tested = self.tested.iter().any(|tested| tested.position == row.position);
         for &other in &self.first {
             self.compared += 1;
             pair(other, row)?;
         }
-        let later = |tested: &&Row| !self.first.iter().any(|first| first.position == tested.position);
-        for &other in self.tested.iter().filter(|_| !is_tested).filter(later) {
+        if self.first.len() < ALL_PAIRS {
+            // All that come later are compared with it, those that are tested on as well.
+            self.first.push(row);
+            if self.first.len() == ALL_PAIRS {
+                let first: BTreeSet<u64> = self.first.iter().map(|row| row.position).collect();
+                self.tested.retain(|tested| !first.contains(&tested.position));
+            }
+            return Ok(());
+        }
+        let is_tested = self.tested.binary_search_by_key(&row.position, |tested| tested.position).is_ok();
+        for &other in self.tested.iter().filter(|_| !is_tested) {
             self.compared += 1;
             let (one, two) = if other.position < row.position { (other, row) } else { (row, other) };
             if pair(one, two)? {
                 break;
             }
-        }
-        if self.first.len() < ALL_PAIRS {
-            self.first.push(row);
-            return Ok(());
         }
         if let Some(before) = self.last.replace(row) {
             self.compared += 1;

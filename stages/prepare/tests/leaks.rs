@@ -24,6 +24,19 @@ fn function(ordinal: u64, source: &str, split: &str, code: String) -> Function {
     }
 }
 
+fn pair(ordinal: u64, text: String, code: String) -> Pair {
+    Pair {
+        id: format!("q{ordinal}"),
+        source: "q".into(),
+        ordinal,
+        text,
+        code,
+        language: "python".into(),
+        split: "train".into(),
+        ..Pair::default()
+    }
+}
+
 fn prepare(
     functions: Vec<Function>,
     pairs: Vec<Pair>,
@@ -65,16 +78,7 @@ fn renamed_test_code_is_found_in_pairs() {
         function(0, "a", "test", program("total", "LIMIT")),
         function(1, "a", "train", "def plain():\n    return 1".into()),
     ];
-    let labelled = |ordinal: u64, code: String| Pair {
-        id: format!("q{ordinal}"),
-        source: "q".into(),
-        ordinal,
-        text: format!("question {ordinal}"),
-        code,
-        language: "python".into(),
-        split: "train".into(),
-        ..Pair::default()
-    };
+    let labelled = |ordinal: u64, code: String| pair(ordinal, format!("question {ordinal}"), code);
     let pairs = vec![labelled(0, program("amount_of_it", "LIMIT")), labelled(1, program("amount_of_it", "OTHER"))];
     let generated = SyntheticPair {
         id: "g0".into(),
@@ -133,8 +137,12 @@ fn a_repository_is_tested_on_in_all_sources_or_in_none() {
         of(function(2, "b", "train", "def five():\n    return 5".into()), "owner/other"),
         of(function(3, "b", "train", "def six():\n    return 6".into()), ""),
     ];
-    let found = prepare(functions, Vec::new(), Vec::new(), "").unwrap();
-    assert_eq!(rejected(&found), expected(&[("b0", "tested_repo"), ("b1", "tested_repo")]));
+    let pairs = ["Owner/Name", "owner/else"].into_iter().zip(0..).map(|(repo, n)| Pair {
+        group: repo.into(),
+        ..pair(n, format!("question {n}"), format!("def pair{n}():\n    return {n}"))
+    });
+    let found = prepare(functions, pairs.collect(), Vec::new(), "").unwrap();
+    assert_eq!(rejected(&found), expected(&[("b0", "tested_repo"), ("b1", "tested_repo"), ("q0", "tested_repo")]));
 }
 
 /// Twelve thousand rows of one template share their bands; those that are nearly a test row are all found.
@@ -173,8 +181,14 @@ fn boilerplate_among_tested_texts_may_be_left_alone() {
     assert_eq!(all.1.notes["costliest_tested_texts"][0], serde_json::json!({ "id": "a0", "rows": 7 }));
     let some = prepare(rows(), Vec::new(), Vec::new(), "boilerplate_texts = 5").unwrap();
     assert_eq!(some.1.rejected["contaminated"], 1);
-    assert_eq!(some.1.notes["boilerplate_texts"], 1);
+    assert_eq!(some.1.notes["boilerplate_texts"], serde_json::json!(["a0"]));
     assert_eq!(column(&some, "examples", "split").iter().filter(|split| *split == "test").count(), 2);
+    // The code of such a row is looked for all the same, and does not make its text boilerplate.
+    let mut copied = rows();
+    copied[0].code = program("x", "ONE");
+    let copies = (0..7).map(|n| pair(n, format!("question {n}"), format!("{}  # {n}", program("x", "ONE")))).collect();
+    let found = prepare(copied, copies, Vec::new(), "boilerplate_texts = 5").unwrap();
+    assert_eq!(found.1.rejected["contaminated"], 8);
 }
 
 #[test]

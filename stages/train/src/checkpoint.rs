@@ -174,7 +174,7 @@ mod tests {
         let damaged = store.folders("c").unwrap()[1].clone();
         store.put(&format!("c/{damaged}/model"), vec![0]).unwrap();
         assert_eq!(resumed(&store, &[]), Some(2));
-        save(&own, PANICS);
+        save(&checkpoints(&store), PANICS);
         assert_eq!(resumed(&store, &[]), Some(2));
     }
 

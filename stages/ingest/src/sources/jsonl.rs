@@ -46,7 +46,11 @@ impl Kind for Jsonl {
         if is_array(&lines.file) {
             return lines::parse_array(&lines, row);
         }
-        lines::parse_fields(&lines, &self.columns.names(), row)
+        // Where a field within others is named, the whole outer one is wanted, and left to the parser.
+        let mut names = self.columns.names();
+        let outer: Vec<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
+        names.extend(outer);
+        lines::parse_fields(&lines, &names, row)
     }
 }
 

@@ -47,7 +47,7 @@ impl Drop for Lines {
 pub(crate) struct Lines {
     pub(crate) file: String,
     /// What the file's name says of the split.
-    pub(crate) split: Option<&'static str>,
+    pub(crate) split: Option<crate::split::Named>,
     /// Number of the first line, from 1.
     first: usize,
     /// The lines, and rubbish behind `length`.

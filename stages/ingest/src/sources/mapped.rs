@@ -125,7 +125,7 @@ pub(crate) enum Cell<'a> {
 pub(crate) struct Origin<'a> {
     pub(crate) file: &'a str,
     /// What the file's name says of the split.
-    pub(crate) split: Option<&'static str>,
+    pub(crate) split: Option<crate::split::Named>,
 }
 
 /// How the rows of a source become those of a dataset.
@@ -309,10 +309,15 @@ impl Mapping<'_> {
         Place { repo, path, content }.group(by)
     }
 
-    /// What the row says, else the config, else the file's name; else a hash of the group decides.
+    /// What the row says, else the config, else the file's name, unless the config says how to divide; else a hash of the group
+    /// decides.
     fn split_of(&self, named: &str, origin: Origin, group: impl FnOnce() -> String) -> Result<&'static str, Fault> {
         match named {
-            "" => Ok(self.split.map(Constant::name).or(origin.split).unwrap_or_else(|| self.shares.split(&group()))),
+            "" => Ok(match (self.split, origin.split.filter(|_| self.split_by.is_none())) {
+                (Some(constant), _) => constant.name(),
+                (None, Some(named)) => named.split(self.shares, &group()),
+                (None, None) => self.shares.split(&group()),
+            }),
             "train" => Ok("train"),
             "valid" | "validation" | "dev" => Ok("validation"),
             "test" => Ok("test"),

@@ -9,6 +9,8 @@ use crate::files::Opened;
 const RECORDS: usize = 1024;
 /// A record beyond this is none: its quote was never closed.
 const RECORD_BYTES: usize = 8 << 20;
+/// Records that are handed on at once have about so many bytes.
+const PIECE_BYTES: usize = 512 << 10;
 const READ_BYTES: usize = 256 << 10;
 
 /// How records are written.
@@ -23,11 +25,13 @@ pub(crate) struct Dialect {
 pub(crate) struct Records {
     pub(crate) file: String,
     /// What the file's name says of the split.
-    pub(crate) split: Option<&'static str>,
+    pub(crate) split: Option<crate::split::Named>,
     header: Vec<String>,
-    /// Each with its line; or why it is none.
-    pub(crate) list: Vec<(u64, Result<Vec<String>, String>)>,
+    pub(crate) list: Vec<Record>,
 }
+
+/// The fields of a record, or why it is none, with its line.
+pub(crate) type Record = (u64, Result<Vec<String>, String>);
 
 /// Cuts a CSV file with a header into runs of records. A record that is malformed stands among them with the reason; reading
 /// goes on at the line after the one that it begins in.
@@ -40,14 +44,16 @@ pub(crate) fn cut(file: &mut Opened, dialect: Dialect, emit: &mut dyn FnMut(Reco
     let mut input = Input { bytes: Vec::new(), at: 0, line: 1, ended: false };
     let Some((_, header)) = input.next(file, dialect, None)? else { return Ok(()) };
     let header = header.map_err(|error| crate::files::damaged(&name, &format!("its header: {error}")))?;
-    let mut list = Vec::new();
+    let (mut list, mut bytes) = (Vec::new(), 0);
     while let Some(record) = input.next(file, dialect, Some(header.len()))? {
+        bytes += record.1.as_ref().map_or(0, |texts: &Vec<String>| texts.iter().map(String::len).sum());
         list.push(record);
-        if list.len() == RECORDS {
+        if list.len() == RECORDS || bytes > PIECE_BYTES {
+            bytes = 0;
             emit(Records { file: name.clone(), split, header: header.clone(), list: std::mem::take(&mut list) })?;
         }
     }
-    emit(Records { file: name.clone(), split, header, list })
+    emit(Records { file: name, split, header, list })
 }
 
 /// What was read of a file and not cut yet.
@@ -61,12 +67,7 @@ struct Input {
 
 impl Input {
     /// The next record that is no empty line, with its line; nothing at the end.
-    fn next(
-        &mut self,
-        file: &mut Opened,
-        dialect: Dialect,
-        fields: Option<usize>,
-    ) -> Result<Option<(u64, Result<Vec<String>, String>)>> {
+    fn next(&mut self, file: &mut Opened, dialect: Dialect, fields: Option<usize>) -> Result<Option<Record>> {
         loop {
             let rest = &self.bytes[self.at..];
             let found = match record(rest, dialect, self.ended) {
@@ -81,10 +82,15 @@ impl Input {
                 Scan::Record { texts, bytes, lines } => {
                     let (line, count) = (self.line, texts.len());
                     match fields {
-                        // Several lines of another number of fields: the first one has a quote too many.
-                        Some(fields) if fields != count && lines > 1 => Err(format!(
-                            "{count} fields in {lines} lines, and the header has {fields}: is a quote not closed?"
-                        )),
+                        // Several lines of another number of fields, which are records by themselves: the first one has a quote
+                        // too many. Lines of code are not.
+                        Some(fields)
+                            if fields != count && lines > 1 && are_records(&rest[..bytes], dialect, fields) =>
+                        {
+                            Err(format!(
+                                "{count} fields in {lines} lines, and the header has {fields}: is a quote not closed?"
+                            ))
+                        }
                         Some(fields) if fields != count => {
                             self.skip(bytes, lines);
                             let is_empty = texts.len() == 1 && texts[0].trim().is_empty();
@@ -136,6 +142,18 @@ impl Input {
         self.ended = self.bytes.len() == before;
         Ok(())
     }
+}
+
+/// Whether most lines after the first are a record of so many fields each.
+fn are_records(bytes: &[u8], dialect: Dialect, fields: usize) -> bool {
+    let (mut lines, mut fitting) = (0usize, 0usize);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n').skip(1) {
+        lines += 1;
+        let is_whole = |found: usize| found == line.len();
+        let fits = matches!(record(line, dialect, true), Scan::Record { texts, bytes, .. } if texts.len() == fields && is_whole(bytes));
+        fitting += usize::from(fits);
+    }
+    2 * fitting > lines
 }
 
 /// What stands at the beginning of some bytes.

@@ -264,8 +264,9 @@ fn coding_cookie(content: &[u8]) -> Option<String> {
         };
         let said = said[1..].trim_start_matches([' ', '\t']);
         let label: String = said.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
-        let is_utf8 =
-            matches!(label.to_ascii_lowercase().replace('_', "-").as_str(), "utf-8" | "utf8" | "utf-8-sig" | "");
+        // As `get_normal_name` of CPython's tokenizer has it: what follows, such as Emacs' `-unix`, says nothing.
+        let normal = label.to_ascii_lowercase().replace('_', "-");
+        let is_utf8 = matches!(normal.as_str(), "utf-8" | "utf8" | "") || normal.starts_with("utf-8-");
         return (!is_utf8).then_some(label);
     }
     None
@@ -274,8 +275,11 @@ fn coding_cookie(content: &[u8]) -> Option<String> {
 /// The text of bytes in a declared encoding.
 fn decode_as(label: &str, content: &[u8]) -> Result<String, String> {
     // Python's names of encodings, where they are none of the web's.
-    let known = match label.to_ascii_lowercase().replace('_', "-").as_str() {
-        "latin-1" | "l1" | "iso-latin-1-unix" => "iso-8859-1".to_owned(),
+    let normal = label.to_ascii_lowercase().replace('_', "-");
+    let is_latin1 = |name: &str| normal.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    let known = match normal.as_str() {
+        "l1" => "iso-8859-1".to_owned(),
+        _ if ["latin-1", "iso-8859-1", "iso-latin-1"].into_iter().any(is_latin1) => "iso-8859-1".to_owned(),
         "cp932" | "ms932" => "shift_jis".to_owned(),
         "cp949" => "euc-kr".to_owned(),
         "cp936" => "gbk".to_owned(),

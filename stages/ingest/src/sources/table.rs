@@ -16,7 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
 
 use super::mapped::Cell;
-use crate::files::Opened;
+use crate::files::{Opened, unpacked};
 
 const BATCH_ROWS: usize = 1024;
 
@@ -24,7 +24,7 @@ const BATCH_ROWS: usize = 1024;
 pub(crate) struct Table {
     pub(crate) file: String,
     /// What the file's name says of the split.
-    pub(crate) split: Option<&'static str>,
+    pub(crate) split: Option<crate::split::Named>,
     /// Number of the first row, from 1.
     first: usize,
     columns: Vec<(String, Texts)>,
@@ -43,7 +43,7 @@ struct Texts {
 /// # Errors
 /// Exit 3: it is damaged, or none; a wanted column can hold no text.
 pub(crate) fn cut(file: &mut Opened, wanted: &[&str], emit: &mut dyn FnMut(Table) -> Result<()>) -> Result<()> {
-    let is_arrow = file.name().ends_with(".arrow");
+    let is_arrow = unpacked(file.name()).ends_with(".arrow");
     match file.on_disk() {
         Some(path) => {
             let opened = File::open(path).map_err(|error| file.damaged(&error))?;

@@ -306,7 +306,8 @@ impl Asker<'_> {
                 match leases {
                     [] => std::future::pending().await,
                     leases => {
-                        drop(futures::future::select_all(leases.iter().map(|lease| Box::pin(lease.lost()))).await)
+                        let lost = leases.iter().map(|lease| Box::pin(lease.lost()));
+                        futures::future::select_all(lost).await;
                     }
                 }
             };

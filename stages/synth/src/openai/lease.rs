@@ -221,7 +221,7 @@ mod tests {
         assert!(began.elapsed() < STALE / 2);
         // Somebody takes over what was not renewed in time.
         create(&store, &folder, 9, Some(&dead)).unwrap();
-        drop(lease.stop.as_ref().map(|stop| stop.send(())));
+        lease.stop.as_ref().unwrap().send(()).unwrap();
         block_on(lease.lost());
     }
 
