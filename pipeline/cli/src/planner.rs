@@ -97,7 +97,7 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
             steps.push(planned);
         }
     }
-    select(&mut verdicts, &steps, selection);
+    select(&mut verdicts, &steps, selection)?;
     let plan = Plan {
         format: PLAN_FORMAT,
         run: uuid::Uuid::now_v7().to_string(),
@@ -230,7 +230,11 @@ fn reason(step: &PlannedStep, newest: Option<&Plan>, verdicts: &[Verdict]) -> St
 }
 
 /// Marks as not to run what the selection leaves out.
-fn select(verdicts: &mut [Verdict], steps: &[PlannedStep], selection: &Selection) {
+///
+/// # Errors
+/// Exit 2: it leaves out all, or what it forces.
+fn select(verdicts: &mut [Verdict], steps: &[PlannedStep], selection: &Selection) -> Result<()> {
+    let mut taken: Vec<String> = Vec::new();
     let position = |name: &String, last: bool| {
         let mut fitting = steps.iter().enumerate().filter(|(_, s)| selects(name, &s.name)).map(|(i, _)| i);
         if last { fitting.next_back() } else { fitting.next() }
@@ -249,10 +253,22 @@ fn select(verdicts: &mut [Verdict], steps: &[PlannedStep], selection: &Selection
             && (from..=until).contains(&stage)
             && within(&selection.from, from)
             && within(&selection.until, until);
-        if verdict.run && !chosen {
+        if chosen {
+            taken.push(verdict.step.clone());
+        } else if verdict.run {
             verdict.run = false;
             verdict.reason = format!("left out ({})", verdict.reason);
         }
+    }
+    if taken.is_empty() {
+        return Err(config_error("--only, --from and --until leave no step"));
+    }
+    match selection.force.iter().find(|force| !taken.iter().any(|step| selects(force, step))) {
+        Some(force) => Err(config_error(format!(
+            "--force {force}: it is left out by --only, --from or --until, which take {}",
+            taken.join(", ")
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -71,5 +71,5 @@ pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
             return Ok(ExitStatus::Done);
         }
     }
-    Err(input_error(format!("{step} has no log: it was fresh in every run of {}", plan.pipeline)))
+    Err(input_error(format!("{step} has no log: it ran in no run of {} that is there", plan.pipeline)))
 }

@@ -205,3 +205,18 @@ fn plans_hold_no_values_of_variables() {
     }
     pipeline.codepair(&["plan", "--set", "store.url=s3://key:secret@bucket"]).fails(2, &["name or a password", "AWS_"]);
 }
+
+/// What a selection leaves out is not forced, and one that leaves out all is a mistake.
+#[test]
+fn selections_that_contradict_themselves_are_refused() {
+    let pipeline = pipeline("");
+    for (arguments, words) in [
+        (&["run", "--only", "prepare", "--force", "ingest"][..], "--force ingest: it is left out"),
+        (&["run", "--until", "ingest", "--force", "prepare"], "--force prepare: it is left out"),
+        (&["run", "--from", "prepare", "--until", "ingest"], "leave no step"),
+    ] {
+        let ran = pipeline.codepair(arguments);
+        assert!(ran.code == 2 && ran.err.contains(words), "{ran:?}");
+    }
+    assert!(pipeline.stored("runs").is_empty());
+}

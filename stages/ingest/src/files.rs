@@ -19,7 +19,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use crate::checkout::Checkout;
 use crate::gzip::GzipReader;
 use crate::sources::{bucket, download};
-use crate::split::{Named, split_of_file};
+use crate::split::{Named, split_of_file, split_of_word};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// What has to be held in memory as a whole is at most so large, however little of a disk it takes packed.
@@ -94,13 +94,16 @@ impl Opened<'_> {
     pub(crate) fn archive(&self) -> Option<&str> {
         self.archive
     }
-    /// The split that its name says, where the names of the source's files say several: of `train.jsonl` alone nobody knows
-    /// whether it is meant.
+    /// The split that its name says. Of `train.jsonl` or `my-test.jsonl` alone nobody knows whether it is meant, so such names count
+    /// where others say other splits, and in an archive whose names are known only when it is read; `test.jsonl` always does.
     pub(crate) fn split(&self) -> Option<Named> {
-        let is_meant = self.files.splits.len() > 1 || self.archive.is_some();
-        let split = split_of_file(&self.name).or_else(|| split_of_file(self.archive?)).filter(|_| is_meant)?;
-        let lacks_validation = self.files.splits.contains("test") && !self.files.splits.contains("validation");
-        Some(Named { split, lacks_validation })
+        let said = split_of_file(&self.name).or_else(|| split_of_file(self.archive?));
+        let is_in_tar = self.archive.is_some_and(|archive| packing(archive) == Packing::Tar);
+        let file = self.name.rsplit('/').next().unwrap_or_default();
+        let first = file.split(|c: char| !c.is_ascii_alphanumeric()).next().and_then(split_of_word);
+        let is_meant = self.files.splits.len() > 1 || is_in_tar || first.is_some_and(|split| split != "train");
+        let split = said.filter(|_| is_meant)?;
+        Some(Named { split, lacks_validation: !self.files.splits.contains("validation") })
     }
     /// Whether all files of the source are of one top-level module.
     pub(crate) fn is_one_module(&self) -> bool {
@@ -190,7 +193,9 @@ pub(crate) fn damaged(name: &str, error: &dyn std::fmt::Display) -> anyhow::Erro
 
 impl Files {
     pub(crate) fn new(list: Vec<SourceFile>, patterns: Patterns, checkout: Option<Checkout>) -> Self {
-        let splits: BTreeSet<&'static str> = list.iter().filter_map(|file| split_of_file(&file.name)).collect();
+        let mut splits: BTreeSet<&'static str> = list.iter().filter_map(|file| split_of_file(&file.name)).collect();
+        let zips = list.iter().filter(|file| packing(&file.name) == Packing::Zip);
+        splits.extend(zips.flat_map(|zip| zip.entries(&patterns)).filter_map(|name| split_of_file(&name)));
         let tops = list.iter().map(|file| file.name.split_once('/').map(|(top, _)| top));
         let tops: BTreeSet<Option<&str>> = tops.collect();
         let is_one_module = tops.len() == 1 && !tops.contains(&None);
@@ -251,6 +256,13 @@ impl SourceFile {
     pub(crate) fn new(path: &Path, name: String) -> Result<Self> {
         let bytes = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
         Ok(Self { name, path: path.to_owned(), bytes })
+    }
+
+    /// The names of a zip archive's files. What is wrong with it is said when it is read.
+    fn entries(&self, patterns: &Patterns) -> Vec<String> {
+        let archive = File::open(&self.path).ok().and_then(|file| zip::ZipArchive::new(BufReader::new(file)).ok());
+        let names = archive.iter().flat_map(zip::ZipArchive::file_names).filter_map(Result::ok);
+        names.filter(|name| patterns.fits(name)).map(std::borrow::Cow::into_owned).collect()
     }
 
     /// Whether it holds other files.

@@ -125,20 +125,24 @@ impl Named {
     }
 }
 
-/// The split that a file's name says, such as `train-00000-of-00001.parquet`: one of its words does, and no other says another.
-pub(crate) fn split_of_file(name: &str) -> Option<&'static str> {
-    let mut parts = name.rsplit('/');
-    let (file, folder) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let of_word = |word: &str| match word.to_ascii_lowercase().as_str() {
+/// The split that a word names.
+pub(crate) fn split_of_word(word: &str) -> Option<&'static str> {
+    match word.to_ascii_lowercase().as_str() {
         "train" | "training" => Some("train"),
         "valid" | "validation" | "val" | "dev" => Some("validation"),
         "test" | "testing" => Some("test"),
         _ => None,
-    };
-    let mut said = file.split(|c: char| !c.is_ascii_alphanumeric()).filter_map(of_word);
+    }
+}
+
+/// The split that a file's name says, such as `train-00000-of-00001.parquet`: one of its words does, and no other says another.
+pub(crate) fn split_of_file(name: &str) -> Option<&'static str> {
+    let mut parts = name.rsplit('/');
+    let (file, folder) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let mut said = file.split(|c: char| !c.is_ascii_alphanumeric()).filter_map(split_of_word);
     match (said.next(), said.next()) {
         (Some(split), None) => Some(split),
-        (None, _) => of_word(folder),
+        (None, _) => split_of_word(folder),
         _ => None,
     }
 }

@@ -288,6 +288,13 @@ fn the_simplest_own_data_can_be_trained_on() {
     let two = JSONL.replace("\"in\"", "\"two\"");
     let [train, validation, test] = splits(&two);
     assert!(validation > 5 && train + validation == 200 && test == 40, "{train} {validation} {test}");
+    // In archives as well, and of one file alone where it is named for tests.
+    let text = |from: usize, to: usize| (from..to).map(line).collect::<String>();
+    write(folder.path(), "two.zip", zip(&[("train.jsonl", &text(0, 200)), ("test.jsonl", &text(200, 240))]));
+    let [train, validation, test] = splits(&JSONL.replace("\"in\"", "\"two.zip\""));
+    assert!(validation > 5 && train + validation == 200 && test == 40, "{train} {validation} {test}");
+    write(folder.path(), "alone/test.jsonl", text(0, 20));
+    assert_eq!(splits(&JSONL.replace("\"in\"", "\"alone\"")), [0, 0, 20]);
     // Who says how to divide is obeyed.
     assert_ne!(splits(&format!("{two}\nsplit_by = \"row\""))[2], 40);
 }
@@ -301,6 +308,23 @@ fn a_record_of_code_with_a_field_too_few_is_one_rejected_row() {
     let found = ingest(folder.path(), CSV).unwrap();
     assert_eq!(column(&found, "functions", "docstring"), ["Give it.", "Give both."]);
     assert_eq!(column(&found, "rejected", "id"), ["a.csv:2"]);
+    // So is one that is malformed otherwise: no piece of it becomes a row.
+    let code =
+        |name: &str| format!("\"def {name}(t):\n    a, b = t\n    for i, x in b:\n        print(a)\n    return a\"");
+    let rows = [
+        b"code,doc\n".to_vec(),
+        code("f").into_bytes(),
+        b",caf\xe9\n".to_vec(),
+        code("g").into_bytes(),
+        b",Give it.\n".to_vec(),
+    ];
+    let strays = format!("code,doc\n\"a \"stray\" one\",{}\n{},Give it.\n", code("h"), code("k"));
+    for content in [rows.concat(), strays.into_bytes()] {
+        write(folder.path(), "in/a.csv", content);
+        let found = ingest(folder.path(), CSV).unwrap();
+        assert_eq!(column(&found, "functions", "docstring"), ["Give it."]);
+        assert_eq!(column(&found, "rejected", "id"), ["a.csv:2"]);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use codepair_schemas::rows::{Function, Pair, Query};
 use serde::{Deserialize, Serialize};
 
 use super::{Found, line_feeds};
-use crate::split::{Constant, Place, Shares, SplitBy};
+use crate::split::{Constant, Place, Shares, SplitBy, split_of_word};
 
 /// Defines the table of a source whose rows are mapped: fields of its own with their defaults, and those that all have.
 macro_rules! mapped {
@@ -318,10 +318,9 @@ impl Mapping<'_> {
                 (None, Some(named)) => named.split(self.shares, &group()),
                 (None, None) => self.shares.split(&group()),
             }),
-            "train" => Ok("train"),
-            "valid" | "validation" | "dev" => Ok("validation"),
-            "test" => Ok("test"),
-            other => Err(("unknown_split", other.to_owned())),
+            other => split_of_word(other).ok_or_else(|| {
+                ("unknown_split", format!("{other:?} is none of train, validation (valid, val, dev) and test"))
+            }),
         }
     }
 }

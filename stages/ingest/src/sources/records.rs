@@ -11,6 +11,8 @@ const RECORDS: usize = 1024;
 const RECORD_BYTES: usize = 8 << 20;
 /// Records that are handed on at once have about so many bytes.
 const PIECE_BYTES: usize = 512 << 10;
+/// The end of a malformed record is looked for so far.
+const LOOSE_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 256 << 10;
 
 /// How records are written.
@@ -108,8 +110,32 @@ impl Input {
                 Scan::Malformed(why) => Err(why),
             };
             let line = self.line;
-            self.skip_line(file)?;
+            match self.end_of_malformed(file, dialect, fields)? {
+                Some((bytes, lines)) => self.skip(bytes, lines),
+                None => self.skip_line(file)?,
+            }
             return Ok(Some((line, found)));
+        }
+    }
+
+    /// Where a malformed record ends, bytes and lines from here, if it is one of several lines; nothing where it is to be one line.
+    fn end_of_malformed(
+        &mut self,
+        file: &mut Opened,
+        dialect: Dialect,
+        fields: Option<usize>,
+    ) -> Result<Option<(usize, u64)>> {
+        let Some(fields) = fields else { return Ok(None) };
+        loop {
+            let rest = &self.bytes[self.at..];
+            match loose_end(rest, dialect, self.ended) {
+                Some((bytes, lines)) => {
+                    let is_one = lines > 1 && !are_records(&rest[..bytes], dialect, fields);
+                    return Ok(is_one.then_some((bytes, lines)));
+                }
+                None if self.ended || rest.len() > LOOSE_BYTES => return Ok(None),
+                None => self.fill(file)?,
+            }
         }
     }
 
@@ -142,6 +168,36 @@ impl Input {
         self.ended = self.bytes.len() == before;
         Ok(())
     }
+}
+
+/// Where a record ends if quotes that are out of place are text: only those count that open a field, or stand before the end of
+/// one. Bytes and lines; nothing where the end is not there.
+fn loose_end(bytes: &[u8], dialect: Dialect, ended: bool) -> Option<(usize, u64)> {
+    let (mut at, mut lines, mut is_quoted, mut begins) = (0, 0, false, true);
+    let ends_field = |at: usize| match bytes.get(at) {
+        None => ended,
+        Some(b'\r') => bytes.get(at + 1) == Some(&b'\n'),
+        Some(byte) => *byte == b'\n' || *byte == dialect.delimiter,
+    };
+    while let Some(&byte) = bytes.get(at) {
+        let began = std::mem::replace(&mut begins, false);
+        match byte {
+            b'"' if began => is_quoted = true,
+            byte if is_quoted && Some(byte) == dialect.escape => at += 1,
+            b'"' if is_quoted && bytes.get(at + 1) == Some(&b'"') && dialect.escape.is_none() => at += 1,
+            b'"' if is_quoted && ends_field(at + 1) => is_quoted = false,
+            b'\n' => {
+                lines += 1;
+                if !is_quoted {
+                    return Some((at + 1, lines));
+                }
+            }
+            byte if !is_quoted && byte == dialect.delimiter => begins = true,
+            _ => {}
+        }
+        at += 1;
+    }
+    (ended && !is_quoted).then_some((bytes.len(), lines + 1))
 }
 
 /// Whether most lines after the first are a record of so many fields each.
