@@ -198,10 +198,11 @@ impl<'j> Asking<'_, 'j> {
         Ok(Line { job, attempt, worst: Usage::worst(&payload, self.asker.answer_tokens) })
     }
 
-    /// What was set aside for a line is free again, but for what it cost; who made the batch pays.
+    /// What was set aside for a line is free again, but for what it cost. For another's batch nothing was: who made it pays.
     fn settle(&self, batch: &Batch, worst: Usage, spent: Usage) {
-        let is_own = batch.payer == self.asker.payer;
-        self.asker.budget.settle(worst, if is_own { spent } else { Usage::default() });
+        if batch.payer == self.asker.payer {
+            self.asker.budget.settle(worst, spent);
+        }
     }
 
     /// A row that says that a line was sent, and may cost so much.
