@@ -59,6 +59,20 @@ pub fn run_binary<A: Parser>(run: impl FnOnce(&A) -> Result<ExitStatus>) -> Exit
     run_command(A::command(), run)
 }
 
+/// An error's words. What they advise to run is of the pipeline that was asked for, which need not be the default one.
+fn addressed(words: String, given: &[String]) -> String {
+    let config = given.iter().enumerate().find_map(|(at, word)| match word.strip_prefix("--config")? {
+        "" => given.get(at + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    });
+    match config {
+        Some(config) if words.contains("codepair run") && !words.contains("--config") => {
+            format!("{words} (with --config {config})")
+        }
+        _ => words,
+    }
+}
+
 /// As [`run_binary`], of a command that was given more than its type says.
 pub(crate) fn run_command<A: Parser>(command: Command, run: impl FnOnce(&A) -> Result<ExitStatus>) -> ExitCode {
     let arguments = match command.try_get_matches().and_then(|matches| A::from_arg_matches(&matches)) {
@@ -71,8 +85,25 @@ pub(crate) fn run_command<A: Parser>(command: Command, run: impl FnOnce(&A) -> R
     };
     telemetry::start();
     let status = run(&arguments).unwrap_or_else(|error| {
-        tracing::error!("{error:#}");
+        let given: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        tracing::error!("{}", addressed(format!("{error:#}"), &given));
         exit_status(&error)
     });
     status.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_of_the_pipeline_that_was_asked_for() {
+        let given = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let advice = || "a is damaged; make it anew with: codepair run --force a".to_owned();
+        for words in [&["codepair", "sql", "--config", "c.toml", "q"][..], &["codepair", "--config=c.toml"]] {
+            assert!(addressed(advice(), &given(words)).ends_with("--force a (with --config c.toml)"));
+        }
+        assert_eq!(addressed(advice(), &given(&["codepair", "run"])), advice());
+        assert_eq!(addressed("no".to_owned(), &given(&["codepair", "--config", "c"])), "no");
+    }
 }
