@@ -1,34 +1,12 @@
 //! Real files that went wrong, as small inputs that the test writes.
 #![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
+mod support;
+
 use std::io::Write;
-use std::path::Path;
 
-use codepair_ingest::Ingest;
-use codepair_runtime::{
-    Config, ExitStatus, Manifest, Request, Store, exit_status, read_output, run_stage, text_column,
-};
-
-/// Ingests one source, whose table's lines are given, into a new store.
-fn ingest(folder: &Path, table: &str) -> anyhow::Result<(Store, Manifest)> {
-    let text = format!("name = \"t\"\n[store]\nurl = \"file://own\"\n[ingest.s]\n{table}\n");
-    let config = Config::parse(&text, &folder.join("c.toml"), &[])?;
-    let store = Store::memory();
-    let manifest = run_stage::<Ingest>(&store, &config, &Request::default())?;
-    Ok((store, manifest))
-}
-
-fn column((store, manifest): &(Store, Manifest), dataset: &str, name: &str) -> Vec<String> {
-    let batches = read_output(store, manifest, dataset, &[]).unwrap();
-    let values = |batch| text_column(batch, name).unwrap().iter().map(|v| v.unwrap().to_owned()).collect::<Vec<_>>();
-    batches.iter().flat_map(values).collect()
-}
-
-fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) {
-    let path = folder.join(name);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, content).unwrap();
-}
+use codepair_runtime::{ExitStatus, exit_status};
+use support::{column, ingest, write};
 
 fn utf16(text: &str) -> Vec<u8> {
     std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()

@@ -82,6 +82,19 @@ impl Setup {
         command.spawn().unwrap()
     }
 
+    /// Kills a run so long after the server has made its first batch.
+    fn kill_once_a_batch_is_made(&self, server: &Server, more: &str, after: Duration) {
+        let mut child = self.spawn(&server.url(), more);
+        let began = Instant::now();
+        while server.batches() == 0 {
+            assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     fn reasons(&self, manifest: &Manifest) -> BTreeMap<String, usize> {
         let mut reasons = BTreeMap::new();
         for batch in read_output(&self.store, manifest, "rejected", &[]).unwrap() {
@@ -315,14 +328,7 @@ fn a_damaged_line_of_a_batch_counts_as_paid() {
 fn all_of_a_batch_is_kept_whoever_collects_it() {
     let setup = Setup::new(60);
     let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
-    let mut child = setup.spawn(&server.url(), BATCHES);
-    let began = Instant::now();
-    while server.batches() == 0 {
-        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    setup.kill_once_a_batch_is_made(&server, BATCHES, Duration::ZERO);
     let few = setup.run(&server.url(), "limit = 10\npoll_seconds = 0.2").unwrap();
     assert_eq!((server.batches(), few.rows("synthetic_pairs")), (1, 10));
     let all = setup.run(&server.url(), "").unwrap();
@@ -448,15 +454,7 @@ fn an_unusable_answer_is_asked_for_again_and_both_are_kept() {
 fn a_batch_that_is_gone_stops_nothing() {
     let setup = Setup::new(40);
     let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
-    let mut child = setup.spawn(&server.url(), BATCHES);
-    let began = Instant::now();
-    while server.batches() == 0 {
-        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    std::thread::sleep(Duration::from_millis(100));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    setup.kill_once_a_batch_is_made(&server, BATCHES, Duration::from_millis(100));
     server.forget_batches();
     let manifest = setup.run(&server.url(), &format!("poll_seconds = 0.2\n{PRICE}\nmax_cost = 1000.0")).unwrap();
     assert_eq!(manifest.rows("synthetic_pairs"), 40);
@@ -499,15 +497,7 @@ fn a_batch_that_nobody_wants_any_more_counts() {
     let setup = Setup::new(40);
     let server = Server::start(Duration::from_millis(1), |_, _| Act::Answer);
     let limited = format!("{BATCHES}\nmax_tokens = 14000");
-    let mut child = setup.spawn(&server.url(), &limited);
-    let began = Instant::now();
-    while server.batches() == 0 {
-        assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    std::thread::sleep(Duration::from_millis(100));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    setup.kill_once_a_batch_is_made(&server, &limited, Duration::from_millis(100));
     let prompt = setup.folder.path().join("prompt.txt");
     let before = std::fs::read(&prompt).unwrap();
     std::fs::write(&prompt, "Say it yet otherwise. {{ text }}").unwrap();

@@ -130,7 +130,7 @@ pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
     if !Open::new(&ledger, jobs, server.attempts, fault)?.jobs.is_empty() {
         server.check_key()?;
         // Those who wait for each other take them in the same order.
-        if server.is_limited() {
+        if server.budget(ledger.spent()).is_limited() {
             let budget = format!("what {} may spend", payer.name);
             leases.push(Lease::take(&context.store, &budget, &context.interrupt)?);
         }

@@ -105,11 +105,6 @@ impl Server {
     }
 
     /// What may still be spent.
-    /// Whether there is anything to keep to.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.max_cost.is_some() || self.max_tokens.is_some()
-    }
-
     pub(crate) fn budget(&self, spent: Usage) -> Budget {
         Budget::new(self.price, self.max_cost, self.max_tokens, spent)
     }
