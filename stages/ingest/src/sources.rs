@@ -64,19 +64,22 @@ impl Found {
 }
 
 impl Found {
-    /// Rejects a function or problem that holds no code: nothing could be learned from it, and nothing found.
+    /// Rejects a function or problem that holds no code: nothing could be learned from it, and nothing found. For sources that
+    /// name no better place than its URL.
     fn with_code(self) -> Self {
         let (place, language, code) = match &self {
             Self::Function(row) => (&row.url, row.language.as_str(), &row.code),
             Self::Problem(row) => (&row.text, "python", &row.code),
             _ => return self,
         };
-        if holds_code(language, code) {
-            return self;
-        }
-        let detail = "it holds nothing but white space, comments and what does nothing".to_owned();
-        Self::Rejected { place: place.clone(), reason: "no_code", detail }
+        if holds_code(language, code) { self } else { no_code(place.clone()) }
     }
+}
+
+/// A row that holds no code.
+fn no_code(place: String) -> Found {
+    let detail = "it holds nothing but white space, comments and what does nothing".to_owned();
+    Found::Rejected { place, reason: "no_code", detail }
 }
 
 /// A kind of source: where its files are, how a file is cut into pieces, and what is in a piece. Pieces are cut one after
@@ -212,7 +215,7 @@ fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &m
                 Work::Piece(piece) => kind.rows(piece)?,
                 Work::Rejected(found) => vec![*found],
             };
-            let found = found.into_iter().map(|found| found.with_provenance((licence, origin)).with_code());
+            let found = found.into_iter().map(|found| found.with_provenance((licence, origin)));
             Ok(found.map(|found| identified(name, found)).collect::<Vec<_>>())
         },
         |found| found.into_iter().try_for_each(|found| sink.add(found)),

@@ -254,7 +254,7 @@ impl Codesearchnet {
             other => return reject("unknown_split", other.to_owned()),
         };
         match function(line, split) {
-            Ok(function) => Found::Function(function),
+            Ok(function) => Found::Function(function).with_code(),
             Err(detail) => reject("syntax_error", detail),
         }
     }
@@ -341,7 +341,7 @@ fn definition(place: String, dict: Dict) -> Found {
     let place = if url.is_empty() { place } else { url.clone() };
     let line = Line { repo, path, func_name, language, code, docstring, partition: String::new(), url };
     match function(line, "corpus") {
-        Ok(function) => Found::Function(function),
+        Ok(function) => Found::Function(function).with_code(),
         Err(detail) => Found::Rejected { place, reason: "syntax_error", detail },
     }
 }

@@ -108,7 +108,8 @@ fn function(index: u64, code: String) -> Found {
             docstring,
             split: "corpus".to_owned(),
             ..Function::default()
-        }),
+        })
+        .with_code(),
         Err(detail) => Found::Rejected { place: url, reason: "syntax_error", detail },
     }
 }

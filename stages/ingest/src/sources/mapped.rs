@@ -8,7 +8,7 @@ use codepair_runtime::config_error;
 use codepair_schemas::rows::{Function, Pair, Query};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, line_feeds};
+use super::{Found, line_feeds, no_code};
 use crate::split::{Constant, Place, Shares, SplitBy, split_of_word};
 
 /// Defines the table of a source whose rows are mapped: fields of its own with their defaults, and those that all have.
@@ -323,11 +323,6 @@ impl Mapping<'_> {
             }),
         }
     }
-}
-
-fn no_code(place: String) -> Found {
-    let detail = "it holds nothing but white space, comments and what does nothing".to_owned();
-    Found::Rejected { place, reason: "no_code", detail }
 }
 
 /// Why a row is none.

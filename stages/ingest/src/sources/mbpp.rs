@@ -107,6 +107,7 @@ impl Mbpp {
             split: split.to_owned(),
             ..Problem::default()
         })
+        .with_code()
     }
 }
 
