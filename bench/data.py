@@ -3,8 +3,8 @@
 
   data.py --corpus DIR --wheels DIR [--codepair PATH] [--python PYTHON-WITH-PEERS] [--out FILE] [--dedup-rows N] [STEP ...]
 
-Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default), and many, for which --many rows
-are made up. `just bench data` builds the corpus (about 430,000 functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
+Steps: convert, extract, tokenise, dedup, mine, growth (all of them by default), many, for which --many rows are made up, and
+paired, which runs an older build (--before PATH) and this one in turn on the same rows. `just bench data` builds the corpus (about 430,000 functions; CODEPAIR_TOOLS names the folder of python_corpus.py), installs the peers and calls this. Peers are timed from
 within, without their imports. codepair is timed as a whole process where it converts and extracts, and by the seconds in its
 manifest where its stage does more than the peer does (writing, decontamination, structural duplicates). Memory is the resident
 peak of the largest process.
@@ -25,7 +25,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = 7
 STEPS = ["convert", "extract", "tokenise", "dedup", "mine", "growth"]
-ON_DEMAND = ["many"]
+ON_DEMAND = ["many", "paired"]
 
 
 class Bench:
@@ -294,13 +294,53 @@ class Bench:
             self.notes.append(f"{rows} small rows through {name} under 1 GiB: {seconds:.0f} s, peak {peak:.0f} MB of 1,536 "
                               f"({'met' if peak <= 1536 else '**not met**'}); {counts}; {manifest['notes']}")
 
+    def paired(self):
+        """An older build and this one in turn, so that a slow minute of the machine is both's. The spread is that of the older one:
+        how far its rounds lie apart."""
+        corpus = self.corpus() + "[prepare]\nkeep_rows_without_text = true\n[prepare.tokenizers.code]\nvocabulary = 16000\n"
+        tree = f'[ingest.tree]\nkind = "source_tree"\npath = "{self.options.wheels}"\narchives = true\nexclude = []\n'
+        rows = {"JSONL.gz → Parquet": [], "source_tree": [], "prepare, BPE included": []}
+        for _ in range(ROUNDS):
+            ran = {name: [] for name in rows}
+            for codepair in (self.options.before, self.options.codepair):
+                for _ in self.fresh(1):
+                    ran["source_tree"].append(self.ended(codepair, "ingest", tree))
+                for _ in self.fresh(1):
+                    ran["JSONL.gz → Parquet"].append(self.ended(codepair, "ingest", corpus))
+                    ran["prepare, BPE included"].append(self.ended(codepair, "prepare", corpus))
+            for name, pair in ran.items():
+                rows[name].append(pair)
+        self.paired_rows = []
+        for name, pairs in rows.items():
+            before, now = ([pair[side] for pair in pairs] for side in (0, 1))
+            seconds = [sorted(run[0] for run in side) for side in (before, now)]
+            peaks = [sorted(run[1] for run in side)[len(side) // 2] for side in (before, now)]
+            ratios = sorted(new[0] / old[0] for old, new in pairs)
+            middle = [side[len(side) // 2] for side in seconds]
+            spread = (seconds[0][-1] / seconds[0][0] - 1) * 100
+            self.paired_rows.append((name, f"{middle[0]:.1f} s", f"{middle[1]:.1f} s", f"{ratios[len(ratios) // 2]:.2f}",
+                                     f"{ratios[0]:.2f}–{ratios[-1]:.2f}", f"{spread:.0f}%", f"{peaks[0]:.0f} MB", f"{peaks[1]:.0f} MB"))
+
+    def ended(self, codepair, stage, config):
+        """Seconds and peak of a stage's binary beside a `codepair`."""
+        path = self.work / "config.toml"
+        path.write_text(self.config(config))
+        seconds, peak, said = self.run([pathlib.Path(codepair).parent / f"codepair-{stage}", "--config", path])
+        if seconds is None:
+            sys.exit(f"{codepair}: codepair-{stage} failed: {said}")
+        return seconds, peak
+
     def report(self):
         head = ("step", "codepair", "memory", "peer", "its time", "its memory", "faster", "asked for", "")
         lines = ["# The data half beside its peers", "",
                  f"Made by `just bench data` on {time.strftime('%Y-%m-%d')}: {cpu()}, {os.cpu_count()} cores, "
                  f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {platform.platform()}. The median of "
                  f"{ROUNDS} rounds for converting, best of three for extracting and growth, the median of three for dedup's own side, one run of the rest.", ""]
-        lines += table(head, self.rows)
+        if self.rows:
+            lines += table(head, self.rows)
+        if getattr(self, "paired_rows", None):
+            lines += ["", f"Before ({self.options.before_name}) and now, in {ROUNDS} paired rounds:", ""]
+            lines += table(("stage", "before", "now", "now / before", "rounds from–to", "spread before", "memory before", "now"), self.paired_rows)
         if getattr(self, "growth_rows", None):
             lines += ["", "Ingest and prepare with one tokenizer under `memory_limit = \"1GiB\"` (at most 1,536 MB allowed):", ""]
             lines += table(("rows", "time", "µs a row", "µs for each row more", "peak of ingest", "peak of prepare", "memory"),
@@ -344,10 +384,14 @@ def main():
     parser.add_argument("--dedup-rows", type=int, default=0, help="deduplicate only so many rows (datatrove takes minutes)")
     parser.add_argument("--dedup-peers", default="datatrove,text-dedup", help="beside whom to deduplicate")
     parser.add_argument("--many", type=int, default=5_000_000, help="rows of the step `many`")
+    parser.add_argument("--before", help="an older codepair, with its binaries beside it, for the step `paired`")
+    parser.add_argument("--before-name", default="an older build", help="what to call it, such as its commit")
     parser.add_argument("steps", nargs="*", metavar="STEP")
     options = parser.parse_args()
     if unknown := set(options.steps) - set(STEPS + ON_DEMAND):
         parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS + ON_DEMAND)}")
+    if "paired" in options.steps and not options.before:
+        parser.error("the step paired wants --before, an older codepair")
     options.corpus, options.wheels = options.corpus.resolve(), options.wheels.resolve()
     with tempfile.TemporaryDirectory(prefix="codepair-bench-") as work:
         bench = Bench(options, pathlib.Path(work))

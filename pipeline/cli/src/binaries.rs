@@ -1,11 +1,14 @@
 //! Finding the stage binaries: beside `codepair`, else on the path.
 
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Config, Description, Failure, config_error, input_error};
+use codepair_runtime::{Config, Description, Failure, PROGRESS_LINES, ProgressLine, config_error, input_error};
 use serde::de::DeserializeOwned;
+
+use crate::step_bar::StepBar;
 
 /// The binary `codepair-NAME`.
 pub(crate) fn binary(name: &str) -> Result<PathBuf> {
@@ -47,18 +50,49 @@ pub(crate) fn forecast(
     answer(stage, command.arg("--forecast"))
 }
 
-/// The JSON that a stage answers, or its error.
+/// The JSON that a stage answers, or its error. What it says meanwhile is shown: it may have to download what it is to describe.
 fn answer<T: DeserializeOwned>(stage: &str, command: &mut Command) -> Result<T> {
-    let output = command.output()?;
+    command.env(PROGRESS_LINES, "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start codepair-{stage}"))?;
+    let errors = child.stderr.take().context("the standard error of a child is piped")?;
+    let (output, said) = std::thread::scope(|scope| {
+        let listener = scope.spawn(|| listen(stage, errors));
+        (child.wait_with_output(), listener.join().unwrap_or_default())
+    });
+    let output = output?;
     if output.status.success() {
         return serde_json::from_slice(&output.stdout).with_context(|| format!("the answer of codepair-{stage}"));
     }
-    let message = error_of(&String::from_utf8_lossy(&output.stderr));
+    let message = error_of(&said);
     Err(match output.status.code() {
         Some(2) => Failure::Config(message).into(),
         Some(3) => input_error(message),
         _ => anyhow::anyhow!("codepair-{stage}: {message}"),
     })
+}
+
+/// Shows progress and warnings of a stage that is asked something; returns its log.
+fn listen(stage: &str, errors: impl Read) -> String {
+    let mut bar: Option<StepBar> = None;
+    let mut log = String::new();
+    for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        if let Some(progress) = ProgressLine::parse(&line) {
+            if bar.is_none() {
+                bar = StepBar::begin(stage);
+            }
+            bar.iter().for_each(|bar| bar.advance(progress.clone()));
+            continue;
+        }
+        match level_and_message(&line) {
+            (Some("WARN"), message) => tracing::warn!("{stage}: {message}"),
+            (Some("INFO"), message) if bar.is_none() => tracing::info!("{stage}: {message}"),
+            _ => {}
+        }
+        log.push_str(&line);
+        log.push('\n');
+    }
+    log
 }
 
 /// A log line's level and message, of either format; other output, such as a panic's, has no level.

@@ -10,6 +10,7 @@ mod planner;
 mod run;
 mod schema;
 mod status;
+mod step_bar;
 mod table;
 mod verify;
 

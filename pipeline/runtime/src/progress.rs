@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 /// Set to anything, a stage writes [`ProgressLine`]s to its standard error.
@@ -68,6 +68,7 @@ fn send(progress: Option<ProgressLine>) {
 /// Counts up to a total; shared between threads by reference.
 pub struct Progress {
     what: String,
+    unit: String,
     total: u64,
     done: AtomicU64,
     /// Done by an earlier run, in no time of this one.
@@ -103,6 +104,7 @@ impl Progress {
         let now = Instant::now();
         Self {
             what: what.to_owned(),
+            unit: unit.to_owned(),
             total,
             done: AtomicU64::new(0),
             before: AtomicU64::new(0),
@@ -131,8 +133,14 @@ impl Progress {
             let elapsed = self.started.elapsed().as_secs_f64();
             let now = done.saturating_sub(self.before.load(Ordering::Relaxed));
             let left = seconds_left(elapsed, now, self.total.saturating_sub(done));
-            tracing::info!("{}: {done} of {}, about {left:.0} s left", self.what, self.total);
+            let [done, total] = [done, self.total].map(|n| self.amount(n));
+            let left = if self.total == 0 { String::new() } else { format!(" of {total}, about {left:.0} s left") };
+            tracing::info!("{}: {done}{left}", self.what);
         }
+    }
+
+    fn amount(&self, n: u64) -> String {
+        if self.unit == "bytes" { HumanBytes(n).to_string() } else { n.to_string() }
     }
 
     /// Says that so much is done.
@@ -143,11 +151,14 @@ impl Progress {
         }
     }
 
-    /// Goes on where an earlier run stopped: what that did says nothing about the time that is left.
-    pub fn resume(&self, done: u64) {
-        self.set(done);
-        self.before.store(done, Ordering::Relaxed);
-        self.bar.iter().for_each(ProgressBar::reset_eta);
+    /// Counts `n` that an earlier run did: they say nothing about the time that is left.
+    pub fn resume(&self, n: u64) {
+        self.before.fetch_add(n, Ordering::Relaxed);
+        let done = self.done.fetch_add(n, Ordering::Relaxed) + n;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
     }
 
     /// Shows a remark beside the bar, such as the current loss.

@@ -1,9 +1,8 @@
 //! Ingest: sources become `functions`, `pairs`, `problems`, `queries` and `judgments`; rows that cannot be used become
 //! `rejected`.
 
-mod checkout;
 mod files;
-mod gzip;
+mod found;
 mod sink;
 mod sources;
 mod split;

@@ -1,17 +1,12 @@
 //! Where sources put their rows.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hasher;
 
 use anyhow::Result;
 use codepair_runtime::{Attempt, RowWriter};
 use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query, Rejected};
-use twox_hash::XxHash3_64;
 
-use crate::sources::Found;
-
-/// A row with more text than this is no function that anybody reads, and would not fit beside others in memory.
-const ROW_BYTES: usize = 1 << 20;
+use crate::found::{Found, Identified};
 
 /// Rows of one source so far; read = those of all datasets + rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,58 +43,6 @@ pub struct Sink {
     /// How often each id came.
     seen: HashMap<u64, u32>,
     first_rejection: Option<String>,
-}
-
-/// A row with the hash that its id is made of.
-pub(crate) struct Identified {
-    found: Found,
-    hash: u64,
-}
-
-/// Hashes a row of a source; rows that are too large become rejected ones.
-pub(crate) fn identified(source: &str, found: Found) -> Identified {
-    let found = match size(&found) {
-        (place, bytes) if bytes > ROW_BYTES => {
-            let place = place.to_owned();
-            Found::Rejected {
-                place,
-                reason: "too_large",
-                detail: format!("{bytes} bytes of text; at most {ROW_BYTES}"),
-            }
-        }
-        _ => found,
-    };
-    let number;
-    let fields: &[&str] = match &found {
-        Found::Function(row) => &[&row.repo, &row.path, &row.name, &row.url, &row.code, &row.docstring],
-        Found::Pair(row) => &[&row.url, &row.text, &row.code],
-        Found::Problem(row) => {
-            number = row.task_id.to_string();
-            &[&number, &row.text, &row.code]
-        }
-        Found::Query(row) => &[&row.text],
-        Found::Judgment(_) | Found::Rejected { .. } => &[],
-    };
-    let mut hash = XxHash3_64::new();
-    for field in [&[source], fields].concat() {
-        // With its length, so that neighbouring texts cannot run together.
-        hash.write_u64(field.len() as u64);
-        hash.write(field.as_bytes());
-    }
-    let hash = hash.finish();
-    Identified { found, hash }
-}
-
-/// Where a row stands, and its bytes of text.
-fn size(found: &Found) -> (&str, usize) {
-    match found {
-        Found::Function(row) => (&row.url, row.code.len() + row.docstring.len()),
-        Found::Pair(row) => (&row.url, row.text.len() + row.code.len()),
-        Found::Problem(row) => (&row.text, row.text.len() + row.code.len()),
-        Found::Query(row) => (&row.text, row.text.len()),
-        Found::Judgment(row) => (&row.url, row.query.len() + row.notes.len()),
-        Found::Rejected { place, .. } => (place, 0),
-    }
 }
 
 impl Sink {

@@ -1,7 +1,5 @@
 //! The kinds of sources: one file a kind, one line in the list.
 
-pub(crate) mod bucket;
-pub(crate) mod download;
 mod lines;
 mod mapped;
 mod pickle;
@@ -10,76 +8,18 @@ mod skim;
 mod table;
 
 use anyhow::Result;
-use codepair_code::holds_code;
 use codepair_runtime::{Config, Progress, ordered, overrides};
-use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::files::{Files, Item, Opened};
-use crate::sink::{Sink, identified};
+use crate::found::{Found, identified};
+use crate::sink::Sink;
 use crate::split::Shares;
 
 /// Text with line feeds only, whatever ended its lines.
 pub(crate) fn line_feeds(text: String) -> String {
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
-}
-
-/// What a source finds in a file.
-#[derive(Debug)]
-pub(crate) enum Found {
-    Function(Function),
-    Pair(Pair),
-    Problem(Problem),
-    Query(Query),
-    Judgment(Judgment),
-    /// A row that cannot be used.
-    Rejected {
-        place: String,
-        reason: &'static str,
-        detail: String,
-    },
-}
-
-impl Found {
-    /// Fills in licence and origin where the row does not say its own.
-    fn with_provenance(mut self, (licence, origin): (&str, &str)) -> Self {
-        let places = match &mut self {
-            Self::Function(row) => Some((&mut row.licence, &mut row.origin)),
-            Self::Pair(row) => Some((&mut row.licence, &mut row.origin)),
-            Self::Problem(row) => Some((&mut row.licence, &mut row.origin)),
-            Self::Query(row) => Some((&mut row.licence, &mut row.origin)),
-            Self::Judgment(row) => Some((&mut row.licence, &mut row.origin)),
-            Self::Rejected { .. } => None,
-        };
-        if let Some((own_licence, own_origin)) = places {
-            for (own, given) in [(own_licence, licence), (own_origin, origin)] {
-                if own.is_empty() {
-                    given.clone_into(own);
-                }
-            }
-        }
-        self
-    }
-}
-
-impl Found {
-    /// Rejects a function or problem that holds no code: nothing could be learned from it, and nothing found. For sources that
-    /// name no better place than its URL.
-    fn with_code(self) -> Self {
-        let (place, language, code) = match &self {
-            Self::Function(row) => (&row.url, row.language.as_str(), &row.code),
-            Self::Problem(row) => (&row.text, "python", &row.code),
-            _ => return self,
-        };
-        if holds_code(language, code) { self } else { no_code(place.clone()) }
-    }
-}
-
-/// A row that holds no code.
-fn no_code(place: String) -> Found {
-    let detail = "it holds nothing but white space, comments and what does nothing".to_owned();
-    Found::Rejected { place, reason: "no_code", detail }
 }
 
 /// A kind of source: where its files are, how a file is cut into pieces, and what is in a piece. Pieces are cut one after

@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex};
 /// Contents by path.
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// Serves files by their paths; the first answer to each `GET` of a file ends in the middle.
+/// Serves files by their paths; the first answer to each `GET` of a file ends in the middle. What a path begins with says what
+/// is wrong with the server.
 struct Server {
     port: u16,
     seen: Arc<Mutex<Vec<String>>>,
+    files: Arc<Mutex<Files>>,
 }
 
 impl Server {
@@ -23,13 +25,19 @@ impl Server {
             files.iter().map(|(path, content)| ((*path).to_owned(), content.as_ref().to_vec())).collect();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, seen) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
-        let log = Arc::clone(&seen);
+        let (log, files) = (Arc::clone(&seen), Arc::new(Mutex::new(files)));
+        let served = Arc::clone(&files);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                serve(stream.unwrap(), &files, &log);
+                let (log, served) = (Arc::clone(&log), Arc::clone(&served));
+                std::thread::spawn(move || serve(stream.unwrap(), &served.lock().unwrap().clone(), &log));
             }
         });
-        Self { port, seen }
+        Self { port, seen, files }
+    }
+
+    fn replace(&self, path: &str, content: &str) {
+        self.files.lock().unwrap().insert(path.to_owned(), content.as_bytes().to_vec());
     }
 
     fn url(&self) -> String {
@@ -49,33 +57,51 @@ fn serve(mut stream: TcpStream, files: &Files, log: &Mutex<Vec<String>>) {
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap(), words.next().unwrap().split('?').next().unwrap().to_owned());
     let range = headers.iter().find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok());
-    let Some(content) = files.get(&path) else {
-        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        return;
+    let refuse = |stream: &mut TcpStream, status: &str| {
+        let head = format!("HTTP/1.1 {status}\r\nRetry-After: 0.3\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
     };
     let range: Option<usize> = range;
     let line = range.map_or(format!("{method} {path}"), |start| format!("{method} {path} from {start}"));
     let is_first = !log.lock().unwrap().contains(&line);
     log.lock().unwrap().push(line);
-    if is_first && path.starts_with("/busy") {
-        let busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 0.3\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        let _ = stream.write_all(busy);
-        return;
-    }
+    let is_private = path.contains("private") && !headers.iter().any(|line| line == "authorization: bearer secret");
+    let status = match files.get(&path) {
+        _ if path.starts_with("/forbidden") && path.ends_with("_1.jsonl.gz") => "403 Forbidden",
+        _ if is_private => "401 Unauthorized",
+        None => "404 Not Found",
+        _ if is_first && path.starts_with("/busy") => "503 Busy",
+        _ if path.starts_with("/nohead") && method == "HEAD" => "405 Method Not Allowed",
+        _ if range.is_some() => "206 Partial Content",
+        _ => "200 OK",
+    };
+    let Some(content) = files.get(&path).filter(|_| status.starts_with('2')) else {
+        return refuse(&mut stream, status);
+    };
     let start = range.unwrap_or(0);
-    let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
     let rest = &content[start..];
-    let head =
-        format!("HTTP/1.1 {status}\r\nETag: \"v1\"\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len());
-    stream.write_all(head.as_bytes()).unwrap();
+    let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", rest.len());
+    if !path.starts_with("/bare") {
+        let version = if path.starts_with("/replaced") && method == "GET" { 2 } else { 1 };
+        head += &format!("ETag: \"v{version}\"\r\n");
+    }
+    if range.is_some() {
+        let shift = usize::from(path.starts_with("/shifted"));
+        head += &format!("Content-Range: bytes {}-{}/{}\r\n", start - shift, content.len() - 1, content.len());
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
     if method == "GET" {
-        let breaks = range.is_none() && !path.starts_with("/api");
+        let breaks = is_first && range.is_none() && !path.starts_with("/api");
         let sent = if breaks { &rest[..rest.len() / 2] } else { rest };
         let _ = stream.write_all(sent);
     }
 }
 
 fn ingest(folder: &Path, table: &str, hub: &str) -> Output {
+    ingest_with(folder, table, hub, "")
+}
+
+fn ingest_with(folder: &Path, table: &str, hub: &str, token: &str) -> Output {
     let config = folder.join("c.toml");
     std::fs::write(
         &config,
@@ -84,7 +110,23 @@ fn ingest(folder: &Path, table: &str, hub: &str) -> Output {
     .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_codepair-ingest"));
     command.arg("--config").arg(&config).env("CODEPAIR_CACHE", folder.join("cache")).env("HF_ENDPOINT", hub);
+    command.env("HF_TOKEN", token);
     command.output().unwrap()
+}
+
+fn said(ran: &Output) -> String {
+    String::from_utf8_lossy(&ran.stderr).into_owned()
+}
+
+/// A file of CodeSearchNet with one row.
+fn packed(split: &str) -> Vec<u8> {
+    let row = serde_json::json!({
+        "repo": "r", "path": "p", "func_name": "f", "language": "python", "code": "def f(a):\n    return a",
+        "docstring": "Say.", "partition": split, "url": "u"
+    });
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    writer.write_all(row.to_string().as_bytes()).unwrap();
+    writer.finish().unwrap()
 }
 
 const ROWS: &str = concat!(
@@ -126,6 +168,90 @@ fn a_busy_server_is_asked_again_when_it_wants_to_be() {
     assert!(heads >= 2, "{heads}");
 }
 
+/// Signed addresses are for `GET` alone.
+#[test]
+fn a_server_that_refuses_head_is_asked_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[("/nohead/rows.jsonl", ROWS)]);
+    let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"{}/nohead/rows.jsonl\"", server.url()), "");
+    assert!(said(&ran).contains("s: 2 rows of 1 files, 0 of them rejected"), "{}", said(&ran));
+}
+
+/// A part that is another than was asked for is not appended to what is there.
+#[test]
+fn a_part_from_elsewhere_is_thrown_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[("/shifted/rows.jsonl", ROWS)]);
+    let digest = codepair_runtime::sha256(ROWS.as_bytes());
+    let ran = ingest(
+        folder.path(),
+        &format!("{COLUMNS}\npath = \"{}/shifted/rows.jsonl#sha256={digest}\"", server.url()),
+        "",
+    );
+    let said = said(&ran);
+    assert!(said.contains("the server sent the part") && said.contains("s: 2 rows of 1 files"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_replaced_meanwhile_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[("/replaced/rows.jsonl", ROWS)]);
+    let ran = ingest(folder.path(), &format!("{COLUMNS}\npath = \"{}/replaced/rows.jsonl\"", server.url()), "");
+    assert_eq!(ran.status.code(), Some(3));
+    assert!(said(&ran).contains("it was replaced while it was read; run it again"), "{}", said(&ran));
+}
+
+/// Of a file without `ETag` and date nobody knows whether it is still the same, also where it is as long as before.
+#[test]
+fn a_file_without_a_version_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[("/bare/rows.jsonl", ROWS)]);
+    let table = format!("{COLUMNS}\npath = \"{}/bare/rows.jsonl\"", server.url());
+    let ran = ingest(folder.path(), &table, "");
+    assert!(said(&ran).contains("s: 2 rows of 1 files"), "{}", said(&ran));
+    let gets = |server: &Server| server.seen().iter().filter(|line| line.starts_with("GET")).count();
+    assert_eq!(gets(&server), 2, "once, broken off and begun anew, for what is planned and what is read");
+    server.replace("/bare/rows.jsonl", &ROWS.replace("Second", "Third!"));
+    let ran = ingest(folder.path(), &table, "");
+    assert!(said(&ran).contains("s: 2 rows of 1 files"), "{}", said(&ran));
+    assert_eq!(gets(&server), 2);
+    let digest = codepair_runtime::sha256(ROWS.replace("Second", "Third!").as_bytes());
+    let pinned = format!("{COLUMNS}\npath = \"{}/bare/rows.jsonl#sha256={digest}\"", server.url());
+    assert!(ingest(folder.path(), &pinned, "").status.success());
+    server.seen();
+    assert!(ingest(folder.path(), &pinned, "").status.success());
+    assert_eq!(gets(&server), 0, "the digest says that it is the same");
+}
+
+/// A refusal in the middle of a tree is not its end: the training files behind it would be missing in silence.
+#[test]
+fn a_refusal_within_a_tree_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = "/forbidden/python/final/jsonl/train/python_train_0.jsonl.gz";
+    let server = Server::start(&[(train, packed("train"))]);
+    let ran = ingest(folder.path(), &format!("kind = \"codesearchnet\"\npath = \"{}/forbidden\"", server.url()), "");
+    assert_eq!(ran.status.code(), Some(3));
+    assert!(said(&ran).contains("403 Forbidden: whether the file is there it does not say"), "{}", said(&ran));
+}
+
+#[test]
+fn a_revision_and_a_private_dataset_of_the_hub_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let listing = r#"[{"type": "file", "path": "data/a b.jsonl", "size": 90}]"#;
+    let server = Server::start(&[
+        ("/api/datasets/o/private/tree/refs%2Fpr%2F1/data", listing),
+        ("/datasets/o/private/resolve/refs%2Fpr%2F1/data/a%20b.jsonl", ROWS),
+    ]);
+    let table = format!("{COLUMNS}\npath = \"hf://datasets/o/private@refs/pr/1/data\"");
+    let ran = ingest_with(folder.path(), &table, &server.url(), "secret\n");
+    assert!(said(&ran).contains("s: 2 rows of 1 files"), "{}", said(&ran));
+    let refused = ingest_with(folder.path(), &table, &server.url(), "");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(said(&refused).contains("401 Unauthorized: HF_TOKEN is to hold a token"), "{}", said(&refused));
+    let wrong = ingest(folder.path(), &format!("{COLUMNS}\npath = \"hf://o/name\""), &server.url());
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
 #[test]
 fn a_dataset_of_the_hub_is_listed_and_downloaded() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,15 +279,6 @@ fn a_dataset_of_the_hub_is_listed_and_downloaded() {
 #[test]
 fn the_tree_of_codesearchnet_is_found_file_by_file() {
     let folder = tempfile::tempdir().unwrap();
-    let packed = |split: &str| {
-        let row = serde_json::json!({
-            "repo": "r", "path": "p", "func_name": "f", "language": "python", "code": "def f(a):\n    return a",
-            "docstring": "Say.", "partition": split, "url": "u"
-        });
-        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        writer.write_all(row.to_string().as_bytes()).unwrap();
-        writer.finish().unwrap()
-    };
     let server = Server::start(&[
         ("/csn/python/final/jsonl/train/python_train_0.jsonl.gz", packed("train")),
         ("/csn/python/final/jsonl/train/python_train_1.jsonl.gz", packed("train")),

@@ -1,21 +1,19 @@
 //! The local executor: child processes, independent steps side by side within a limit.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, IsTerminal};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{
-    Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, bars, block_on, exit_status, logs_as_json,
-};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use codepair_runtime::{Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, block_on, exit_status, logs_as_json};
 
 use super::log::{Log, Logs};
 use super::{Ended, Launch};
 use crate::binaries::{command, level_and_message};
+use crate::step_bar::StepBar;
 
 /// How long children may take after SIGTERM: they keep what is under way, such as answers that are paid for.
 const GRACE: Duration = Duration::from_secs(90);
@@ -31,7 +29,7 @@ struct Running {
     child: Child,
     started: Instant,
     log: Log,
-    bar: Option<ProgressBar>,
+    bar: Option<StepBar>,
 }
 
 /// The children. Whoever holds them ends them: they are in process groups of their own, which Ctrl-C does not reach.
@@ -64,7 +62,6 @@ impl Drop for Children {
 /// Runs the steps. A failed step stops those that need it and nothing else; Ctrl-C stops all.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
     watch_for_interrupts();
-    let terminal = (std::io::stderr().is_terminal() && !logs_as_json()).then(bars);
     let (events, inbox) = channel();
     let logs = Logs::new(launch.store, launch.plan);
     let mut waiting: Vec<usize> = launch.steps.clone();
@@ -90,7 +87,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
             && let Some(at) = waiting.iter().position(|&i| is_ready(launch, i, &waiting, &running))
         {
             let step = waiting.remove(at);
-            match start(launch, step, &logs, &events, terminal) {
+            match start(launch, step, &logs, &events) {
                 Ok(child) => drop(running.running.insert(step, child)),
                 Err(error) => ended
                     .push(Ended { exit: Some(1), ..never_began(&launch.plan.steps[step].name, &format!("{error:#}")) }),
@@ -156,20 +153,14 @@ fn never_began(step: &str, why: &str) -> Ended {
     Ended { step: step.to_owned(), exit: None, message: why.to_owned(), seconds: 0.0 }
 }
 
-fn start(
-    launch: &Launch<'_>,
-    index: usize,
-    logs: &Logs,
-    events: &Sender<Event>,
-    bars: Option<&MultiProgress>,
-) -> Result<Running> {
+fn start(launch: &Launch<'_>, index: usize, logs: &Logs, events: &Sender<Event>) -> Result<Running> {
     let step = &launch.plan.steps[index];
     let mut command = command(&step.stage, launch.config, launch.sets)?;
     command.arg("--plan").arg(&launch.plan.run);
     if let Some(model) = &step.description.model {
         command.arg("--model").arg(model);
     }
-    if bars.is_some() {
+    if StepBar::are_drawn() {
         command.env(PROGRESS_LINES, "1");
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -185,53 +176,20 @@ fn start(
         }
         let _ = events.send(Event::Closed { step: index });
     });
-    let bar = bars.map(|bars| {
-        let bar = bars.add(ProgressBar::new_spinner().with_style(style(WITHOUT_BAR)));
-        bar.set_prefix(step.name.clone());
-        bar.enable_steady_tick(Duration::from_millis(100));
-        bar
-    });
-    Ok(Running { child, started: Instant::now(), log: logs.begin(&step.name), bar })
-}
-
-const WITHOUT_BAR: &str = "{spinner} {prefix:.bold} {elapsed} {wide_msg}";
-const WITH_BAR: &str = "{spinner} {prefix:.bold} {elapsed} {bar:24} {human_pos}/{human_len}, {eta} left  {wide_msg}";
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
-}
-
-/// Moves a step's bar; without progress it is a spinner.
-fn advance(bar: &ProgressBar, progress: Option<ProgressLine>) {
-    let Some(progress) = progress else {
-        bar.set_style(style(WITHOUT_BAR));
-        bar.set_message("");
-        return;
-    };
-    let begins = bar.length() != Some(progress.total) || bar.position() > progress.done;
-    if begins {
-        bar.set_length(progress.total);
-        bar.set_style(style(WITH_BAR));
-    }
-    bar.set_position(progress.done);
-    if begins {
-        // What was done before this, by an earlier run, says nothing about the time that is left.
-        bar.reset_eta();
-    }
-    bar.set_message(progress.label());
+    Ok(Running { child, started: Instant::now(), log: logs.begin(&step.name), bar: StepBar::begin(&step.name) })
 }
 
 #[allow(clippy::print_stderr, reason = "the children's own log lines, already formatted")]
 fn show(step: &PlannedStep, running: &mut Running, line: &str) {
     if let Some(progress) = ProgressLine::parse(line) {
-        running.bar.iter().for_each(|bar| advance(bar, progress.clone()));
+        running.bar.iter().for_each(|bar| bar.advance(progress.clone()));
         return;
     }
     running.log.add(line);
     match &running.bar {
         Some(bar) => match level_and_message(line) {
-            (Some("INFO"), message) => bar.set_message(message),
-            (Some("ERROR" | "WARN") | None, message) => bar.suspend(|| eprintln!("{} | {message}", step.name)),
+            (Some("INFO"), message) => bar.remark(message),
+            (Some("ERROR" | "WARN") | None, message) => bar.above(|| eprintln!("{} | {message}", step.name)),
             _ => {}
         },
         None if logs_as_json() => eprintln!("{}", as_json(&step.name, line)),
@@ -256,9 +214,7 @@ fn as_json(step: &str, line: &str) -> serde_json::Value {
 fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Ended {
     let step = &launch.plan.steps[index];
     let status = running.child.wait();
-    if let Some(bar) = &running.bar {
-        bar.finish_and_clear();
-    }
+    let has_bar = running.bar.take().is_some();
     running.log.store();
     let mut exit = status.as_ref().ok().and_then(std::process::ExitStatus::code);
     let mut message = if exit == Some(0) { String::new() } else { running.log.error() };
@@ -273,7 +229,7 @@ fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Ended {
         }
     }
     let seconds = running.started.elapsed().as_secs_f64();
-    if running.bar.is_some() && exit == Some(0) {
+    if has_bar && exit == Some(0) {
         tracing::info!("{} done in {seconds:.1} s", step.name);
     }
     // A child that a signal ended has no code of its own.

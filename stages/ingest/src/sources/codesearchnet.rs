@@ -14,8 +14,9 @@ use super::lines::{self, Lines};
 use super::pickle::{Dict, Dicts};
 use super::records::{self, Dialect, Records};
 use super::table::{self, Table};
-use super::{Found, Kind, download, line_feeds};
-use crate::files::{self, Files, Look, Opened, Patterns, SourceFile};
+use super::{Kind, line_feeds};
+use crate::files::{self, Files, Look, Opened, Patterns};
+use crate::found::Found;
 use crate::split::{Place, SplitBy};
 
 /// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`, or `<language>/**/*.parquet`; and where
@@ -132,7 +133,7 @@ impl Kind for Codesearchnet {
         let file = files::file_name(&self.path);
         let is_file =
             [".zip", ".tar.gz", ".tgz", ".parquet", ".jsonl.gz", ".pkl", ".csv"].iter().any(|end| file.ends_with(end));
-        if download::is_url(file) && !is_file && !file.starts_with("hf://") {
+        if files::is_url(file) && !is_file && !file.starts_with("hf://") {
             return self.remote_tree(patterns);
         }
         files::find(config, &self.path, patterns, Look { archives: true, ..Look::default() })
@@ -209,36 +210,22 @@ impl Codesearchnet {
     /// A web server lists nothing, but the files are numbered from 0, and the others have known names.
     fn remote_tree(&self, patterns: Patterns) -> Result<Files> {
         let base = self.path.trim_end_matches('/');
-        let mut list = Vec::new();
-        for (language, split) in self.languages.iter().flat_map(|language| SPLITS.map(|split| (language.name(), split)))
-        {
-            for number in 0.. {
-                let name = format!("{language}/final/jsonl/{split}/{language}_{split}_{number}.jsonl.gz");
-                let (url, downloads) = (format!("{base}/{name}"), files::downloads());
-                let found = if number == 0 {
-                    download::fetch(&url, &downloads)
-                } else {
-                    download::fetch_next(&url, &downloads)
-                };
-                match found? {
-                    Some(path) => list.push(SourceFile::new(&path, name)?),
-                    None => break,
-                }
-            }
+        let mut runs: Vec<Box<dyn Iterator<Item = String> + Send>> = Vec::new();
+        let mut one = |name: String| runs.push(Box::new(std::iter::once(name)));
+        ["annotationStore.csv", "queries.csv"].into_iter().for_each(|name| one(name.to_owned()));
+        let languages = || self.languages.iter().map(|language| language.name());
+        let definitions = languages().filter(|_| self.definitions);
+        definitions.for_each(|language| one(format!("{language}_dedupe_definitions_v2.pkl")));
+        for (language, split) in languages().flat_map(|language| SPLITS.map(|split| (language, split))) {
+            let name = move |n: u32| format!("{language}/final/jsonl/{split}/{language}_{split}_{n}.jsonl.gz");
+            runs.push(Box::new((0..).map(name)));
         }
-        if list.is_empty() {
+        let list = files::find_on_web(base, runs)?;
+        if !list.iter().any(|file| file.name.ends_with(".jsonl.gz")) {
             let language = self.languages.first().map_or("python", |language| language.name());
             let wanted = format!("{language}/final/jsonl/train/{language}_train_0.jsonl.gz");
             return Err(input_error(format!("{base} has no {wanted}")));
         }
-        let definitions = self.languages.iter().filter(|_| self.definitions);
-        let definitions = definitions.map(|language| format!("{}_dedupe_definitions_v2.pkl", language.name()));
-        for name in ["annotationStore.csv", "queries.csv"].map(str::to_owned).into_iter().chain(definitions) {
-            if let Some(path) = download::fetch_next(&format!("{base}/{name}"), &files::downloads())? {
-                list.push(SourceFile::new(&path, name)?);
-            }
-        }
-        list.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Files::new(list, patterns, None))
     }
 

@@ -9,8 +9,9 @@ use codepair_schemas::rows::{Function, Judgment, Pair, Query};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, line_feeds};
+use super::{Kind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns};
+use crate::found::Found;
 
 /// A folder with `code_idx_map.txt`, `cosqa-retrieval-*.json` and `cosqa-{train,dev,test}.json`, as far as they are there.
 #[derive(Clone, Debug, Serialize, Deserialize)]

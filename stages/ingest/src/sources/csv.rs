@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use anyhow::Result;
 use codepair_runtime::{Config, config_error};
 
+use super::Kind;
 use super::mapped::{Cell, Origin, mapped};
 use super::records::{self, Dialect, Records};
-use super::{Found, Kind};
 use crate::files::{Files, Opened, unpacked};
+use crate::found::Found;
 use crate::split::Shares;
 
 mapped! {

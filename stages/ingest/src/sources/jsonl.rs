@@ -6,10 +6,11 @@ use anyhow::Result;
 use codepair_runtime::Config;
 use serde_json::{Map, Value};
 
+use super::Kind;
 use super::lines::{self, Lines};
 use super::mapped::{Cell, Origin, mapped};
-use super::{Found, Kind};
 use crate::files::{Files, Opened, file_name, unpacked};
+use crate::found::Found;
 use crate::split::Shares;
 
 mapped! {

@@ -8,8 +8,9 @@ use codepair_runtime::input_error;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
 
-use super::{Found, skim};
+use super::skim;
 use crate::files::Opened;
+use crate::found::Found;
 
 /// About so many bytes of lines are parsed at once.
 const PIECE_BYTES: usize = 512 << 10;

@@ -8,7 +8,8 @@ use codepair_runtime::config_error;
 use codepair_schemas::rows::{Function, Pair, Query};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, line_feeds, no_code};
+use super::line_feeds;
+use crate::found::{Found, no_code};
 use crate::split::{Constant, Place, Shares, SplitBy, split_of_word};
 
 /// Defines the table of a source whose rows are mapped: fields of its own with their defaults, and those that all have.

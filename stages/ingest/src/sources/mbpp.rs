@@ -6,8 +6,9 @@ use codepair_schemas::rows::Problem;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{self, Lines};
-use super::{Found, Kind, line_feeds};
+use super::{Kind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns, SourceFile};
+use crate::found::Found;
 use crate::split::Shares;
 
 /// `mbpp.jsonl`, or the sanitized subset `sanitized-mbpp.json`.

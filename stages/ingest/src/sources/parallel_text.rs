@@ -6,8 +6,9 @@ use codepair_runtime::{Config, config_error, input_error};
 use codepair_schemas::rows::Pair;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind};
+use super::Kind;
 use crate::files::{self, Files, Look, Opened, Patterns};
+use crate::found::Found;
 
 const LINES: usize = 4096;
 

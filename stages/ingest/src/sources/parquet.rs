@@ -3,10 +3,11 @@
 use anyhow::Result;
 use codepair_runtime::Config;
 
+use super::Kind;
 use super::mapped::{Origin, mapped};
 use super::table::{self, Table};
-use super::{Found, Kind};
 use crate::files::{Files, Opened};
+use crate::found::Found;
 use crate::split::Shares;
 
 mapped! {

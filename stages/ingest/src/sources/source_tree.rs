@@ -9,8 +9,9 @@ use codepair_runtime::{Config, config_error, decode, input_error};
 use codepair_schemas::rows::Function;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Kind, line_feeds};
+use super::{Kind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns};
+use crate::found::Found;
 use crate::split::{Constant, Place, Shares, SplitBy};
 
 /// A folder, or the standard library of an interpreter.

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use codepair_runtime::input_error;
 
-use crate::files::{SourceFile, is_file, shown};
+use super::source_file::{SourceFile, is_file, shown};
 
 /// Where a checkout came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,23 +59,25 @@ impl Checkout {
     pub(crate) fn url(&self, file: &str) -> String {
         if self.address.is_empty() { file.to_owned() } else { format!("{}/blob/{}/{file}", self.address, self.commit) }
     }
+}
 
-    /// The files that git tracks and that are wanted, as they lie there now.
-    pub(crate) fn files(&self, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<SourceFile>> {
-        let names = git_bytes(folder, &["ls-files", "-z"])?;
-        let mut files = Vec::new();
-        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let relative = Path::new(OsStr::from_bytes(name));
-            let (path, name) = (folder.join(relative), shown(relative));
-            // Submodules and links to folders are left out, and so is what was deleted since.
-            let Ok(metadata) = path.symlink_metadata() else { continue };
-            if wanted(&name) && is_file(&path, metadata.file_type())? {
-                files.push(SourceFile::new(&path, name)?);
-            }
+/// The files of a checkout that git tracks and that are wanted, as they lie there now.
+///
+/// # Errors
+/// Exit 3: git or the disk cannot read them.
+pub(super) fn tracked_files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<SourceFile>> {
+    let names = git_bytes(folder, &["ls-files", "-z"])?;
+    let mut files = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let (path, name) = (folder.join(OsStr::from_bytes(name)), shown(name));
+        // Submodules and links to folders are left out, and so is what was deleted since.
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        if wanted(&name) && is_file(&path, metadata.file_type())? {
+            files.push(SourceFile::new(&path, name)?);
         }
-        files.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(files)
     }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String> {

@@ -1,0 +1,292 @@
+//! Files behind http(s), kept in the cache by URL, `ETag` (else date) and size. A download that breaks off goes on where it
+//! broke off, also in a later run.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use codepair_runtime::{Failure, back_off, block_on, input_error, retry_after};
+use futures::StreamExt as _;
+use reqwest::header::HeaderValue;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+
+use super::cache::{Meter, Remote, cached, check, fetch_all, pinned};
+use super::source_file::SourceFile;
+
+/// Tries after the first, where a server is busy or a download breaks off.
+const RETRIES: u32 = 5;
+/// Nothing comes for so long: the connection is dead.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Where a file is on the web, and with what right it is read.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) url: String,
+    /// What `Authorization` says.
+    pub(super) token: Option<HeaderValue>,
+    /// What to do where the server refuses.
+    pub(super) advice: &'static str,
+}
+
+impl Address {
+    /// One that everybody may read, or that holds what gives the right to.
+    pub(super) fn plain(url: &str) -> Self {
+        Self { url: url.to_owned(), token: None, advice: "" }
+    }
+
+    fn request(&self, client: &Client, method: Method) -> RequestBuilder {
+        let request = client.request(method, &self.url);
+        self.token.iter().fold(request, |request, token| request.header("authorization", token.clone()))
+    }
+
+    /// The answer, unless it is a refusal.
+    fn accepted(&self, response: Response) -> Result<Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        Err(input_error(format!("the server says {status}{}", if is_refused { self.advice } else { "" })))
+    }
+
+    /// Reads it at once, as a list of files is.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    pub(super) async fn get(&self) -> Result<Response> {
+        let client = client()?;
+        self.accepted(send(|| self.request(&client, Method::GET)).await?)
+    }
+
+    /// What the server says of it; nothing where it has none.
+    ///
+    /// # Errors
+    /// Exit 3: the server cannot be reached, or refuses.
+    pub(super) fn find(&self) -> Result<Option<WebFile>> {
+        block_on(self.ask()).map_err(|error| input_error(format!("{}: {error:#}", self.url)))
+    }
+
+    async fn ask(&self) -> Result<Option<WebFile>> {
+        let client = client()?;
+        let mut answer = send(|| self.request(&client, Method::HEAD)).await?;
+        if answer.status().is_client_error() && !is_absent(answer.status())
+            || answer.status() == StatusCode::NOT_IMPLEMENTED
+        {
+            // Signed addresses are for one method alone, and some servers do not know this one.
+            answer = send(|| self.request(&client, Method::GET)).await?;
+        }
+        if is_absent(answer.status()) {
+            return Ok(None);
+        }
+        let answer = self.accepted(answer)?;
+        // Some say 0 of what they do not know.
+        let length = header(&answer, "content-length").parse().ok().filter(|length| *length > 0);
+        Ok(Some(WebFile { address: self.clone(), validator: validator(&answer).to_owned(), length }))
+    }
+}
+
+/// Downloads one file, named by what follows the last `/`; a location may end in `#sha256=…`, which the file then must have.
+///
+/// # Errors
+/// Exit 3: the server cannot be reached or has no such file, the download breaks off for good, or the file is another one.
+pub(super) fn fetch(location: &str, address: Address, name: &str) -> Result<SourceFile> {
+    let (plain, expected) = pinned(location);
+    let mut file = address.find()?.ok_or_else(|| input_error(format!("{plain}: the server has no such file")))?;
+    if expected.is_some() && file.validator.is_empty() {
+        // The digest says whether it is still the same.
+        file.validator = "pinned".to_owned();
+    }
+    let list = fetch_all(plain, vec![(name.to_owned(), file)])?;
+    let file = list.into_iter().next().ok_or_else(|| anyhow!("{plain} was not downloaded"))?;
+    expected.map_or(Ok(()), |expected| check(&file, &expected, plain))?;
+    Ok(file)
+}
+
+/// What a server says of a file.
+pub(super) struct WebFile {
+    address: Address,
+    /// What says that the file is still the same: its `ETag`, else the date of its last change.
+    validator: String,
+    length: Option<u64>,
+}
+
+impl Remote for WebFile {
+    fn bytes(&self) -> u64 {
+        self.length.unwrap_or(0)
+    }
+
+    fn fetch(&self, meter: &mut Meter) -> Result<PathBuf> {
+        let length = self.length.map_or(String::new(), |length| length.to_string());
+        let key = format!("{}\0{}\0{length}", self.address.url, self.validator);
+        let is_sure = !self.validator.is_empty();
+        let place = cached(&key, is_sure, |file| block_on(self.download(file, meter)));
+        place.map_err(|error| input_error(format!("{}: {error:#}", self.address.url)))
+    }
+}
+
+impl WebFile {
+    async fn download(&self, file: &mut File, meter: &mut Meter<'_>) -> Result<()> {
+        let client = client()?;
+        let (mut attempt, mut had) = (0, file.metadata()?.len());
+        while let Err(error) = self.receive(&client, file, meter).await {
+            let received = file.metadata()?.len();
+            // What comes on is not lost, however often it breaks off.
+            attempt = if received > had { 0 } else { attempt + 1 };
+            had = received;
+            if error.is::<Failure>() {
+                return Err(error);
+            }
+            if attempt == RETRIES {
+                let context = format!("the download broke off after {received} bytes; run it again to go on");
+                return Err(error.context(context));
+            }
+            tracing::warn!("{}: {error:#}; going on", self.address.url);
+            tokio::time::sleep(back_off(attempt)).await;
+        }
+        Ok(())
+    }
+
+    /// Appends what is missing.
+    async fn receive(&self, client: &Client, file: &mut File, meter: &mut Meter<'_>) -> Result<()> {
+        let mut received = file.metadata()?.len();
+        // Without a strong validator nobody knows whether what is there is of the same file.
+        let is_sure = self.validator.starts_with('"') || self.validator.ends_with("GMT");
+        if !is_sure || self.length.is_some_and(|length| received > length) {
+            file.set_len(0)?;
+            received = 0;
+        }
+        if self.length == Some(received) {
+            return Ok(());
+        }
+        let request = || {
+            let request = self.address.request(client, Method::GET);
+            match received {
+                0 => request,
+                _ => request.header("range", format!("bytes={received}-")).header("if-range", &self.validator),
+            }
+        };
+        let response = send(request).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            file.set_len(0)?;
+            bail!("the server has no more of it than {received} bytes");
+        }
+        let response = self.address.accepted(response)?;
+        self.check_version(&response, file)?;
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            check_range(header(&response, "content-range"), received, self.length).or_else(|error| {
+                // It is begun anew, without asking for a part.
+                file.set_len(0)?;
+                Err(error)
+            })?;
+        } else {
+            // The server sends all of it, whatever was asked for.
+            file.set_len(0)?;
+            received = 0;
+        }
+        meter.begin(received);
+        let mut body = response.bytes_stream();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| anyhow!("{error}"))?;
+            file.write_all(&piece)?;
+            received += piece.len() as u64;
+            meter.reach(received);
+        }
+        if self.length.is_some_and(|length| length != received) {
+            bail!("it ended after {received} bytes");
+        }
+        Ok(())
+    }
+
+    /// That what comes is what the server spoke of: it is kept under that name.
+    fn check_version(&self, response: &Response, file: &File) -> Result<()> {
+        let (known, now) = (self.validator.trim_start_matches("W/"), validator(response).trim_start_matches("W/"));
+        let is_same_kind = known.starts_with('"') == now.starts_with('"');
+        if known.is_empty() || now.is_empty() || !is_same_kind || known == now {
+            return Ok(());
+        }
+        file.set_len(0)?;
+        Err(input_error("it was replaced while it was read; run it again"))
+    }
+}
+
+/// That a part is the one that was asked for (RFC 9110, section 14.4).
+fn check_range(header: &str, start: u64, length: Option<u64>) -> Result<()> {
+    let parts = header.strip_prefix("bytes ").and_then(|range| {
+        let (range, all) = range.split_once('/')?;
+        Some((range.split_once('-')?.0.parse::<u64>().ok()?, all.parse::<u64>().ok()))
+    });
+    match parts {
+        Some((first, all)) if first == start && (all.is_none() || length.is_none() || all == length) => Ok(()),
+        _ => bail!("the server sent the part {header:?} where the bytes from {start} on were asked for"),
+    }
+}
+
+fn client() -> Result<Client> {
+    // Installing twice is an error that does not matter: the provider is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let agent = concat!("codepair/", env!("CARGO_PKG_VERSION"));
+    Ok(Client::builder().user_agent(agent).connect_timeout(SILENCE).read_timeout(SILENCE).build()?)
+}
+
+/// Sends a request until the server has an answer other than that it is busy: after the time it names, else with full jitter.
+async fn send(request: impl Fn() -> RequestBuilder) -> Result<Response> {
+    let mut attempt = 0;
+    loop {
+        let answer = request().send().await.map_err(reqwest::Error::without_url);
+        let pause = match &answer {
+            Ok(response) if is_busy(response.status()) => retry_after(header(response, "retry-after")),
+            Err(error) if error.is_connect() || error.is_timeout() || error.is_request() => None,
+            _ => return Ok(answer?),
+        };
+        if attempt == RETRIES {
+            return Ok(answer?);
+        }
+        let pause = pause.unwrap_or_else(|| back_off(attempt + 1));
+        let what = answer.map_or_else(|error| error.to_string(), |response| response.status().to_string());
+        tracing::warn!("{what}; again in {:.1} s", pause.as_secs_f64());
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+    }
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+        || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+}
+
+fn is_absent(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+fn validator(response: &Response) -> &str {
+    match (header(response, "etag"), header(response, "last-modified")) {
+        ("", modified) => modified,
+        (etag, _) => etag,
+    }
+}
+
+pub(super) fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_the_one_that_was_asked_for() {
+        for (header, good) in [
+            ("bytes 5-9/10", true),
+            ("bytes 5-9/*", true),
+            ("bytes 4-9/10", false),
+            ("bytes 5-10/11", false),
+            ("bytes */10", false),
+            ("", false),
+        ] {
+            assert_eq!(check_range(header, 5, Some(10)).is_ok(), good, "{header}");
+        }
+        assert!(check_range("bytes 5-9/10", 5, None).is_ok());
+    }
+}
