@@ -110,7 +110,7 @@ class Bench:
             yield number
 
     def extract(self):
-        tree = f'[ingest.tree]\nkind = "source_tree"\npath = "{self.options.wheels}"\narchives = true\nexclude = []\n'
+        tree = f'[ingest.tree]\nkind = "source_tree"\npath = "{self.options.wheels}"\narchives = true\nexclude = []\nshares = {{ validation = 0.0, test = 0.0 }}\n'
         seconds, peak, manifest = min((self.codepair("ingest", self.config(tree)) for _ in self.fresh(3)),
                                       key=lambda ran: ran[0])
         rows = sum(output["rows"] for output in manifest["outputs"])
@@ -126,12 +126,12 @@ class Bench:
     def prepare(self, more, folder=None):
         return self.to_prepare(self.corpus(folder) + "[prepare]\nkeep_rows_without_text = true\n" + more)
 
-    def to_prepare(self, config):
+    def to_prepare(self, config, codepair=None):
         """Ingest and prepare under a limit: of each the seconds, the manifest and its folder."""
         config = self.config(config + '[resources.prepare]\nmemory_limit = "1GiB"\n')
         path = self.work / "config.toml"
         path.write_text(config)
-        ran = self.run([self.options.codepair, "run", "--config", path, "--until", "prepare", "--jobs", "1"])
+        ran = self.run([codepair or self.options.codepair, "run", "--config", path, "--until", "prepare", "--jobs", "1"])
         if ran[0] is None:
             sys.exit(f"codepair run failed: {ran[2]}")
         manifests = {}
@@ -298,7 +298,7 @@ class Bench:
         """An older build and this one in turn, so that a slow minute of the machine is both's. The spread is that of the older one:
         how far its rounds lie apart."""
         corpus = self.corpus() + "[prepare]\nkeep_rows_without_text = true\n[prepare.tokenizers.code]\nvocabulary = 16000\n"
-        tree = f'[ingest.tree]\nkind = "source_tree"\npath = "{self.options.wheels}"\narchives = true\nexclude = []\n'
+        tree = f'[ingest.tree]\nkind = "source_tree"\npath = "{self.options.wheels}"\narchives = true\nexclude = []\nshares = {{ validation = 0.0, test = 0.0 }}\n'
         rows = {"JSONL.gz → Parquet": [], "source_tree": [], "prepare, BPE included": []}
         for _ in range(ROUNDS):
             ran = {name: [] for name in rows}
@@ -306,8 +306,10 @@ class Bench:
                 for _ in self.fresh(1):
                     ran["source_tree"].append(self.ended(codepair, "ingest", tree))
                 for _ in self.fresh(1):
+                    seconds, manifest, _ = self.to_prepare(corpus, codepair)["prepare"]
+                    ran["prepare, BPE included"].append((seconds, manifest["peak_memory_bytes"] / 2**20))
+                for _ in self.fresh(1):
                     ran["JSONL.gz → Parquet"].append(self.ended(codepair, "ingest", corpus))
-                    ran["prepare, BPE included"].append(self.ended(codepair, "prepare", corpus))
             for name, pair in ran.items():
                 rows[name].append(pair)
         self.paired_rows = []

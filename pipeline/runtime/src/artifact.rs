@@ -282,7 +282,12 @@ impl Attempt {
     ///
     /// # Errors
     /// The store cannot be written, or the attempt lay idle for so long that `gc` may have taken its parts.
-    pub fn publish(mut self, complete: impl FnOnce(&mut Manifest)) -> Result<Published> {
+    pub fn publish(self, complete: impl FnOnce(&mut Manifest)) -> Result<Published> {
+        self.publish_as("manifest.json", complete)
+    }
+
+    /// As [`Attempt::publish`], under another name: a shard of an artifact.
+    pub(crate) fn publish_as(mut self, file: &str, complete: impl FnOnce(&mut Manifest)) -> Result<Published> {
         let now = jiff::Timestamp::now();
         self.writes.note_at(now)?;
         self.outputs.sort_by(|a, b| a.path.cmp(&b.path));
@@ -303,6 +308,7 @@ impl Attempt {
             outputs: std::mem::take(&mut self.outputs),
             rejected: std::mem::take(&mut self.rejected),
             incomplete: self.incomplete.take(),
+            shard: None,
             notes: std::mem::take(&mut self.notes),
             started_at: self.started_at,
             ended_at: now,
@@ -313,13 +319,13 @@ impl Attempt {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         complete(&mut manifest);
-        let created = self.store.put_new(&format!("{folder}/manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
+        let path = format!("{folder}/{file}");
+        let created = self.store.put_new(&path, serde_json::to_vec_pretty(&manifest)?)?;
         if created == Created::New {
             return Ok(Published::Ours(manifest));
         }
         // A retried request may have found the manifest that its first try created.
-        let there = Manifest::find(&self.store, &self.step, &self.fingerprint)?
-            .with_context(|| format!("{folder}/manifest.json exists and cannot be read"))?;
+        let there = Manifest::parse(&self.store.get(&path)?, &self.step, &format!("{}/{path}", self.store.url()))?;
         if there.attempt == manifest.attempt {
             return Ok(Published::Ours(there));
         }

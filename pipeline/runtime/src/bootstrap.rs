@@ -14,8 +14,8 @@ use crate::command_line::run_command;
 use crate::inputs::Planned;
 use crate::{
     Attempt, Config, DEEP_STACK, Description, ExitStatus, Interrupt, Manifest, PipelineOptions, Plan, Published,
-    ResolvedInput, Step, Store, config_error, fingerprint, input_error, inputs, newest_generation, parquet_io,
-    supersede,
+    ResolvedInput, Shard, Shards, Step, Store, config_error, fingerprint, input_error, inputs, newest_generation,
+    parquet_io, supersede,
 };
 
 /// A stage: what it is configured by, the steps this makes, and the work.
@@ -39,12 +39,20 @@ pub trait Stage {
         Ok(Vec::new())
     }
 
-    /// Runs one step.
+    /// Runs one step, or the shard of it that the context names.
     ///
     /// # Errors
     /// The step failed; nothing is published.
     fn run(context: &mut Context, config: &Self::Config) -> Result<()>;
+
+    /// How what shards made is put together; nothing where the stage cannot be divided.
+    fn merge() -> Option<Merge<Self::Config>> {
+        None
+    }
 }
+
+/// Puts together what all shards of a step made.
+pub type Merge<C> = fn(&mut Context, &C, &Shards) -> Result<()>;
 
 /// What a step runs with.
 pub struct Context {
@@ -68,6 +76,8 @@ pub struct Context {
     pub description: Step,
     /// Whether the process was asked to end.
     pub interrupt: Interrupt,
+    /// The share of the work that is this process's.
+    pub shard: Shard,
     inputs: Vec<ResolvedInput>,
     /// The fingerprints that `--force` left behind, which publishing supersedes.
     older: Vec<String>,
@@ -135,6 +145,9 @@ struct Arguments {
     /// Read a dataset from this artifact instead of the plan's; the first digits will do; may be repeated.
     #[arg(long, value_name = "DATASET=FINGERPRINT", value_parser = parse_input)]
     input: Vec<(String, String)>,
+    /// Make only the I-th of N shards, beside other processes; the last one puts them together.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
     /// Print the stage's steps, resolved config, source digests and inputs as JSON, and run nothing.
     #[arg(long)]
     describe: bool,
@@ -191,7 +204,10 @@ fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
         }
         return Ok(ExitStatus::Done);
     }
-    run_stage::<S>(&store, &config, &request)?;
+    match arguments.shard.filter(|shard| !shard.is_all()) {
+        Some(shard) => drop(run_shard::<S>(&store, &config, &request, shard)?),
+        None => drop(run_stage::<S>(&store, &config, &request)?),
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -237,14 +253,101 @@ pub fn run_stage<S: Stage>(store: &Store, config: &Config, request: &Request) ->
         tracing::info!("{} is there already: {}", context.step, context.attempt.fingerprint());
         return Ok(manifest);
     }
-    discard_on_signal(&context);
     tracing::info!("{} begins, to make {}", context.step, context.attempt.fingerprint());
-    use_threads(context.threads);
-    let ran = config.section(S::NAME).and_then(|own| on_deep_stack(|| S::run(&mut context, &own)));
-    if let Err(error) = ran {
-        return Err(give_up(&context, error));
-    }
+    work::<S>(&mut context, config, S::run)?;
     publish(context, config, description.revision)
+}
+
+/// Makes one shard of a step, unless it is there already; where all are there then, puts them together and publishes the artifact.
+/// Nothing as long as others are missing.
+///
+/// # Errors
+/// As [`run_stage`]. Exit 2: the stage cannot be divided.
+pub fn run_shard<S: Stage>(
+    store: &Store,
+    config: &Config,
+    request: &Request,
+    shard: Shard,
+) -> Result<Option<Manifest>> {
+    let merge = S::merge().ok_or_else(|| {
+        config_error(format!("{} has no shards: it is one process. --shard is for ingest and synth", S::NAME))
+    })?;
+    let description = describe::<S>(config)?;
+    let (mut context, there) = begin::<S>(store, config, &description, request)?;
+    let (step, print) = (context.step.clone(), context.attempt.fingerprint().to_owned());
+    if there.is_some() {
+        tracing::info!("{step} is there already: {print}");
+        return Ok(there);
+    }
+    if Shards::find(store, &step, &print, shard.of)?.has(shard) {
+        tracing::info!("the shard {shard} of {step} is there already");
+    } else {
+        context.shard = shard;
+        tracing::info!("the shard {shard} of {step} begins, to make {print}");
+        work::<S>(&mut context, config, S::run)?;
+        publish_shard(context, config, description.revision)?;
+    }
+    let shards = Shards::find(store, &step, &print, shard.of)?;
+    if let Some(missing) = shards.missing() {
+        tracing::info!("{step} is put together once all its shards are there; missing: {missing}");
+        return Ok(None);
+    }
+    let made = || Manifest::find(store, &step, &print);
+    let (mut context, _) = begin::<S>(store, config, &description, request)?;
+    // Another process may have put them together, and even opened the next generation.
+    if let Some(there) = made()? {
+        return Ok(Some(there));
+    }
+    tracing::info!("{step} is put together of {} shards", shard.of);
+    if let Err(error) = work::<S>(&mut context, config, |context, own| merge(context, own, &shards)) {
+        // Another process may have been faster, and have cleared the shards away.
+        return made()?.map_or(Err(error), |there| Ok(Some(there)));
+    }
+    let manifest = publish(context, config, description.revision)?;
+    if let Err(error) = shards.delete() {
+        tracing::warn!("{step} is published, but its shards could not be cleared away: {error:#}; codepair gc will");
+    }
+    Ok(Some(manifest))
+}
+
+/// Does the work of an attempt; what it wrote is deleted where that fails or the process is asked to end.
+fn work<S: Stage>(
+    context: &mut Context,
+    config: &Config,
+    run: impl FnOnce(&mut Context, &S::Config) -> Result<()> + Send,
+) -> Result<()> {
+    discard_on_signal(context);
+    use_threads(context.threads);
+    let ran = config.section(S::NAME).and_then(|own| on_deep_stack(|| run(context, &own)));
+    ran.map_err(|error| give_up(context, error))
+}
+
+/// Records what a shard made; one that another process was faster with serves as well.
+fn publish_shard(context: Context, config: &Config, revision: u32) -> Result<()> {
+    let Context { step, attempt, description, interrupt, inputs, shard, .. } = context;
+    interrupt.publish();
+    let published = attempt.publish_as(&shard.file(), |manifest| {
+        complete(manifest, config, revision, description, &inputs);
+        manifest.shard = Some(shard.to_string());
+    })?;
+    match published {
+        Published::Ours(made) => tracing::info!("the shard {shard} of {step} is done in {:.1} s", made.seconds()),
+        Published::Theirs(_) => tracing::info!("the shard {shard} of {step} was made by another process meanwhile"),
+    }
+    Ok(())
+}
+
+/// Fills in what an attempt does not know of itself.
+fn complete(manifest: &mut Manifest, config: &Config, revision: u32, step: Step, inputs: &[ResolvedInput]) {
+    manifest.revision = revision;
+    config.name().clone_into(&mut manifest.pipeline);
+    manifest.inputs = inputs::records(inputs);
+    manifest.config = step.config;
+    manifest.sources = step.sources;
+    manifest.peak_memory_bytes = peak_memory_bytes();
+    manifest.host = host();
+    manifest.git_commit = git_commit(config);
+    manifest.job_id = ["SLURM_JOB_ID", "ARGO_NODE_ID"].iter().find_map(|key| std::env::var(key).ok());
 }
 
 /// Sizes the pool that work on several cores shares, burn's kernels included: it is there once in a process, so the first step
@@ -304,6 +407,7 @@ fn begin<S: Stage>(
         memory_limit: resources.memory_limit.map(|limit| limit.0),
         description: step.clone(),
         interrupt: Interrupt::default(),
+        shard: Shard::default(),
         step: name.clone(),
         inputs,
         older: (0..generation).map(of_generation).collect(),
@@ -370,17 +474,7 @@ fn publish(context: Context, config: &Config, revision: u32) -> Result<Manifest>
     let Context { store, step, attempt, description, interrupt, inputs, older, .. } = context;
     let checkpoints = attempt.checkpoints();
     interrupt.publish();
-    let published = attempt.publish(|manifest| {
-        manifest.revision = revision;
-        config.name().clone_into(&mut manifest.pipeline);
-        manifest.inputs = inputs::records(&inputs);
-        manifest.config = description.config;
-        manifest.sources = description.sources;
-        manifest.peak_memory_bytes = peak_memory_bytes();
-        manifest.host = host();
-        manifest.git_commit = git_commit(config);
-        manifest.job_id = ["SLURM_JOB_ID", "ARGO_NODE_ID"].iter().find_map(|key| std::env::var(key).ok());
-    })?;
+    let published = attempt.publish(|manifest| complete(manifest, config, revision, description, &inputs))?;
     let manifest = match published {
         Published::Ours(manifest) => manifest,
         Published::Theirs(manifest) => {

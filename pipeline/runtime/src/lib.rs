@@ -14,11 +14,14 @@ mod error;
 mod inputs;
 mod interrupt;
 mod manifest;
+mod merge;
+mod paged;
 mod parallel;
 mod parquet_io;
 mod plan;
 mod progress;
 mod retry;
+mod shards;
 mod spool;
 mod store;
 mod telemetry;
@@ -26,7 +29,9 @@ pub mod testing;
 mod text;
 
 pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
-pub use bootstrap::{Context, Request, Stage, describe, machine_memory_bytes, main, run_stage, threads};
+pub use bootstrap::{
+    Context, Merge, Request, Stage, describe, machine_memory_bytes, main, run_shard, run_stage, threads,
+};
 pub use command_line::{PipelineOptions, run_binary};
 pub use config::{ByteSize, Config, Resources};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
@@ -37,6 +42,8 @@ pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::ResolvedInput;
 pub use interrupt::{Hold, Interrupt};
 pub use manifest::{InputRecord, Manifest, Output};
+pub use merge::with_column;
+pub use paged::{Paged, PagedCounts};
 pub use parallel::ordered;
 pub use parquet_io::{
     DatasetWriter, RowWriter, column, float_column, integer_column, list_column, read_output, text_column,
@@ -44,7 +51,8 @@ pub use parquet_io::{
 pub use plan::{PLAN_FORMAT, Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
 pub use retry::{back_off, retry_after};
-pub use spool::{Place, Spool};
+pub use shards::{Position, Shard, Shards};
+pub use spool::{Piece, Spool};
 pub use store::{Created, DEEP_STACK, Store, block_on, refuse_credentials};
 pub use telemetry::logs_as_json;
 pub use text::{TextReader, decode, what_it_is};

@@ -44,6 +44,9 @@ pub struct Manifest {
     /// What is missing that a later run may still make, in words; nothing in an artifact that is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// Which shard this is of an artifact that is still to be put together, such as `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<String>,
     /// What the stage wants to be known: parameters, seconds of training and the like.
     pub notes: BTreeMap<String, Value>,
     /// RFC 3339.

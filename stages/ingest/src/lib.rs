@@ -3,6 +3,7 @@
 
 mod files;
 mod found;
+mod shards;
 mod sink;
 mod sources;
 mod split;
@@ -10,10 +11,12 @@ mod split;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Config, Context, Stage, Step, config_error, input_error};
+use codepair_runtime::{Config, Context, Merge, Stage, Step, config_error, input_error};
 use codepair_schemas::rows;
 
-pub use sink::Sink;
+use sink::Sink;
+use sources::Reading;
+
 pub use sources::Source;
 pub use split::Shares;
 
@@ -51,14 +54,13 @@ impl Stage for Ingest {
     }
 
     fn run(context: &mut Context, sources: &Sources) -> Result<()> {
-        let mut sink = Sink::new(&context.attempt)?;
+        let mut sink = Sink::new(&context.attempt, context.shard)?;
         let mut summaries = Vec::new();
+        let reading = Reading { config: &context.config, threads: context.threads, shard: context.shard };
         for (name, source) in sources {
             let expected = context.description.sources.get(name).map_or("", String::as_str);
             sink.begin(name);
-            let read = source
-                .read(name, &context.config, context.threads, &mut sink)
-                .with_context(|| format!("[ingest.{name}]"))?;
+            let read = source.read(name, &reading, &mut sink).with_context(|| format!("[ingest.{name}]"))?;
             if read.digest != expected {
                 // Or the cache of digests knew an older state of a file with the same size and times.
                 source.forget_digests(&context.config)?;
@@ -66,52 +68,54 @@ impl Stage for Ingest {
                     "[ingest.{name}]: the files changed while they were read, or since they were hashed; run it again"
                 )));
             }
-            let counts = sink.counts();
-            if counts.read == counts.rejected {
-                return Err(input_error(format!(
-                    "[ingest.{name}]: {} files hold no usable row; {}",
-                    read.files,
-                    sink.first_rejection().unwrap_or_else(|| "is the path right?".to_owned())
-                )));
-            }
-            tracing::info!(
-                "{name}: {} rows of {} files, {} of them rejected",
-                counts.read,
-                read.files,
-                counts.rejected
-            );
-            summaries.push(rows::Source {
-                source: name.clone(),
-                kind: source.kind().to_owned(),
-                digest: read.digest,
-                files: read.files,
-                rows_read: counts.read,
-                functions: counts.functions,
-                pairs: counts.pairs,
-                problems: counts.problems,
-                queries: counts.queries,
-                judgments: counts.judgments,
-                rejected: counts.rejected,
-            });
+            summaries.push(sink.summary(source.kind(), read.digest, read.files));
         }
-        check_splits(sources, &sink)?;
+        let splits = sink.splits().clone();
+        if context.shard.is_all() {
+            check(sources, &summaries, &splits, |source| sink.first_rejection(source))?;
+        } else {
+            context.attempt.note("splits", serde_json::to_value(splits)?);
+        }
         sink.finish(&mut context.attempt)?;
         context.attempt.write_rows(summaries)
     }
+
+    fn merge() -> Option<Merge<Sources>> {
+        Some(shards::merge)
+    }
+}
+
+/// That every source has a row that can be used, and every split that is asked for has rows: without, a training fails, some
+/// stages later.
+fn check(
+    sources: &Sources,
+    summaries: &[rows::Source],
+    splits: &BTreeMap<String, u64>,
+    first_rejection: impl Fn(&str) -> Option<String>,
+) -> Result<()> {
+    for summary in summaries {
+        let (name, files) = (&summary.source, summary.files);
+        tracing::info!("{name}: {} rows of {files} files, {} of them rejected", summary.rows_read, summary.rejected);
+        if summary.rows_read == summary.rejected {
+            let why = first_rejection(name).unwrap_or_else(|| "is the path right?".to_owned());
+            return Err(input_error(format!("[ingest.{name}]: {files} files hold no usable row; {why}")));
+        }
+    }
+    check_splits(sources, splits)
 }
 
 /// So few rows may all be of one split by chance.
 const FEW_ROWS: u64 = 30;
 
-/// That each split that shares ask for has rows: without, a training fails, some stages later.
-fn check_splits(sources: &Sources, sink: &Sink) -> Result<()> {
+/// That each split that shares ask for has rows.
+fn check_splits(sources: &Sources, splits: &BTreeMap<String, u64>) -> Result<()> {
     for split in ["validation", "test"] {
         let asked = |source: &Source| {
             let shares = source.shares();
             shares.is_some_and(|shares| if split == "test" { shares.test > 0.0 } else { shares.validation > 0.0 })
         };
         let Some((name, _)) = sources.iter().find(|(_, source)| asked(source)) else { continue };
-        let (in_split, all) = sink.in_split(split);
+        let (in_split, all): (u64, u64) = (splits.get(split).copied().unwrap_or(0), splits.values().sum());
         if in_split == 0 && all >= FEW_ROWS {
             return Err(input_error(format!(
                 "none of the {all} rows came into the split {split}, though shares ask for it: what says their splits says none of \

@@ -1,16 +1,16 @@
 //! Where sources put their rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
-use codepair_runtime::{Attempt, RowWriter};
-use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query, Rejected};
+use codepair_runtime::{Attempt, PagedCounts, Position, RowWriter, Shard};
+use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query, Rejected, Source};
 
 use crate::found::{Found, Identified};
 
 /// Rows of one source so far; read = those of all datasets + rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+struct Counts {
     /// Rows found.
     pub read: u64,
     /// Written to `functions`.
@@ -28,7 +28,7 @@ pub struct Counts {
 }
 
 /// Writes the rows of all sources, numbers them and counts.
-pub struct Sink {
+pub(crate) struct Sink {
     functions: RowWriter<Function>,
     pairs: RowWriter<Pair>,
     problems: RowWriter<Problem>,
@@ -40,9 +40,33 @@ pub struct Sink {
     counts: Counts,
     /// Functions and pairs of each split, of all sources.
     splits: BTreeMap<String, u64>,
-    /// How often each id came.
-    seen: HashMap<u64, u32>,
-    first_rejection: Option<String>,
+    ids: Ids,
+    /// In words, of each source that has one.
+    first_rejections: BTreeMap<String, String>,
+    /// Where the next row stands, where this is one of several shards.
+    position: Option<Position>,
+}
+
+/// Names rows: by a hash of the source's name and the row's content; equal rows are told apart by a count.
+pub(crate) struct Ids(PagedCounts);
+
+/// Bytes of the hashes that may be in memory.
+const IDS_BYTES: u64 = 64 << 20;
+
+impl Ids {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(PagedCounts::new(IDS_BYTES)?))
+    }
+
+    pub(crate) fn next(&mut self, hash: u64) -> Result<String> {
+        let count = self.0.add(hash)?;
+        Ok(if count == 1 { format!("{hash:016x}") } else { format!("{hash:016x}-{count}") })
+    }
+
+    /// The hash that an id was made of.
+    pub(crate) fn hash(id: &str) -> Result<u64> {
+        Ok(u64::from_str_radix(id.split('-').next().unwrap_or_default(), 16)?)
+    }
 }
 
 impl Sink {
@@ -50,7 +74,7 @@ impl Sink {
     ///
     /// # Errors
     /// None in practice: the datasets exist.
-    pub fn new(attempt: &Attempt) -> Result<Self> {
+    pub(crate) fn new(attempt: &Attempt, shard: Shard) -> Result<Self> {
         Ok(Self {
             functions: attempt.row_writer()?,
             pairs: attempt.row_writer()?,
@@ -62,61 +86,81 @@ impl Sink {
             source: String::new(),
             counts: Counts::default(),
             splits: BTreeMap::new(),
-            seen: HashMap::new(),
-            first_rejection: None,
+            ids: Ids::new()?,
+            first_rejections: BTreeMap::new(),
+            position: (!shard.is_all()).then(Position::default),
         })
     }
 
     /// Begins a source; sources come in the order of their names.
-    pub fn begin(&mut self, source: &str) {
+    pub(crate) fn begin(&mut self, source: &str) {
         source.clone_into(&mut self.source);
         self.counts = Counts::default();
-        self.first_rejection = None;
+        self.position = self.position.map(|_| Position::default());
     }
 
-    /// The counts of the current source.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts
+    /// Begins a file of the current source, the `number`-th.
+    pub(crate) fn begin_file(&mut self, number: u64) {
+        self.position = self.position.map(|position| position.max(Position::of(number)));
     }
 
-    /// Functions and pairs of all sources so far: those of a split, and of all.
-    #[must_use]
-    pub fn in_split(&self, split: &str) -> (u64, u64) {
-        (self.splits.get(split).copied().unwrap_or(0), self.splits.values().sum())
+    /// What was read of the current source.
+    pub(crate) fn summary(&self, kind: &str, digest: String, files: u64) -> Source {
+        let counts = self.counts;
+        Source {
+            source: self.source.clone(),
+            kind: kind.to_owned(),
+            digest,
+            files,
+            rows_read: counts.read,
+            functions: counts.functions,
+            pairs: counts.pairs,
+            problems: counts.problems,
+            queries: counts.queries,
+            judgments: counts.judgments,
+            rejected: counts.rejected,
+        }
     }
 
-    /// The first rejection of the current source, in words.
-    #[must_use]
-    pub fn first_rejection(&self) -> Option<String> {
-        self.first_rejection.clone()
+    /// Functions and pairs of each split, of all sources so far.
+    pub(crate) fn splits(&self) -> &BTreeMap<String, u64> {
+        &self.splits
+    }
+
+    /// The first rejection of a source, in words.
+    pub(crate) fn first_rejection(&self, source: &str) -> Option<String> {
+        self.first_rejections.get(source).cloned()
     }
 
     /// Adds a row; id, source and ordinal are filled in.
     pub(crate) fn add(&mut self, row: Identified) -> Result<()> {
-        let (source, ordinal) = (self.source.clone(), self.counts.read);
+        let (source, mut ordinal) = (self.source.clone(), self.counts.read);
+        if let Some(position) = &mut self.position {
+            ordinal = position.ordinal();
+            *position = position.next();
+        }
         self.counts.read += 1;
         match row.found {
             Found::Function(found) => {
                 self.counts.functions += 1;
                 *self.splits.entry(found.split.clone()).or_default() += 1;
-                let id = self.id(row.hash);
+                let id = self.ids.next(row.hash)?;
                 self.functions.push(Function { id, source, ordinal, ..found })
             }
             Found::Pair(found) => {
                 self.counts.pairs += 1;
                 *self.splits.entry(found.split.clone()).or_default() += 1;
-                let id = self.id(row.hash);
+                let id = self.ids.next(row.hash)?;
                 self.pairs.push(Pair { id, source, ordinal, ..found })
             }
             Found::Problem(found) => {
                 self.counts.problems += 1;
-                let id = self.id(row.hash);
+                let id = self.ids.next(row.hash)?;
                 self.problems.push(Problem { id, source, ordinal, ..found })
             }
             Found::Query(found) => {
                 self.counts.queries += 1;
-                let id = self.id(row.hash);
+                let id = self.ids.next(row.hash)?;
                 self.queries.push(Query { id, source, ordinal, ..found })
             }
             Found::Judgment(found) => {
@@ -126,25 +170,19 @@ impl Sink {
             Found::Rejected { place, reason, detail } => {
                 self.counts.rejected += 1;
                 *self.reasons.entry(reason.to_owned()).or_default() += 1;
-                self.first_rejection.get_or_insert_with(|| format!("{place}: {reason} ({detail})"));
+                let words = || format!("{place}: {reason} ({detail})");
+                self.first_rejections.entry(source.clone()).or_insert_with(words);
                 let (stage, reason) = ("ingest".to_owned(), reason.to_owned());
                 self.rejected.push(Rejected { stage, source, ordinal, id: place, reason, detail })
             }
         }
     }
 
-    /// A hash of the source's name and the row's content; equal rows are told apart by a count.
-    fn id(&mut self, hash: u64) -> String {
-        let count = self.seen.entry(hash).or_default();
-        *count += 1;
-        if *count == 1 { format!("{hash:016x}") } else { format!("{hash:016x}-{count}") }
-    }
-
     /// Ends all datasets.
     ///
     /// # Errors
     /// The last parts cannot be written.
-    pub fn finish(self, attempt: &mut Attempt) -> Result<()> {
+    pub(crate) fn finish(self, attempt: &mut Attempt) -> Result<()> {
         attempt.finish_all(vec![
             self.functions.into_writer()?,
             self.pairs.into_writer()?,

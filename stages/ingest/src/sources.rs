@@ -8,7 +8,7 @@ mod skim;
 mod table;
 
 use anyhow::Result;
-use codepair_runtime::{Config, Progress, ordered, overrides};
+use codepair_runtime::{Config, Progress, Shard, ordered, overrides};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -75,8 +75,8 @@ macro_rules! kinds {
             ///
             /// # Errors
             /// Exit 3: a file is damaged.
-            pub fn read(&self, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
-                match self { $(Self::$kind(kind) => read(kind, name, config, threads, sink)),* }
+            pub(crate) fn read(&self, name: &str, reading: &Reading, sink: &mut Sink) -> Result<Read> {
+                match self { $(Self::$kind(kind) => read(kind, name, reading, sink)),* }
             }
         }
     };
@@ -95,7 +95,7 @@ kinds! {
 
 /// What was read of a source.
 #[derive(Debug)]
-pub struct Read {
+pub(crate) struct Read {
     /// Digest of the content.
     pub digest: String,
     /// Files.
@@ -122,45 +122,58 @@ impl Source {
     }
 }
 
+/// How sources are read.
+pub(crate) struct Reading<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) threads: usize,
+    /// Which of their files are read.
+    pub(crate) shard: Shard,
+}
+
 /// What a thread is given: a piece of a file, or why there is none.
 enum Work<P> {
     Piece(P),
     Rejected(Box<Found>),
 }
 
-fn read<K: Kind>(kind: &K, name: &str, config: &Config, threads: usize, sink: &mut Sink) -> Result<Read> {
-    let files = kind.files(config)?;
+fn read<K: Kind>(kind: &K, name: &str, reading: &Reading, sink: &mut Sink) -> Result<Read> {
+    let files = kind.files(reading.config)?;
     let (licence, origin) = kind.provenance();
     let origin = match (origin, files.list.as_slice()) {
         ("", [file]) => file.name.as_str(),
         ("", _) => name,
         (origin, _) => origin,
     };
-    let progress = Progress::new("reading", "bytes", files.list.iter().map(|f| f.bytes).sum());
+    let own = files.of_shard(reading.shard);
+    let progress = Progress::new("reading", "bytes", own.iter().map(|number| files.list[*number].bytes).sum());
     let mut digest = String::new();
     ordered(
-        threads,
+        reading.threads,
         |emit| {
-            let each = |item: Item| match item {
-                Item::File(file) => kind.cut(file, &mut |piece| emit(Work::Piece(piece))),
+            let each = |number: u64, item: Item| match item {
+                Item::File(file) => kind.cut(file, &mut |piece| emit((number, Work::Piece(piece)))),
                 Item::Unreadable { place, why } => {
-                    emit(Work::Rejected(Box::new(Found::Rejected { place, reason: "unreadable", detail: why })))
+                    let rejected = Found::Rejected { place, reason: "unreadable", detail: why };
+                    emit((number, Work::Rejected(Box::new(rejected))))
                 }
             };
-            digest = files.read(each, |bytes| progress.add(bytes))?;
+            digest = files.read(&own, each, |bytes| progress.add(bytes))?;
             Ok(())
         },
-        |work| {
+        |(number, work)| {
             let found = match work {
                 Work::Piece(piece) => kind.rows(piece)?,
                 Work::Rejected(found) => vec![*found],
             };
             let found = found.into_iter().map(|found| found.with_provenance((licence, origin)));
-            Ok(found.map(|found| identified(name, found)).collect::<Vec<_>>())
+            Ok((number, found.map(|found| identified(name, found)).collect::<Vec<_>>()))
         },
-        |found| found.into_iter().try_for_each(|found| sink.add(found)),
+        |(number, found)| {
+            sink.begin_file(number);
+            found.into_iter().try_for_each(|found| sink.add(found))
+        },
     )?;
-    Ok(Read { digest, files: files.list.len() as u64 })
+    Ok(Read { digest, files: own.len() as u64 })
 }
 
 impl Source {

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use bytemuck::{Pod, Zeroable};
+use codepair_runtime::Paged;
 
-use crate::paged::Paged;
 use crate::scratch::{OFTEN, SELDOM, Scratch};
 
 /// For each row another one, or none.

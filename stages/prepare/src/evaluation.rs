@@ -7,12 +7,11 @@ use anyhow::{Context as _, Result};
 use arrow::array::AsArray as _;
 use arrow::datatypes::UInt64Type;
 use codepair_dedup::{ContaminationIndex, Held, structure};
-use codepair_runtime::{Progress, column, integer_column, text_column};
+use codepair_runtime::{Paged, Progress, column, integer_column, text_column};
 use datafusion::prelude::SessionContext;
 
 use crate::candidates::{Positions, each_batch};
-use crate::paged::Paged;
-use crate::scratch::{RecordWriter, SELDOM, Scratch};
+use crate::scratch::{ByRow, SELDOM, Scratch};
 use crate::{Prepare, functions};
 
 /// Test rows, problems that are for testing or prompting, and queries that are not there to learn from.
@@ -45,7 +44,7 @@ impl Evaluation {
         positions: &Positions,
         config: &Prepare,
         scratch: &Scratch,
-        ids: &mut RecordWriter,
+        ids: &mut ByRow,
     ) -> Result<Self> {
         let boilerplate = match config.boilerplate_texts {
             Some(most) => Self::boilerplate(session, positions, config, scratch, most)?,
@@ -86,7 +85,7 @@ impl Evaluation {
         config: &Prepare,
         scratch: &Scratch,
         without: &BTreeSet<u64>,
-        mut ids: Option<&mut RecordWriter>,
+        mut ids: Option<&mut ByRow>,
     ) -> Result<Self> {
         let new_part = || Part::new(config.near_duplicate_threshold, config.structural_duplicates);
         let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1, boilerplate: without.iter().copied().collect() };
@@ -103,7 +102,7 @@ impl Evaluation {
                 if number >= positions.total
                     && let Some(ids) = &mut ids
                 {
-                    ids.add(number, names.value(row).as_bytes())?;
+                    ids.put(number, names.value(row).as_bytes())?;
                 }
             }
             rows += batch.num_rows();

@@ -9,14 +9,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use bytemuck::{Pod, Zeroable};
 use codepair_dedup::{BANDS, Repeats};
-use codepair_runtime::{Progress, column, integer_column, text_column};
+use codepair_runtime::{Paged, Progress, column, integer_column, text_column};
 use datafusion::prelude::SessionContext;
 
 use crate::candidates::{Positions, each_batch, id_hash};
 use crate::clusters::Pointers;
 use crate::evaluation::{Evaluation, HELD};
-use crate::paged::Paged;
-use crate::scratch::{RecordWriter, Records, SELDOM, Scratch, ScratchTable};
+use crate::scratch::{ByRow, SELDOM, Scratch, ScratchTable};
 use crate::{Prepare, filters, functions};
 
 /// What decides about the rows, by position, on disk.
@@ -27,8 +26,8 @@ pub(crate) struct Keys {
     evaluation: Evaluation,
     /// The rows that synthetic pairs were made from.
     pub(crate) parents: Pointers,
-    pub(crate) ids: Records,
-    pub(crate) shingles: Records,
+    pub(crate) ids: ByRow,
+    pub(crate) shingles: ByRow,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -104,7 +103,7 @@ from (
 /// memory together, rows are read once more for each part of them.
 pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch) -> Result<Keys> {
     let positions = Positions::new(session)?;
-    let mut ids = scratch.records()?;
+    let mut ids = scratch.by_row()?;
     let evaluation = Evaluation::new(session, &positions, config, scratch, &mut ids)?;
     register_tested_repos(session)?;
     let mut reader = KeyReader {
@@ -128,7 +127,7 @@ pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch
     let parents = Pointers::new(scratch, SELDOM)?;
     family.map_or(Ok(()), |family| family.parents(session, &parents))?;
     let shingles = compared.register(session)?;
-    Ok(Keys { positions, states, reason_names, evaluation, parents, ids: ids.finish()?, shingles })
+    Ok(Keys { positions, states, reason_names, evaluation, parents, ids, shingles })
 }
 
 /// Makes known which repositories have test rows in one source: their rows in another are no training rows.
@@ -154,7 +153,7 @@ struct KeyReader {
     family: Option<Family>,
     states: Paged<State>,
     reason_names: Vec<String>,
-    ids: RecordWriter,
+    ids: ByRow,
     evaluation: Evaluation,
     positions: Positions,
 }
@@ -176,7 +175,7 @@ impl KeyReader {
             }
             let reason = reason.map_or(Ok(0), |reason| self.number(reason))?;
             self.states.set(position, State { rank: ranks[row] as u8, reason })?;
-            self.ids.add(position, ids.value(row).as_bytes())?;
+            self.ids.put(position, ids.value(row).as_bytes())?;
         }
         if let Some(family) = &mut self.family {
             family.add(batch, &positions)?;
@@ -204,7 +203,7 @@ impl KeyReader {
 struct Compared {
     keys: ScratchTable,
     bands: ScratchTable,
-    shingles: RecordWriter,
+    shingles: ByRow,
     repeats: Repeats,
 }
 
@@ -223,7 +222,7 @@ impl Compared {
         Ok(Self {
             keys: scratch.table("keys", Arc::new(keys))?,
             bands: scratch.table("bands", Arc::new(bands))?,
-            shingles: scratch.records()?,
+            shingles: scratch.by_row()?,
             repeats: Repeats::new((rows * BANDS as u64).min(scratch.share(8))),
         })
     }
@@ -234,7 +233,7 @@ impl Compared {
         for (row, (bounds, &position)) in lists.value_offsets().windows(2).zip(&positions).enumerate() {
             if lists.is_valid(row) {
                 let own = &shingles[bounds[0] as usize..bounds[1] as usize];
-                self.shingles.add(position, bytemuck::cast_slice(own))?;
+                self.shingles.put(position, bytemuck::cast_slice(own))?;
             }
         }
         let lists = column(batch, "bands")?.as_list::<i32>();
@@ -255,12 +254,12 @@ impl Compared {
         ])
     }
 
-    fn register(self, session: &SessionContext) -> Result<Records> {
+    fn register(self, session: &SessionContext) -> Result<ByRow> {
         let repeats = self.repeats;
         session.register_udf(functions::number_predicate("came_again", move |band| repeats.has(band)));
         self.keys.register(session)?;
         self.bands.register(session)?;
-        self.shingles.finish()
+        Ok(self.shingles)
     }
 }
 

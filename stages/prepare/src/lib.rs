@@ -13,7 +13,6 @@ mod filters;
 mod functions;
 mod keys;
 mod near;
-mod paged;
 mod scratch;
 mod tokens;
 mod verdicts;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use codepair_dedup::jaccard;
-use codepair_runtime::{Progress, integer_column};
+use codepair_runtime::{Piece, Progress, integer_column};
 use datafusion::prelude::SessionContext;
 use rayon::prelude::*;
 
 use crate::candidates::each_batch;
 use crate::clusters::{Clusters, Edge, Pointers};
 use crate::keys::{Keys, equal};
-use crate::scratch::{Place, Scratch};
+use crate::scratch::{Scratch, hashes};
 
 /// In larger buckets a row is compared with the test rows, the first rows and the one before it only.
 const ALL_PAIRS: usize = 64;
@@ -89,7 +89,7 @@ fn in_order(
 #[derive(Clone, Copy)]
 struct Row {
     position: u64,
-    shingles: Place,
+    shingles: Piece,
 }
 
 /// The rows of one band, as far as the next ones are compared with them.
@@ -173,7 +173,7 @@ impl<'a> Finder<'a> {
             if self.exact.get(position)?.is_some() {
                 return Ok(());
             }
-            let row = Row { position, shingles: self.keys.shingles.place(position)? };
+            let row = Row { position, shingles: self.keys.shingles.piece(position)? };
             bucket.add(row, |one, two| {
                 self.pair(one, two)?;
                 Ok(self.keys.rank(self.clusters.root(position)?)? == 0)
@@ -189,7 +189,7 @@ impl<'a> Finder<'a> {
         let mut copy = rows.to_vec();
         in_order(session, band, &mut copy, BAND_ROWS, |position| {
             if self.keys.rank(position)? == 0 && self.exact.get(position)?.is_none() {
-                tested.push(Row { position, shingles: self.keys.shingles.place(position)? });
+                tested.push(Row { position, shingles: self.keys.shingles.piece(position)? });
             }
             Ok(())
         })?;
@@ -197,7 +197,7 @@ impl<'a> Finder<'a> {
     }
 
     fn structural(&mut self, one: u64, two: u64) -> Result<()> {
-        let shingles = |row| self.keys.shingles.data.hashes(self.keys.shingles.place(row)?);
+        let shingles = |row| hashes(&self.keys.shingles.spool, self.keys.shingles.piece(row)?);
         let jaccard = jaccard(&shingles(one)?, &shingles(two)?);
         self.clusters.join(Edge { is_structural: true, rows: (one, two), jaccard }, |row| self.keys.rank(row))
     }
@@ -234,13 +234,13 @@ impl<'a> Finder<'a> {
         }
         self.pairs = pairs;
         self.compared += open.len() as u64;
-        let (shingles, threshold) = (&self.keys.shingles.data, self.threshold);
+        let (spool, threshold) = (&self.keys.shingles.spool, self.threshold);
         // Pairs of one row stand together: it is read once.
         let groups: Vec<&[(Row, Row)]> = open.chunk_by(|a, b| a.0.position == b.0.position).collect();
         let compare = |group: &&[(Row, Row)]| -> Result<Vec<Edge>> {
-            let own = shingles.hashes(group[0].0.shingles)?;
+            let own = hashes(spool, group[0].0.shingles)?;
             let edges = group.iter().map(|(one, two)| {
-                let jaccard = jaccard(&own, &shingles.hashes(two.shingles)?);
+                let jaccard = jaccard(&own, &hashes(spool, two.shingles)?);
                 Ok(Edge { is_structural: false, rows: (one.position, two.position), jaccard })
             });
             edges.filter(|edge| edge.as_ref().map_or(true, |edge| edge.jaccard >= threshold)).collect()
@@ -264,7 +264,7 @@ mod tests {
     fn large_buckets_are_compared_with_their_first_rows() {
         let (mut bucket, mut pairs) = (Bucket::default(), Vec::new());
         for position in 0..200 {
-            let row = Row { position, shingles: Place::default() };
+            let row = Row { position, shingles: Piece::default() };
             let pair = |one: Row, two: Row| {
                 pairs.push((one.position, two.position));
                 Ok(false)
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn rows_that_are_tested_on_are_compared_with_all() {
-        let row = |position| Row { position, shingles: Place::default() };
+        let row = |position| Row { position, shingles: Piece::default() };
         let mut bucket = Bucket { tested: vec![row(3), row(150), row(190)], ..Bucket::default() };
         let mut pairs = Vec::new();
         for position in 0..200 {

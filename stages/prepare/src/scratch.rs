@@ -1,22 +1,19 @@
 //! What does not fit in memory, on local disk, for the time of one run.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::{MutableBuffer, ScalarBuffer};
 use arrow::datatypes::SchemaRef;
-use bytemuck::{Pod, Zeroable};
-use codepair_runtime::block_on;
+use bytemuck::Pod;
+use codepair_runtime::{Paged, Piece, Spool, block_on};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-
-use crate::paged::Paged;
 
 /// A folder that goes when the run ends; the next run clears away what a killed one left.
 pub(crate) struct Scratch {
@@ -70,13 +67,12 @@ impl Scratch {
 
     /// A value for each row; so large a share of the memory may hold them.
     pub(crate) fn rows<T: Pod>(&self, share: u64) -> Result<Paged<T>> {
-        Ok(Paged::new(tempfile::tempfile_in(self.path())?, self.share(share)))
+        Paged::new(self.share(share))
     }
 
-    /// Begins a file of records.
-    pub(crate) fn records(&self) -> Result<RecordWriter> {
-        let file = tempfile::tempfile_in(self.path())?;
-        Ok(RecordWriter { file: BufWriter::new(file), places: self.rows(OFTEN)?, words: 0 })
+    /// Bytes for each row.
+    pub(crate) fn by_row(&self) -> Result<ByRow> {
+        Ok(ByRow { pieces: self.rows(OFTEN)?, spool: Spool::new()? })
     }
 }
 
@@ -121,76 +117,34 @@ impl ScratchTable {
     }
 }
 
-/// Bytes of rows, a record each, written in any order, to be read by the row's position.
-pub(crate) struct RecordWriter {
-    file: BufWriter<File>,
-    places: Paged<Place>,
-    words: u64,
+/// Bytes of rows, a piece each, put in any order, to be read by the row's position.
+pub(crate) struct ByRow {
+    pieces: Paged<Piece>,
+    /// What all threads may read of them.
+    pub(crate) spool: Spool,
 }
 
-/// Where a record begins, in words, and how many bytes it has; both 0 of a row that has none.
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-#[repr(transparent)]
-pub(crate) struct Place(u64);
-
-const LENGTH_BITS: u32 = 24;
-const WORD: usize = size_of::<u64>();
-
-impl Place {
-    /// Bytes of the record.
-    pub(crate) fn bytes(self) -> usize {
-        (self.0 & ((1 << LENGTH_BITS) - 1)) as usize
-    }
-}
-
-impl RecordWriter {
-    pub(crate) fn add(&mut self, row: u64, record: &[u8]) -> Result<()> {
-        ensure!(record.len() < 1 << LENGTH_BITS, "a record of {} bytes", record.len());
-        self.places.set(row, Place(self.words << LENGTH_BITS | record.len() as u64))?;
-        let words = record.len().div_ceil(WORD);
-        self.words += words as u64;
-        self.file.write_all(record)?;
-        Ok(self.file.write_all(&[0; WORD][..words * WORD - record.len()])?)
+impl ByRow {
+    pub(crate) fn put(&mut self, row: u64, bytes: &[u8]) -> Result<()> {
+        self.pieces.set(row, self.spool.put(bytes)?)
     }
 
-    pub(crate) fn finish(self) -> Result<Records> {
-        let file = self.file.into_inner().map_err(|error| error.into_error())?;
-        Ok(Records { data: RecordData(file), places: self.places })
-    }
-}
-
-/// Records on disk.
-pub(crate) struct Records {
-    places: Paged<Place>,
-    pub(crate) data: RecordData,
-}
-
-/// What all threads may read of records.
-pub(crate) struct RecordData(File);
-
-impl Records {
-    pub(crate) fn place(&self, row: u64) -> Result<Place> {
-        self.places.get(row)
+    /// The piece of a row; one of nothing where it has none.
+    pub(crate) fn piece(&self, row: u64) -> Result<Piece> {
+        self.pieces.get(row)
     }
 
-    /// The record of a row as text.
+    /// The bytes of a row as text.
     pub(crate) fn text(&self, row: u64) -> Result<String> {
-        let bytes = self.data.read(self.place(row)?)?;
-        Ok(std::str::from_utf8(&bytes)?.to_owned())
+        self.spool.text(self.piece(row)?)
     }
 }
 
-impl RecordData {
-    fn read(&self, place: Place) -> Result<MutableBuffer> {
-        let mut bytes = MutableBuffer::from_len_zeroed(place.bytes());
-        self.0.read_exact_at(&mut bytes, (place.0 >> LENGTH_BITS) * WORD as u64)?;
-        Ok(bytes)
-    }
-
-    /// A record of hashes.
-    pub(crate) fn hashes(&self, place: Place) -> Result<ScalarBuffer<u64>> {
-        Ok(self.read(place)?.into())
-    }
+/// A piece of hashes.
+pub(crate) fn hashes(spool: &Spool, piece: Piece) -> Result<ScalarBuffer<u64>> {
+    let mut bytes = MutableBuffer::from_len_zeroed(piece.bytes());
+    spool.read(piece, &mut bytes)?;
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -216,19 +170,15 @@ mod tests {
     }
 
     #[test]
-    fn records_are_read_by_row() {
-        let scratch = Scratch::new(None).unwrap();
-        let mut writer = scratch.records().unwrap();
-        writer.add(7, bytemuck::cast_slice(&[1u64, 2, 3])).unwrap();
-        writer.add(2, "five!".as_bytes()).unwrap();
-        writer.add(1, bytemuck::cast_slice(&[9u64])).unwrap();
-        let error = writer.add(3, &vec![0; 1 << LENGTH_BITS]).unwrap_err();
-        assert_eq!(error.to_string(), "a record of 16777216 bytes");
-        let records = writer.finish().unwrap();
-        let hashes = |row| records.data.hashes(records.place(row).unwrap()).unwrap().to_vec();
-        assert_eq!((hashes(7), hashes(1), hashes(100)), (vec![1, 2, 3], vec![9], vec![]));
-        assert_eq!((records.text(2).unwrap(), records.text(5).unwrap()), ("five!".to_owned(), String::new()));
-        assert_eq!(records.place(7).unwrap().bytes(), 24);
+    fn pieces_are_read_by_row() {
+        let mut rows = Scratch::new(None).unwrap().by_row().unwrap();
+        rows.put(7, bytemuck::cast_slice(&[1u64, 2, 3])).unwrap();
+        rows.put(2, "five!".as_bytes()).unwrap();
+        rows.put(1, bytemuck::cast_slice(&[9u64])).unwrap();
+        let read = |row| hashes(&rows.spool, rows.piece(row).unwrap()).unwrap().to_vec();
+        assert_eq!((read(7), read(1), read(100)), (vec![1, 2, 3], vec![9], vec![]));
+        assert_eq!((rows.text(2).unwrap(), rows.text(5).unwrap()), ("five!".to_owned(), String::new()));
+        assert_eq!(rows.piece(7).unwrap().bytes(), 24);
     }
 
     #[test]

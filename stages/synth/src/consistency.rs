@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use codepair_model::{Cpu, CpuDevice, Trained};
-use codepair_runtime::{Context, Place, Spool, config_error};
+use codepair_runtime::{Context, Piece, Spool, config_error};
 use codepair_search::{Nearest, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ struct Vectors {
     model: Trained<Cpu>,
     corpus: Corpus,
     /// Vectors of the codes, a block a piece.
-    blocks: Vec<Place>,
+    blocks: Vec<Piece>,
     spool: Spool,
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use codepair_code::{first_paragraph, words};
 use codepair_dedup::{jaccard, normal_code, normal_text, shingles, structure};
-use codepair_runtime::{Context, Place, Progress, Spool, sha256};
+use codepair_runtime::{Context, Piece, Progress, Spool, sha256};
 use codepair_search::{Bm25, top_k_where};
 
 use crate::mining::{Chosen, Rules};
@@ -20,7 +20,7 @@ const CHUNK: usize = 8192;
 /// The corpus, by position.
 pub(crate) struct Corpus {
     codes: Spool,
-    places: Vec<Place>,
+    places: Vec<Piece>,
     /// By the key of the id.
     positions: HashMap<u64, u32>,
     /// The first row with the same code; only such rows are found.
@@ -56,7 +56,7 @@ impl Corpus {
                 let place = if first == position {
                     corpus.codes.put(format!("{}\n{}\n{}", parent.id, parent.language, parent.code).as_bytes())?
                 } else {
-                    Place::default()
+                    Piece::default()
                 };
                 corpus.places.push(place);
                 if parent.has_text() {

@@ -20,6 +20,10 @@ pub(crate) trait Kind: Serialize + Default {
     fn forecast(&self, _context: &Context, _name: &str) -> Result<Option<Forecast>> {
         Ok(None)
     }
+    /// What it spent in all runs so far, as notes; nothing where nobody is asked.
+    fn spent(&self, _context: &Context, _name: &str) -> Result<Vec<(&'static str, Value)>> {
+        Ok(Vec::new())
+    }
     /// Whether it asks a server, which may cost money.
     fn asks(&self) -> bool {
         false
@@ -58,6 +62,9 @@ macro_rules! kinds {
             }
             pub(crate) fn forecast(&self, context: &Context, name: &str) -> Result<Option<Forecast>> {
                 match self { $(Self::$kind(kind) => kind.forecast(context, name)),* }
+            }
+            pub(crate) fn spent(&self, context: &Context, name: &str) -> Result<Vec<(&'static str, Value)>> {
+                match self { $(Self::$kind(kind) => kind.spent(context, name)),* }
             }
             pub(crate) fn asks(&self) -> bool {
                 match self { $(Self::$kind(kind) => kind.asks()),* }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Config, Context, Input, Stage, Step};
+use codepair_runtime::{Config, Context, Input, Merge, Stage, Step};
 
 pub use generators::Generator;
 
@@ -61,7 +61,7 @@ impl Stage for Synth {
     }
 
     fn run(context: &mut Context, generators: &Generators) -> Result<()> {
-        let mut made = rows::Made::new(&context.attempt)?;
+        let mut made = rows::Made::new(&context.attempt, context.shard)?;
         for vectors in [true, false] {
             for (name, generator) in generators.iter().filter(|(_, generator)| generator.makes_vectors() == vectors) {
                 let began = Instant::now();
@@ -74,5 +74,19 @@ impl Stage for Synth {
             }
         }
         made.write(&mut context.attempt)
+    }
+
+    fn merge() -> Option<Merge<Generators>> {
+        Some(|context, generators, shards| {
+            let mut notes = shards.notes();
+            for (name, generator) in generators {
+                // Each shard noted what all had spent by then.
+                let spent = generator.spent(context, name)?;
+                if let Some(note) = notes.get_mut(name).and_then(serde_json::Value::as_object_mut) {
+                    note.extend(spent.into_iter().map(|(key, value)| (key.to_owned(), value)));
+                }
+            }
+            rows::merge(context, shards, notes)
+        })
     }
 }

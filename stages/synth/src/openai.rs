@@ -1,5 +1,6 @@
 //! Talking to OpenAI-compatible servers: prompts, requests with their limits and budget, and the ledger of what was answered.
 
+mod ask;
 mod asker;
 mod batches;
 mod budget;
@@ -10,10 +11,12 @@ mod lease;
 mod ledger;
 mod ledger_files;
 mod limits;
+mod one_by_one;
 mod prompt;
 mod server;
 
-pub(crate) use asker::{Answers, Asked, FaultOf, REFUSED, ask};
+pub(crate) use ask::{Answers, Asked, ask, spending};
+pub(crate) use asker::{FaultOf, REFUSED};
 pub(crate) use batches::texts_of;
 pub(crate) use budget::Price;
 pub(crate) use client::Client;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 use anyhow::{Context as _, Result, bail};
 use arrow::array::{RecordBatch, StringArray};
-use codepair_runtime::{Attempt, Context, Digest, RowWriter, text_column};
+use codepair_runtime::{Attempt, Context, Digest, Position, RowWriter, Shard, Shards, text_column};
 use codepair_schemas::rows::{Embedding, Rejected, Request, SyntheticPair};
 use serde_json::{Map, Value};
 
@@ -26,9 +26,16 @@ pub(crate) struct Parent {
     pub(crate) split: String,
     /// Repository and path of a function; what a query says the user was in.
     pub(crate) context: String,
+    /// Where it stands among all rows.
+    pub(crate) position: Position,
 }
 
 impl Parent {
+    /// What names it, and where it stands.
+    pub(crate) fn place(&self) -> (&str, Position) {
+        (&self.id, self.position)
+    }
+
     pub(crate) fn has_text(&self) -> bool {
         !self.text.trim().is_empty()
     }
@@ -66,6 +73,9 @@ const QUERIES: Origin = Origin {
     code: None,
     context: &["context"],
 };
+
+/// In the order in which generators read them.
+const ORIGINS: [&Origin; 3] = [&FUNCTIONS, &PROBLEMS, &QUERIES];
 
 /// Which splits are read. Pairs are made of training rows alone: nobody trains on others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,13 +133,24 @@ pub(crate) fn limited<'a, I: Iterator<Item = Result<Parent>> + 'a>(
 
 fn of<'a>(context: &'a Context, origin: &'static Origin, splits: Splits) -> impl Iterator<Item = Result<Parent>> + 'a {
     let batches = context.stream(origin.dataset, origin.columns);
-    batches.flat_map(move |batch| match batch.and_then(|batch| read(origin, splits, &batch)) {
-        Ok(parents) => parents.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error)],
+    // The rows of the datasets before it are counted too, for a generator may read several.
+    let before: Vec<&str> =
+        ORIGINS.iter().map(|origin| origin.dataset).take_while(|name| *name != origin.dataset).collect();
+    let mut first = count(context, &before);
+    batches.flat_map(move |batch| {
+        let read = batch.and_then(|batch| {
+            let parents = read(origin, splits, first, &batch)?;
+            first += batch.num_rows() as u64;
+            Ok(parents)
+        });
+        match read {
+            Ok(parents) => parents.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        }
     })
 }
 
-fn read(origin: &'static Origin, splits: Splits, batch: &RecordBatch) -> Result<Vec<Parent>> {
+fn read(origin: &'static Origin, splits: Splits, first: u64, batch: &RecordBatch) -> Result<Vec<Parent>> {
     let find = |name: &str| origin.columns.contains(&name).then(|| text_column(batch, name)).transpose();
     let value = |column: Option<&StringArray>, row| column.map_or(String::new(), |column| column.value(row).to_owned());
     let (id, source, text) = (find("id")?, find("source")?, find(origin.text)?);
@@ -147,11 +168,22 @@ fn read(origin: &'static Origin, splits: Splits, batch: &RecordBatch) -> Result<
         group: value(group, row),
         split: split.value(row).to_owned(),
         context: context.iter().map(|column| column.value(row)).collect::<Vec<_>>().join(" "),
+        position: Position::of(first + row as u64),
     };
     Ok(seen.map(parent).collect())
 }
 
-/// Rows of datasets, those of all splits, for progress bars.
+/// Of some rows those that this process has to see to: by the hash of what `of` says of them.
+pub(crate) fn of_shard<'a>(
+    context: &'a Context,
+    rows: impl Iterator<Item = Result<Parent>> + 'a,
+    of: impl Fn(&Parent) -> String + 'a,
+) -> impl Iterator<Item = Result<Parent>> + 'a {
+    let shard = context.shard;
+    rows.filter(move |row| shard.is_all() || row.as_ref().map_or(true, |row| shard.has(key(&of(row)))))
+}
+
+/// Rows of datasets, those of all splits.
 pub(crate) fn count(context: &Context, datasets: &[&str]) -> u64 {
     datasets.iter().flat_map(|dataset| context.inputs(dataset).map(|manifest| manifest.rows(dataset))).sum()
 }
@@ -204,6 +236,8 @@ pub(crate) struct Made {
     notes: BTreeMap<String, Map<String, Value>>,
     /// Pairs, vectors and rejected rows of each generator: the next ordinal.
     counts: HashMap<String, u64>,
+    /// Where the next row of each generator stands at least, where this is one of several shards.
+    positions: Option<HashMap<String, Position>>,
     /// Of pairs: 64 bits each.
     ids: HashSet<u64>,
     /// What is open of generators, in words.
@@ -233,8 +267,9 @@ pub(crate) struct Provenance {
 }
 
 impl Made {
-    pub(crate) fn new(attempt: &Attempt) -> Result<Self> {
+    pub(crate) fn new(attempt: &Attempt, shard: Shard) -> Result<Self> {
         Ok(Self {
+            positions: (!shard.is_all()).then(HashMap::new),
             pairs: attempt.row_writer()?,
             embeddings: Some(attempt.row_writer()?),
             rejected: Vec::new(),
@@ -247,10 +282,15 @@ impl Made {
         })
     }
 
-    fn next(&mut self, generator: &str) -> u64 {
+    /// The ordinal of the next row of a generator, made of what stands at `position`.
+    fn next(&mut self, generator: &str, position: Position) -> u64 {
         let count = self.counts.entry(generator.to_owned()).or_default();
         *count += 1;
-        *count - 1
+        let Some(positions) = &mut self.positions else { return *count - 1 };
+        let next = positions.entry(generator.to_owned()).or_default();
+        let own = position.max(*next);
+        *next = own.next();
+        own.ordinal()
     }
 
     /// Notes something of a generator for the manifest.
@@ -264,7 +304,7 @@ impl Made {
     }
 
     pub(crate) fn pair(&mut self, generator: &str, parent: &Parent, pair: Pair) -> Result<()> {
-        let ordinal = self.next(generator);
+        let ordinal = self.next(generator, parent.position);
         let mut digest = Digest::default();
         let request = pair.provenance.request.as_deref().unwrap_or_default();
         for field in [generator, &parent.id, pair.kind.name(), &pair.edit, &pair.text, &pair.code, request] {
@@ -302,15 +342,21 @@ impl Made {
     }
 
     /// A vector of a parent's `field`; the generator and its place are filled in.
-    pub(crate) fn embedding(&mut self, generator: &str, embedding: Embedding) -> Result<()> {
-        let ordinal = self.next(generator);
+    pub(crate) fn embedding(&mut self, generator: &str, position: Position, embedding: Embedding) -> Result<()> {
+        let ordinal = self.next(generator, position);
         let writer = self.embeddings.as_mut().context("vectors are made before pairs")?;
         writer.push(Embedding { generator: generator.to_owned(), ordinal, ..embedding })
     }
 
-    /// A pair or vector that could not be made.
-    pub(crate) fn reject(&mut self, generator: &str, id: &str, reason: &str, detail: impl Into<String>) {
-        let ordinal = self.next(generator);
+    /// A pair or vector that could not be made of a row.
+    pub(crate) fn reject(
+        &mut self,
+        generator: &str,
+        (id, position): (&str, Position),
+        reason: &str,
+        detail: impl Into<String>,
+    ) {
+        let ordinal = self.next(generator, position);
         self.rejected.push(Rejected {
             stage: "synth".to_owned(),
             source: generator.to_owned(),
@@ -377,4 +423,18 @@ impl Made {
         self.rejected.sort_by(|a, b| a.source.cmp(&b.source).then(a.ordinal.cmp(&b.ordinal)));
         attempt.write_rows(self.rejected)
     }
+}
+
+/// Puts together what shards made, and notes of the generators.
+pub(crate) fn merge(context: &mut Context, shards: &Shards, notes: BTreeMap<String, Value>) -> Result<()> {
+    let numbered = [("synthetic_pairs", "generator"), ("embeddings", "generator"), ("rejected", "source")];
+    shards.merge_numbered(&mut context.attempt, &numbered, Ok)?;
+    // Several shards may have used a request, of which the first generator counts.
+    shards.merge_distinct(&mut context.attempt, "requests", &["request", "attempt", "generator"], 2)?;
+    shards.rejected().iter().for_each(|(reason, rows)| context.attempt.count_rejected(reason, *rows));
+    notes.into_iter().for_each(|(key, note)| context.attempt.note(&key, note));
+    if let Some(open) = shards.incomplete() {
+        context.attempt.mark_incomplete(open);
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The files of a source, opened one after another.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Result;
-use codepair_runtime::{Digest, TextReader, file_digest, files_digest, input_error, remember_digest, sha256};
+use codepair_runtime::{Digest, Shard, TextReader, file_digest, files_digest, input_error, remember_digest, sha256};
 
 use super::archive::{Entry, read_tar, read_zip, zip_names};
 use super::checkout::Checkout;
@@ -167,15 +168,37 @@ impl Files {
         Self { list, patterns, checkout, splits, is_one_module }
     }
 
-    /// Opens every file in turn, those within archives too, and counts the stored bytes of each when it is done with.
-    /// Returns the digest of what was read.
+    /// The numbers of the files that a shard reads: the largest first, each to the shard that has the fewest bytes by then.
+    pub(crate) fn of_shard(&self, shard: Shard) -> Vec<usize> {
+        let mut by_size: Vec<usize> = (0..self.list.len()).collect();
+        by_size.sort_by_key(|number| Reverse(self.list[*number].bytes));
+        let mut loads: BTreeSet<(u64, u32)> = (1..=shard.of).map(|index| (0, index)).collect();
+        let mut own = Vec::new();
+        for number in by_size {
+            if let Some((bytes, index)) = loads.pop_first() {
+                loads.insert((bytes + self.list[number].bytes.max(1), index));
+                own.extend((index == shard.index).then_some(number));
+            }
+        }
+        own.sort_unstable();
+        own
+    }
+
+    /// Opens the files of these numbers in turn, those within archives too, and counts the stored bytes of each when it is done
+    /// with. Returns the digest of all files.
     ///
     /// # Errors
     /// Exit 3: a file cannot be read, or is cut off or damaged.
-    pub(crate) fn read(&self, mut each: impl FnMut(Item) -> Result<()>, done: impl Fn(u64)) -> Result<String> {
+    pub(crate) fn read(
+        &self,
+        numbers: &[usize],
+        mut each: impl FnMut(u64, Item) -> Result<()>,
+        done: impl Fn(u64),
+    ) -> Result<String> {
         let mut digests = BTreeMap::new();
-        for file in &self.list {
-            if let Some(sha256) = self.read_file(file, &mut each)? {
+        for &number in numbers {
+            let file = &self.list[number];
+            if let Some(sha256) = self.read_file(file, &mut |item| each(number as u64, item))? {
                 digests.insert(file.name.clone(), sha256);
             }
             done(file.bytes);

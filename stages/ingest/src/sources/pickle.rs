@@ -9,13 +9,12 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use codepair_runtime::{Place, Spool};
+use codepair_runtime::{Paged, Piece, Spool};
 
 /// Values that wait to become part of a list or dictionary; Python's pickler lets a thousand wait.
 const WAITING: usize = 1 << 16;
 /// Bytes of a text at most.
-const TEXT_BYTES: u64 = (1 << LENGTH_BITS) - 1;
-const LENGTH_BITS: u32 = 24;
+const TEXT_BYTES: u64 = (16 << 20) - 1;
 
 /// The texts of some keys of a dictionary; nothing where there is no such key, or no text behind it.
 pub(crate) type Dict = Vec<Option<Arc<str>>>;
@@ -314,11 +313,12 @@ fn unescaped(line: &str) -> Result<String> {
     Ok(text + rest)
 }
 
-/// Values that may come again, by number. Python's pickler numbers every one, so all but the first few lie on disk: their places,
-/// eight bytes each, in one file, their texts in another.
+/// Values that may come again, by number. Python's pickler numbers every one, so all but the first few lie on disk: where their
+/// texts are in one file, the texts in another.
 struct Memo {
     first: Vec<Option<Arc<str>>>,
-    places: Spool,
+    /// The piece of each value's text; that of nothing of what is no text.
+    pieces: Paged<Piece>,
     texts: Spool,
     next: u64,
 }
@@ -326,14 +326,17 @@ struct Memo {
 /// Keys and what else comes in each dictionary are among the first; long texts are on disk all the same.
 const FIRST: u64 = 1 << 12;
 const FIRST_BYTES: usize = 1 << 10;
-/// The place of what is no text.
-const NO_TEXT: u64 = u64::MAX;
+/// Bytes of the pieces that may be in memory.
+const PIECES_BYTES: u64 = 4 << 20;
 /// Numbers that are passed over at most.
 const GAP: u64 = 1 << 16;
 
 impl Memo {
     fn new() -> Result<Self> {
-        Ok(Self { first: Vec::new(), places: Spool::new()?, texts: Spool::new()?, next: 0 })
+        let mut texts = Spool::new()?;
+        // Nobody's, so that no text, not even an empty one, has the piece of nothing.
+        texts.put(b"-")?;
+        Ok(Self { first: Vec::new(), pieces: Paged::new(PIECES_BYTES)?, texts, next: 0 })
     }
 
     fn put(&mut self, id: u64, text: Option<Arc<str>>) -> Result<()> {
@@ -346,18 +349,15 @@ impl Memo {
 
     fn add(&mut self, text: Option<Arc<str>>) -> Result<()> {
         let short = text.as_ref().is_none_or(|text| text.len() <= FIRST_BYTES);
-        let place = match &text {
-            None => NO_TEXT,
-            Some(_) if short && self.next < FIRST => NO_TEXT,
-            Some(text) => {
-                let place = self.texts.put(text.as_bytes())?;
-                place.start() << LENGTH_BITS | text.len() as u64
-            }
+        let piece = match &text {
+            None => Piece::default(),
+            Some(_) if short && self.next < FIRST => Piece::default(),
+            Some(text) => self.texts.put(text.as_bytes())?,
         };
         if self.next < FIRST {
             self.first.push(text.filter(|_| short));
         }
-        self.places.put(&place.to_le_bytes())?;
+        self.pieces.set(self.next, piece)?;
         self.next += 1;
         Ok(())
     }
@@ -367,13 +367,8 @@ impl Memo {
         if let Some(Some(text)) = self.first.get(id as usize) {
             return Ok(Some(Arc::clone(text)));
         }
-        let place = self.places.get(Place::new(id * size_of::<u64>() as u64, size_of::<u64>()))?;
-        let place = place.try_into().map(u64::from_le_bytes).unwrap_or(NO_TEXT);
-        if place == NO_TEXT {
-            return Ok(None);
-        }
-        let length = place & ((1 << LENGTH_BITS) - 1);
-        self.texts.text(Place::new(place >> LENGTH_BITS, length as usize)).map(|text| Some(text.into()))
+        let piece = self.pieces.get(id)?;
+        if piece == Piece::default() { Ok(None) } else { self.texts.text(piece).map(|text| Some(text.into())) }
     }
 }
 

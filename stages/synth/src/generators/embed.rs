@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use async_openai::types::embeddings::{CreateEmbeddingRequest, EmbeddingInput, EncodingFormat};
 use base64::Engine as _;
 use codepair_model::{Cpu, CpuDevice, Trained};
-use codepair_runtime::{Config, Context, Progress, config_error};
+use codepair_runtime::{Config, Context, Position, Progress, config_error};
 use codepair_schemas::rows::Embedding;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,9 +14,10 @@ use serde_json::{Map, Value};
 use super::Kind;
 use crate::corpus::key;
 use crate::openai::{
-    Answers, Asked, Client, FaultOf, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, texts_of,
+    Answers, Asked, Client, FaultOf, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, spending,
+    texts_of,
 };
-use crate::rows::{Made, Parent, Splits, chunked, count, limited, parents, queries};
+use crate::rows::{Made, Parent, Splits, chunked, count, limited, of_shard, parents, queries};
 
 /// Rows that a pinned model encodes at once.
 const CHUNK: usize = 2048;
@@ -65,6 +66,7 @@ struct Item {
     dataset: &'static str,
     field: Field,
     text: String,
+    position: Position,
 }
 
 impl Kind for Embed {
@@ -86,6 +88,10 @@ impl Kind for Embed {
         }
         let (_, jobs, _) = self.jobs(context)?;
         forecast(context, name, &self.server(), &jobs, 0, FAULT).map(Some)
+    }
+
+    fn spent(&self, context: &Context, name: &str) -> Result<Vec<(&'static str, Value)>> {
+        if self.is_pinned() { Ok(Vec::new()) } else { spending(context, name, &self.server(), 0) }
     }
 
     fn asks(&self) -> bool {
@@ -117,7 +123,11 @@ impl Embed {
 
     /// What there is to embed of a row.
     fn items(&self, parent: &Parent) -> Vec<Item> {
+        let mut position = parent.position;
         let item = |field: &Field| {
+            // Each has a place of its own: which other fields a shard embeds is not known.
+            let own = position;
+            position = position.next();
             let text = match field {
                 Field::Code => parent.code.clone(),
                 Field::Text if self.with_context && parent.dataset == "queries" && !parent.context.is_empty() => {
@@ -125,7 +135,7 @@ impl Embed {
                 }
                 Field::Text => parent.text.clone(),
             };
-            Item { id: parent.id.clone(), dataset: parent.dataset, field: *field, text }
+            Item { id: parent.id.clone(), dataset: parent.dataset, field: *field, text, position: own }
         };
         self.fields.iter().map(item).filter(|item| !item.text.trim().is_empty()).collect()
     }
@@ -139,6 +149,7 @@ impl Embed {
         }
         made.embedding(
             name,
+            item.position,
             Embedding {
                 id: item.id,
                 dataset: item.dataset.to_owned(),
@@ -156,7 +167,7 @@ impl Embed {
         let model = Trained::<Cpu>::pinned(&context.store, &self.model, &device)?;
         let rows = count(context, &["functions", "problems", "queries"]);
         let progress = Progress::new(&format!("embedding for {name}"), "rows", rows);
-        chunked(self.rows(context)?, CHUNK, |rows| {
+        chunked(of_shard(context, self.rows(context)?, |row| row.id.clone()), CHUNK, |rows| {
             let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
             let of =
                 |field| items.iter().filter(move |i| i.field == field).map(|i| i.text.as_str()).collect::<Vec<_>>();
@@ -262,7 +273,7 @@ impl Embed {
             None => answers.unanswered.get(&job.key).cloned().unwrap_or_default(),
         };
         let words = format!("{words} (request {})", job.key);
-        items.iter().for_each(|item| made.reject(name, &item.id, reason, words.clone()));
+        items.iter().for_each(|item| made.reject(name, (&item.id, item.position), reason, words.clone()));
         Ok(())
     }
 
@@ -282,9 +293,14 @@ impl Embed {
         key(text).is_multiple_of(self.batch as u64)
     }
 
-    /// Calls with the texts of one request after another.
+    /// Calls with the texts of one request after another, of those that are this shard's.
     fn batches(&self, context: &Context, mut work: impl FnMut(Vec<Item>) -> Result<()>) -> Result<()> {
         let mut batch = Vec::new();
+        // A request is one shard's, whosever rows it asks about: one process makes the same ones.
+        let mut work = |batch: Vec<Item>| {
+            let texts = || batch.iter().map(|item| item.text.as_str()).collect::<Vec<_>>().join("\0");
+            if context.shard.is_all() || context.shard.has(key(&texts())) { work(batch) } else { Ok(()) }
+        };
         for parent in self.rows(context)? {
             for item in self.items(&parent?) {
                 let is_last = self.is_last(&item.text);

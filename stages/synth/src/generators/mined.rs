@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Kind;
 use crate::corpus::{Bm25Miner, Corpus, key};
 use crate::mining::{Chosen, Rules, Sample};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, limited};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, limited, of_shard};
 
 /// Queries whose negatives are looked for in one pass over the vectors of the corpus.
 const QUERIES: usize = 1 << 15;
@@ -100,6 +100,7 @@ impl Mined {
     fn queries<'a>(&self, context: &'a Context) -> Result<impl Iterator<Item = Result<Parent>> + 'a> {
         let parents = limited(self.limit, || documented(context))?;
         // The code of a query is in the corpus; here only its text counts.
+        let parents = of_shard(context, parents, |row| row.id.clone());
         Ok(parents.map(|parent| parent.map(|parent| Parent { code: String::new(), ..parent })))
     }
 
@@ -121,6 +122,13 @@ impl Mined {
     }
 
     fn by_vectors(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {
+        ensure!(
+            context.shard.is_all(),
+            codepair_runtime::config_error(format!(
+                "by = {:?} looks among the vectors of all rows, which no shard has: run it without --shard, or mine by = \"bm25\"",
+                self.by
+            ))
+        );
         let corpus = Corpus::read(context, |_| Ok(()))?;
         let mut texts = vectors(context, &corpus, &self.by, "text").peekable();
         ensure!(
@@ -142,7 +150,12 @@ impl Mined {
                         with_vector.push((parent, query));
                     }
                     None => {
-                        made.reject(name, &parent.id, "no_vector", format!("{} has no vector of its text", self.by));
+                        made.reject(
+                            name,
+                            parent.place(),
+                            "no_vector",
+                            format!("{} has no vector of its text", self.by),
+                        );
                     }
                 }
             }
@@ -220,7 +233,7 @@ impl Mined {
         made: &mut Made,
     ) -> Result<()> {
         if chosen.is_empty() {
-            made.reject(name, &parent.id, "no_negative", "no candidate within the range fits the rules");
+            made.reject(name, parent.place(), "no_negative", "no candidate within the range fits the rules");
         }
         for chosen in chosen {
             let (code_id, code) = corpus.row(chosen.hit.candidate)?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Kind;
 use crate::corpus::Bm25Miner;
 use crate::mining::{Chosen, Rules};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, count, documented};
+use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, count, documented, of_shard};
 
 /// The nearest functions that are looked at for one that differs.
 const NEAREST: usize = 8;
@@ -48,7 +48,7 @@ impl Kind for Offline {
         let nearest = (self.nearest > 0).then(|| Bm25Miner::new(context)).transpose()?;
         let rules = self.rules();
         let progress = Progress::new("editing", "rows", count(context, &["functions", "problems"]));
-        chunked(documented(context), CHUNK, |parents| {
+        chunked(of_shard(context, documented(context), |row| row.id.clone()), CHUNK, |parents| {
             let found: Vec<Row> = parents
                 .par_iter()
                 .map(|parent| {
@@ -91,7 +91,7 @@ impl Row {
         ];
         for (kind, edits, wanted, reason) in sets {
             if wanted > 0 && edits.is_empty() {
-                made.reject(name, &parent.id, reason, "no edit of this kind fits the code");
+                made.reject(name, parent.place(), reason, "no edit of this kind fits the code");
             }
             for edited in edits {
                 let edit = edited.edit.to_owned();
@@ -103,7 +103,7 @@ impl Row {
             }
         }
         if offline.nearest > 0 && self.nearest.is_empty() {
-            made.reject(name, &parent.id, "no_nearest", "no other code shares a word with the text");
+            made.reject(name, parent.place(), "no_nearest", "no other code shares a word with the text");
         }
         for near in self.nearest {
             let Some(miner) = nearest else { break };

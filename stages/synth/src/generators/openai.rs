@@ -7,15 +7,16 @@ use codepair_code::{Language, functions};
 use codepair_runtime::{Config, Context, config_error, file_digest, input_error};
 use codepair_schemas::rows::Request;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Kind;
 use crate::consistency::{Checker, Consistency, Draft as Checked};
 use crate::openai::{
     AnswerLimit, Asked, Client, FaultOf, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse,
+    spending,
 };
 use crate::rows::{
-    Kind as PairKind, Made, Pair, Parent, Provenance, Splits, chunked, documented, limited, parents, queries,
+    Kind as PairKind, Made, Pair, Parent, Provenance, Splits, chunked, documented, limited, of_shard, parents, queries,
 };
 
 /// Rows whose pairs are checked and written at once.
@@ -112,7 +113,7 @@ impl Kind for Openai {
         let provenance = self.provenance(&prompt);
         let checker = self.consistency.as_ref().map(|wanted| Checker::new(context, wanted)).transpose()?;
         let mut answered = jobs.list().iter();
-        chunked(self.parents(context)?, CHUNK, |parents| {
+        chunked(self.parents(context, &prompt)?, CHUNK, |parents| {
             let mut drafts = Vec::new();
             for (parent, job) in parents.iter().zip(answered.by_ref()) {
                 let from = drafts.len();
@@ -129,7 +130,7 @@ impl Kind for Openai {
             drafts.into_iter().try_for_each(|(parent, draft)| match draft {
                 Ok(pair) => made.pair(name, parent, Pair { edit: name.to_owned(), ..pair }),
                 Err((reason, detail)) => {
-                    made.reject(name, &parent.id, reason, detail);
+                    made.reject(name, parent.place(), reason, detail);
                     Ok(())
                 }
             })
@@ -142,6 +143,10 @@ impl Kind for Openai {
         let prompt = self.read_prompt(&context.config)?;
         let (_, jobs) = self.jobs(context, &prompt)?;
         forecast(context, name, &self.server(), &jobs, self.answer_tokens, FAULT).map(Some)
+    }
+
+    fn spent(&self, context: &Context, name: &str) -> Result<Vec<(&'static str, Value)>> {
+        spending(context, name, &self.server(), self.answer_tokens)
     }
 
     fn asks(&self) -> bool {
@@ -193,24 +198,34 @@ impl Openai {
     fn jobs(&self, context: &Context, prompt: &Prompt) -> Result<(Client, Jobs)> {
         let client = self.server().client("/chat/completions")?;
         let mut jobs = Jobs::new(client.endpoint())?;
-        let question = self.question();
-        for parent in self.parents(context)? {
-            let parent = parent?;
-            let Parent { text, code, context, language, .. } = &parent;
-            jobs.add(&prompt.payload(&question, Shown { text, code, context, language })?)?;
+        for parent in self.parents(context, prompt)? {
+            jobs.add(&self.payload(prompt, &parent?)?)?;
         }
         Ok((client, jobs))
     }
 
     /// The rows to ask for.
-    fn parents<'a>(&self, context: &'a Context) -> Result<Box<dyn Iterator<Item = Result<Parent>> + 'a>> {
+    fn parents<'a>(
+        &'a self,
+        context: &'a Context,
+        prompt: &'a Prompt,
+    ) -> Result<Box<dyn Iterator<Item = Result<Parent>> + 'a>> {
         let undocumented = |row: &Result<Parent>| row.as_ref().map_or(true, |row| !row.has_text());
-        match self.rows {
+        let rows = match self.rows {
             Rows::Documented => limited(self.limit, || documented(context)),
             Rows::Undocumented => limited(self.limit, || parents(context, Splits::Train).filter(undocumented)),
             Rows::All => limited(self.limit, || parents(context, Splits::Train)),
             Rows::Queries => limited(self.limit, || queries(context, Splits::Train)),
-        }
+        }?;
+        // Rows that are asked about in the same words are one shard's, or two would pay for one answer.
+        let asked = |row: &Parent| self.payload(prompt, row).unwrap_or_default();
+        Ok(Box::new(of_shard(context, rows, asked)))
+    }
+
+    /// What is asked about a row.
+    fn payload(&self, prompt: &Prompt, row: &Parent) -> Result<String> {
+        let Parent { text, code, context, language, .. } = row;
+        prompt.payload(&self.question(), Shown { text, code, context, language })
     }
 
     fn question(&self) -> Question<'_> {

@@ -189,7 +189,7 @@ impl<'j> Asking<'_, 'j> {
         for line in &batch.lines {
             self.settle(batch, line.worst, line.worst);
         }
-        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await?;
+        self.end(batch).await?;
         Ok(batch.lines.iter().map(|line| line.job).collect())
     }
 
@@ -336,6 +336,15 @@ impl<'j> Asking<'_, 'j> {
         self.tally.count_sent(batch.lines.len() as u64);
         tracing::info!("{}: batch {}, {} requests", self.asker.generator, batch.id, batch.lines.len());
         Ok(batch)
+    }
+
+    /// No later run has to look for a batch. One that holds requests of other shards as well stays open: they collect their own.
+    async fn end(&self, batch: &Batch<'j>) -> Result<()> {
+        let (ids, own): (Vec<String>, _) = (serde_json::from_str(&batch.keys)?, self.jobs.keys());
+        if !self.asker.is_shard || ids.iter().all(|id| own.contains(split_id(id).0)) {
+            self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await?;
+        }
+        Ok(())
     }
 
     /// The server took nothing of a batch: it cost nothing, and no later run has to look for it.
@@ -495,7 +504,7 @@ impl<'j> Asking<'_, 'j> {
             unanswered.insert(line.job.key.clone(), why);
         }
         self.store_all(rows).await?;
-        self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await?;
+        self.end(batch).await?;
         self.progress.add(wanted);
         if state.status == "failed" {
             let messages = state.errors["data"].as_array().into_iter().flatten();

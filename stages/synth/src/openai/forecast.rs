@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tiktoken_rs::{CoreBPE, bpe_for_model, o200k_base_singleton};
 
-use super::asker::{FaultOf, Open, payer};
+use super::ask::{Open, payer};
+use super::asker::FaultOf;
 use super::budget::Usage;
 use super::jobs::Jobs;
 use super::ledger::Ledger;

@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
-use codepair_runtime::{Place, Spool};
+use codepair_runtime::{Piece, Spool, sha256};
 
-use super::ledger::request_hash;
+/// The hash that keys a request.
+pub(crate) fn request_hash(endpoint: &str, payload: &str) -> String {
+    sha256(format!("{endpoint}\n{payload}").as_bytes())
+}
 
 /// Requests to one endpoint, in order.
 pub(crate) struct Jobs {
@@ -18,7 +21,7 @@ pub(crate) struct Jobs {
 #[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) key: String,
-    place: Place,
+    place: Piece,
 }
 
 impl Jobs {

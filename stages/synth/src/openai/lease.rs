@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 struct Held {
     /// Who holds it; nobody where it was given back.
     by: Option<Process>,
+    /// The run whose shards hold it together: each renews it, and none gives it back, for another may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
 }
 
 /// A process, told from all others.
@@ -59,6 +62,20 @@ impl Process {
     }
 }
 
+/// A process, and the group that it holds a lease with.
+#[derive(Clone, Debug)]
+struct Holder {
+    process: Process,
+    group: Option<String>,
+}
+
+impl Holder {
+    /// Whether others of its group hold it already.
+    fn is_of_group(&self, held: &Held) -> bool {
+        held.by.is_some() && self.group.is_some() && self.group == held.group
+    }
+}
+
 /// When a process started, in clock ticks since the machine did; nothing where there is no such process.
 fn started(id: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
@@ -74,21 +91,28 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Waits until nobody else holds the lease of `what`, and takes it; `what` is also what the log calls it.
+    /// Waits until nobody else holds the lease of `what`, and takes it; `what` is also what the log calls it. Processes of one
+    /// `group` hold it together.
     ///
     /// # Errors
     /// The store cannot be read or written, or the process is asked to end meanwhile.
-    pub(super) fn take(store: &Store, what: &str, interrupt: &Interrupt) -> Result<Self> {
+    pub(super) fn take(store: &Store, what: &str, group: Option<&str>, interrupt: &Interrupt) -> Result<Self> {
         let folder = format!("{FOLDER}/{}", &sha256(what.as_bytes())[..16]);
-        let own = Process::own();
+        let own = Holder { process: Process::own(), group: group.map(str::to_owned) };
         let (mut seen, mut since, mut has_said) = (None, Instant::now(), false);
         loop {
             let newest = newest(store, &folder)?;
-            let (number, holder) = newest.clone().map_or((0, None), |(number, held)| (number, held.by));
+            let (number, held) = newest.unwrap_or((0, Held { by: None, group: None }));
+            if own.is_of_group(&held) {
+                return Ok(Self::hold(store.clone(), folder, number, own));
+            }
+            let (holder, group) = (held.by, held.group);
             if seen != Some(number) {
                 (seen, since) = (Some(number), Instant::now());
             }
-            let is_free = holder.as_ref().is_none_or(|by| by.has_ended() || since.elapsed() >= STALE);
+            // Of a group another may go on.
+            let has_ended = |by: &Process| group.is_none() && by.has_ended();
+            let is_free = holder.as_ref().is_none_or(|by| has_ended(by) || since.elapsed() >= STALE);
             if is_free && renew(store, &folder, number + 1, &own, true)? {
                 return Ok(Self::hold(store.clone(), folder, number + 1, own));
             }
@@ -103,14 +127,29 @@ impl Lease {
         }
     }
 
-    fn hold(store: Store, folder: String, mut number: u64, own: Process) -> Self {
+    fn hold(store: Store, folder: String, mut number: u64, own: Holder) -> Self {
         let (stop, stopped) = channel();
         let (losing, lost) = watch::channel(false);
         let renewing = std::thread::spawn(move || {
             loop {
                 let goes_on = stopped.recv_timeout(RENEWED_EVERY) == Err(RecvTimeoutError::Timeout);
+                if own.group.is_some() {
+                    if !goes_on {
+                        return;
+                    }
+                    // Another of the group may have renewed it.
+                    match newest(&store, &folder) {
+                        Ok(Some((highest, held))) if own.is_of_group(&held) => number = highest,
+                        Ok(_) => {
+                            losing.send_replace(true);
+                            return;
+                        }
+                        Err(error) => tracing::warn!("the lease could not be looked at: {error:#}"),
+                    }
+                }
                 match renew(&store, &folder, number + 1, &own, goes_on) {
                     Ok(true) => number += 1,
+                    Ok(false) if own.group.is_some() => {}
                     Ok(false) => {
                         losing.send_replace(true);
                         return;
@@ -146,18 +185,19 @@ fn path(folder: &str, number: u64) -> String {
     format!("{folder}/{number:012}.json")
 }
 
-fn create(store: &Store, folder: &str, number: u64, by: Option<&Process>) -> Result<Created> {
-    store.put_new(&path(folder, number), serde_json::to_vec(&Held { by: by.cloned() })?)
+fn create(store: &Store, folder: &str, number: u64, by: Option<&Holder>) -> Result<Created> {
+    let held = Held { by: by.map(|by| by.process.clone()), group: by.and_then(|by| by.group.clone()) };
+    store.put_new(&path(folder, number), serde_json::to_vec(&held)?)
 }
 
 /// Creates the next object of a lease, or that which gives it back; false where somebody else has it now. Who slept for long
 /// may find its next number free again, below the other's.
-fn renew(store: &Store, folder: &str, number: u64, own: &Process, goes_on: bool) -> Result<bool> {
+fn renew(store: &Store, folder: &str, number: u64, own: &Holder, goes_on: bool) -> Result<bool> {
     let created = create(store, folder, number, goes_on.then_some(own))?;
     match newest(store, folder)? {
         // A store that created it and whose answer got lost says that it was there.
         Some((highest, held)) if highest == number => {
-            let is_own = created == Created::New || held.by.is_some_and(|by| by.token == own.token);
+            let is_own = created == Created::New || held.by.is_some_and(|by| by.token == own.process.token);
             if is_own {
                 // Whoever looks takes the highest number, so those below can go.
                 store.delete(&[path(folder, number - 1)])?;
@@ -181,7 +221,7 @@ fn newest(store: &Store, folder: &str) -> Result<Option<(u64, Held)>> {
         let number = path.rsplit('/').next().and_then(|name| name.strip_suffix(".json")?.parse().ok());
         let number = number.with_context(|| format!("{path} is no part of a lease; delete it"))?;
         // Of a damaged one nobody knows the holder: it counts until it is stale.
-        let unknown = || Held { by: Some(Process { boot: String::new(), ..Process::own() }) };
+        let unknown = || Held { by: Some(Process { boot: String::new(), ..Process::own() }), group: None };
         return Ok(Some((number, serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()))));
     }
 }
@@ -191,10 +231,30 @@ mod tests {
     use super::*;
     use codepair_runtime::block_on;
 
+    fn alone(process: Process) -> Holder {
+        Holder { process, group: None }
+    }
+
+    /// The shards of a run hold a lease together, and others wait for the last of them.
+    #[test]
+    fn a_group_holds_it_together() {
+        let store = Store::memory();
+        let take = |group| Lease::take(&store, "m", group, &Interrupt::default()).unwrap();
+        let (first, second) = (take(Some("run in 2 shards")), take(Some("run in 2 shards")));
+        let folder = store.list(FOLDER).unwrap().pop().unwrap().0.rsplit_once('/').unwrap().0.to_owned();
+        drop(first);
+        let (_, held) = newest(&store, &folder).unwrap().unwrap();
+        let other = Holder { process: Process::own(), group: Some("another run".to_owned()) };
+        assert!(held.by.is_some() && !other.is_of_group(&held) && !alone(Process::own()).is_of_group(&held));
+        drop(second);
+        // None gives it back, for none knows whether it is the last: it becomes stale.
+        assert!(newest(&store, &folder).unwrap().unwrap().1.by.is_some());
+    }
+
     #[test]
     fn the_second_waits_for_the_first() {
         let store = Store::memory();
-        let take = |what: &str| Lease::take(&store, what, &Interrupt::default()).unwrap();
+        let take = |what: &str| Lease::take(&store, what, None, &Interrupt::default()).unwrap();
         let first = take("m");
         // Of another model nobody holds anything.
         drop(take("other"));
@@ -212,12 +272,12 @@ mod tests {
     fn what_a_dead_process_held_is_free() {
         let store = Store::memory();
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let dead = Process { id: child.id(), ..Process::own() };
+        let dead = alone(Process { id: child.id(), ..Process::own() });
         child.wait().unwrap();
         let folder = format!("{FOLDER}/{}", &sha256(b"m")[..16]);
         create(&store, &folder, 7, Some(&dead)).unwrap();
         let began = Instant::now();
-        let lease = Lease::take(&store, "m", &Interrupt::default()).unwrap();
+        let lease = Lease::take(&store, "m", None, &Interrupt::default()).unwrap();
         assert!(began.elapsed() < STALE / 2);
         // Somebody takes over what was not renewed in time.
         create(&store, &folder, 9, Some(&dead)).unwrap();
@@ -229,12 +289,12 @@ mod tests {
     #[test]
     fn one_that_slept_has_lost_it() {
         let store = Store::memory();
-        let (slept, other) = (Process::own(), Process::own());
+        let (slept, other) = (alone(Process::own()), alone(Process::own()));
         create(&store, "l", 5, Some(&slept)).unwrap();
         create(&store, "l", 6, Some(&other)).unwrap();
         assert!(renew(&store, "l", 7, &other, true).unwrap());
         assert!(!renew(&store, "l", 6, &slept, true).unwrap());
-        assert_eq!(newest(&store, "l").unwrap().unwrap(), (7, Held { by: Some(other.clone()) }));
+        assert_eq!(newest(&store, "l").unwrap().unwrap(), (7, Held { by: Some(other.process.clone()), group: None }));
         // Its own object, whose answer got lost on the way.
         create(&store, "l", 8, Some(&other)).unwrap();
         assert!(renew(&store, "l", 8, &other, true).unwrap());

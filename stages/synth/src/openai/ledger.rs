@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow};
-use codepair_runtime::{Place, Spool, Store, sha256};
+use codepair_runtime::{Piece, Spool, Store, sha256};
 use codepair_schemas::rows::Request;
 use tokio::sync::oneshot;
 
@@ -29,11 +29,6 @@ const BATCH_ENDED: u32 = 204;
 /// A row with this status says that a request was about to be sent, and its response what that can cost at most: whoever kept
 /// no answer to it may have paid for one.
 const SENT: u32 = 0;
-
-/// The hash that keys a request.
-pub(crate) fn request_hash(endpoint: &str, payload: &str) -> String {
-    sha256(format!("{endpoint}\n{payload}").as_bytes())
-}
 
 /// Whose rows are counted as spent, and how long answers to them are at most.
 #[derive(Clone, Debug)]
@@ -62,7 +57,7 @@ pub(crate) struct Ledger {
 /// Answers by request, in the order of the attempts: on disk, for those of a large run do not fit in memory.
 struct Answers {
     rows: Spool,
-    places: HashMap<String, Vec<(u32, Place)>>,
+    places: HashMap<String, Vec<(u32, Piece)>>,
 }
 
 /// What a payer's rows cost.

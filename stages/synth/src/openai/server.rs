@@ -100,13 +100,32 @@ impl Server {
         }
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::new(self.allowed)
+    /// What one of so many shards may send.
+    pub(crate) fn limits(&self, shards: u32) -> Limits {
+        let share = |all: Option<u32>| all.map(|all| (all / shards).max(1));
+        Limits::new(Allowed {
+            requests_per_minute: share(self.allowed.requests_per_minute),
+            tokens_per_minute: share(self.allowed.tokens_per_minute),
+            ..self.allowed
+        })
     }
 
-    /// What may still be spent.
-    pub(crate) fn budget(&self, spent: Usage) -> Budget {
-        Budget::new(self.price, self.max_cost, self.max_tokens, spent)
+    /// Whether there is a limit to what may be spent.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.max_cost.is_some() || self.max_tokens.is_some()
+    }
+
+    /// What one of so many shards may still spend: its share of what is left. However much the others spent by now, all together
+    /// never pass the limit.
+    pub(crate) fn budget(&self, spent: Usage, shards: u32) -> Budget {
+        let cost = spent.cost(self.price);
+        let max_cost = self.max_cost.map(|most| cost + (most - cost).max(0.0) / f64::from(shards));
+        let tokens = spent.tokens();
+        let max_tokens = self.max_tokens.map(|most| tokens + most.saturating_sub(tokens) / u64::from(shards));
+        // Divided by one it is to be the limit itself, not something that rounding made of it.
+        let (max_cost, max_tokens) =
+            if shards == 1 { (self.max_cost, self.max_tokens) } else { (max_cost, max_tokens) };
+        Budget::new(self.price, max_cost, max_tokens, spent)
     }
 }
 

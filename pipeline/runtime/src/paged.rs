@@ -7,9 +7,11 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Pod;
 
+use crate::spool::unnamed;
+
 /// An array on disk, of zeros until they are set. Each page of the file has one place in memory, which it shares with
 /// others (a direct-mapped cache, written back).
-pub(crate) struct Paged<T> {
+pub struct Paged<T> {
     file: File,
     pages: RefCell<Vec<Page<T>>>,
     /// Pages in memory at most.
@@ -29,20 +31,29 @@ const PAGE_BYTES: usize = 4096;
 impl<T: Pod> Paged<T> {
     const VALUES: usize = PAGE_BYTES / size_of::<T>();
 
-    /// In an empty file; `bytes` of it may be in memory.
-    pub(crate) fn new(file: File, bytes: u64) -> Self {
-        Self { file, pages: RefCell::default(), most: (bytes / PAGE_BYTES as u64).max(1) }
+    /// In a file of its own, that goes when the process does; `bytes` of it may be in memory.
+    ///
+    /// # Errors
+    /// The folder for such files (`TMPDIR`) cannot be written to.
+    pub fn new(bytes: u64) -> Result<Self> {
+        Ok(Self { file: unnamed()?, pages: RefCell::default(), most: (bytes / PAGE_BYTES as u64).max(1) })
     }
 
     /// The value of a row.
-    pub(crate) fn get(&self, row: u64) -> Result<T> {
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn get(&self, row: u64) -> Result<T> {
         let mut pages = self.pages.borrow_mut();
         let page = self.page(&mut pages, row)?;
         Ok(page.values[row as usize % Self::VALUES])
     }
 
     /// Sets the value of a row.
-    pub(crate) fn set(&self, row: u64, value: T) -> Result<()> {
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn set(&self, row: u64, value: T) -> Result<()> {
         let mut pages = self.pages.borrow_mut();
         let page = self.page(&mut pages, row)?;
         page.is_changed = true;
@@ -86,6 +97,68 @@ impl<T: Pod> Paged<T> {
     }
 }
 
+/// How often each hash came: an open-addressing table on disk, of which a bounded part is in memory.
+pub struct PagedCounts {
+    /// A hash, and how often it came; not at all where there is none.
+    slots: Paged<[u64; 2]>,
+    /// The number of slots, a power of two.
+    size: u64,
+    taken: u64,
+    bytes: u64,
+}
+
+const FIRST_SLOTS: u64 = 1 << 12;
+
+impl PagedCounts {
+    /// An empty one; `bytes` of it may be in memory.
+    ///
+    /// # Errors
+    /// As [`Paged::new`].
+    pub fn new(bytes: u64) -> Result<Self> {
+        Ok(Self { slots: Paged::new(bytes)?, size: FIRST_SLOTS, taken: 0, bytes })
+    }
+
+    /// Counts a hash: how often it came, with this time.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn add(&mut self, hash: u64) -> Result<u64> {
+        // Linear probing takes few steps as long as half of the slots are free.
+        if 2 * (self.taken + 1) > self.size {
+            self.grow()?;
+        }
+        let at = self.find(hash)?;
+        let [_, count] = self.slots.get(at)?;
+        self.taken += u64::from(count == 0);
+        self.slots.set(at, [hash, count + 1])?;
+        Ok(count + 1)
+    }
+
+    /// The slot of a hash, or the free one that is to be its.
+    fn find(&self, hash: u64) -> Result<u64> {
+        let mut at = hash & (self.size - 1);
+        loop {
+            let [there, count] = self.slots.get(at)?;
+            if count == 0 || there == hash {
+                return Ok(at);
+            }
+            at = (at + 1) & (self.size - 1);
+        }
+    }
+
+    fn grow(&mut self) -> Result<()> {
+        let larger = Self { slots: Paged::new(self.bytes)?, size: 2 * self.size, taken: self.taken, bytes: self.bytes };
+        for at in 0..self.size {
+            let slot = self.slots.get(at)?;
+            if slot[1] > 0 {
+                larger.slots.set(larger.find(slot[0])?, slot)?;
+            }
+        }
+        *self = larger;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +168,7 @@ mod tests {
         /// With one page in memory, some, or all, it is an array.
         #[test]
         fn it_is_an_array(steps in prop::collection::vec((0u64..5000, any::<u64>()), 0..300), pages in 1u64..12) {
-            let paged = Paged::<[u64; 3]>::new(tempfile::tempfile().unwrap(), pages * PAGE_BYTES as u64);
+            let paged = Paged::<[u64; 3]>::new(pages * PAGE_BYTES as u64).unwrap();
             let mut array = vec![[0; 3]; 5000];
             for (row, value) in steps {
                 prop_assert_eq!(paged.get(row).unwrap(), array[row as usize]);
@@ -106,6 +179,21 @@ mod tests {
             for (row, value) in array.iter().enumerate() {
                 prop_assert_eq!(&paged.get(row as u64).unwrap(), value);
             }
+        }
+    }
+
+    proptest! {
+        /// With a page in memory or all, it counts as a map does, also hashes that lie side by side.
+        #[test]
+        fn hashes_are_counted(hashes in prop::collection::vec(0u64..6000, 0..9000), pages in 1u64..40) {
+            let mut counts = PagedCounts::new(pages * PAGE_BYTES as u64).unwrap();
+            let mut expected = std::collections::HashMap::new();
+            for hash in hashes {
+                let count = expected.entry(hash).or_insert(0);
+                *count += 1;
+                prop_assert_eq!(counts.add(hash).unwrap(), *count);
+            }
+            prop_assert_eq!(counts.taken, expected.len() as u64);
         }
     }
 }
