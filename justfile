@@ -33,6 +33,11 @@ check:
     cargo check --release --locked -p codepair-train --features cuda
     ./deploy/check-dependencies
 
-# Measure beside the peers and keep the table: just bench data (a corpus and the peers are fetched once; half an hour).
+# Feed the parsers with damaged inputs, new ones each time, for so long. What fails is kept in proptest-regressions, to be committed.
+fuzz SECONDS="60":
+    cargo test --release --locked --workspace --lib --no-run
+    timeout {{ SECONDS }} sh -c 'while :; do PROPTEST_CASES=5000 cargo test --release --locked --quiet --workspace --lib fuzz_ || exit 1; done' || [ $? -eq 124 ]
+
+# Measure beside the peers and keep the table: just bench data (a corpus and the peers are fetched once; half an hour), just bench parts.
 bench NAME *FLAGS: build
     ./bench/run {{ NAME }} {{ FLAGS }}

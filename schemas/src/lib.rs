@@ -4,8 +4,10 @@
 //! a changed column is a new version, never an edit.
 
 mod datasets;
+mod field;
 pub mod rows;
 mod stages;
 
 pub use datasets::{Column, DATASETS, Dataset, Kind, dataset};
+pub use field::Field;
 pub use stages::{STAGES, Stage, stage, stage_of_dataset};

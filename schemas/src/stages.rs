@@ -9,6 +9,8 @@ pub struct Stage {
     pub revision: u32,
     /// Steps are `NAME:MODEL`, one a model.
     pub per_model: bool,
+    /// Worker threads where the config says nothing; without it as many as there are cores.
+    pub threads: Option<usize>,
     /// What it reads: datasets and listed files of earlier stages.
     pub inputs: &'static [&'static str],
     /// What it writes. `tokenizers`, `models` and `pages` are listed files, the rest Parquet.
@@ -21,6 +23,7 @@ pub const STAGES: &[Stage] = &[
         name: "ingest",
         revision: 6,
         per_model: false,
+        threads: None,
         inputs: &[],
         outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
     },
@@ -28,6 +31,7 @@ pub const STAGES: &[Stage] = &[
         name: "synth",
         revision: 6,
         per_model: false,
+        threads: None,
         inputs: &["functions", "problems", "queries"],
         outputs: &["synthetic_pairs", "embeddings", "requests", "rejected"],
     },
@@ -35,6 +39,7 @@ pub const STAGES: &[Stage] = &[
         name: "prepare",
         revision: 7,
         per_model: false,
+        threads: None,
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],
     },
@@ -42,13 +47,16 @@ pub const STAGES: &[Stage] = &[
         name: "train",
         revision: 2,
         per_model: true,
+        // A step is too small to be divided well: two trainings side by side take less time.
+        threads: Some(1),
         inputs: &["tokens", "tokenizers"],
         outputs: &["models", "training_steps"],
     },
     Stage {
         name: "evaluate",
-        revision: 1,
+        revision: 2,
         per_model: true,
+        threads: None,
         inputs: &["examples", "models"],
         outputs: &["scores", "predictions", "rankings", "attention"],
     },
@@ -56,6 +64,7 @@ pub const STAGES: &[Stage] = &[
         name: "report",
         revision: 1,
         per_model: false,
+        threads: None,
         inputs: &[
             "sources",
             "rejected",

@@ -68,6 +68,7 @@ fn leftovers(store: &Store, now: i64) -> Result<Vec<Leftover>> {
     for (folder, objects) in artifacts {
         let has = |name: &str| objects.iter().any(|(path, ..)| *path == format!("{folder}/{name}"));
         let winner = if has("manifest.json") { winner(store, &folder)? } else { Winner::None };
+        let shards = shards(store, &folder, objects.iter().map(|(path, ..)| path.as_str()))?;
         let mut groups: BTreeMap<String, (&'static str, Vec<usize>)> = BTreeMap::new();
         for (at, (path, ..)) in objects.iter().enumerate() {
             let rest = &path[folder.len() + 1..];
@@ -78,8 +79,11 @@ fn leftovers(store: &Store, now: i64) -> Result<Vec<Leftover>> {
                 "checkpoints" if deeper && winner != Winner::None => "checkpoints of a finished training",
                 "checkpoints" if deeper && !planned.contains(&folder) => "checkpoints that no plan needs",
                 _ if deeper && first.starts_with("attempt-") && winner.is_other_than(first) => "attempt",
+                // It goes with its attempt: one without its parts would stand for a shard that is not there.
+                _ if shards.contains_key(first) && winner != Winner::Unknown => "attempt",
                 _ => continue,
             };
+            let first = shards.get(first).map_or(first, String::as_str);
             let prefix = if what == "superseded artifact" { folder.clone() } else { format!("{folder}/{first}") };
             groups.entry(prefix).or_insert((what, Vec::new())).1.push(at);
         }
@@ -98,6 +102,20 @@ fn leftovers(store: &Store, now: i64) -> Result<Vec<Leftover>> {
         }));
     }
     Ok(found)
+}
+
+/// The records of shards in an artifact's folder, and the attempt that each names; a damaged one is passed over.
+fn shards<'a>(store: &Store, folder: &str, paths: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>> {
+    let mut shards = BTreeMap::new();
+    for path in paths {
+        let name = &path[folder.len() + 1..];
+        if name.starts_with("shard-")
+            && let Ok(made) = Manifest::parse(&store.get(path)?, "", path)
+        {
+            shards.insert(name.to_owned(), format!("attempt-{}", made.attempt));
+        }
+    }
+    Ok(shards)
 }
 
 /// Which attempt became the artifact.
@@ -173,6 +191,11 @@ mod tests {
         let old = artifact(&store, "ingest", "f1");
         supersede(&store, "ingest", "f1").unwrap();
         artifact(&store, "ingest", "f2");
+        // Of an artifact that was never put together.
+        let shard = artifact(&store, "ingest", "f3");
+        let record = store.get("artifacts/ingest/f3/manifest.json").unwrap();
+        store.put("artifacts/ingest/f3/shard-1-of-2.json", record).unwrap();
+        store.delete(&["artifacts/ingest/f3/manifest.json".to_owned()]).unwrap();
         // Nobody knows which attempt a damaged manifest names.
         artifact(&store, "synth", "f1");
         store.put("artifacts/synth/f1/manifest.json", "{").unwrap();
@@ -186,6 +209,7 @@ mod tests {
             said,
             [
                 ("artifacts/ingest/f1", "superseded artifact", 2),
+                (shard.as_str(), "attempt", 2),
                 (attempt.as_str(), "attempt", 1),
                 ("artifacts/train-a/f2/checkpoints", "checkpoints that no plan needs", 1),
             ]

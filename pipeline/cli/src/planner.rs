@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{
-    Config, Description, ExitStatus, Manifest, PLAN_FORMAT, Plan, PlannedStep, Store, config_error, exit_status,
+    Config, Description, ExitStatus, Manifest, PLAN_FORMAT, Plan, PlannedStep, Step, Store, config_error, exit_status,
     fingerprint, newest_generation, newest_plan,
 };
 use codepair_schemas::STAGES;
@@ -53,6 +53,9 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
     for description in &descriptions {
         for (name, step) in names(description).into_iter().zip(&description.steps) {
             let mut upstream = BTreeMap::new();
+            let before = || steps.iter().map(|step| (step.name.as_str(), step.stage.as_str()));
+            let inputs = step.inputs.iter().flat_map(|input| input.resolved(before())).collect();
+            let step = &Step { inputs, ..step.clone() };
             for input in &step.inputs {
                 let producer = steps.iter().find(|s| s.name == input.step).with_context(|| {
                     format!("{name} reads {} of {}, which is no earlier step", input.dataset, input.step)

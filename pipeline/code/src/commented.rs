@@ -2,7 +2,7 @@
 
 use tree_sitter::Node;
 
-use crate::functions::{Function, dedent};
+use crate::function::{Function, dedent};
 use crate::language::Language;
 use crate::syntax::{SyntaxError, descendants_where, parse_as};
 

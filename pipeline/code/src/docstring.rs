@@ -356,4 +356,39 @@ mod tests {
         assert_eq!(clean(r#""caf\u00e9 \x41 \N{BULLET}""#), "café A \u{2022}");
         assert_eq!(clean("ur'x\\d'"), "x\\d");
     }
+
+    const PYTHON: &[&str] = &[
+        "def f(a):\n    \"\"\"Say it.\n\n    At length.\n    \"\"\"\n    return a\n",
+        "def g():\n\tr'''x\\n''' 'y'\n\tpass\n",
+        "async def h(): (\"one\"\n  \"two\"); return 1\n",
+        "class C:\n    def m(self):\n        f'no {1}'\n        b'no'\n",
+    ];
+    const WORDS: &[&str] =
+        &["\"\"\"", "'''", "'", "\"", "\\", "\n", "\t", "    ", "def ", "é", "(", ")", ";", ":", "#", "\r\n", "\u{c}"];
+
+    proptest::proptest! {
+        /// However a function is damaged: nothing panics, and what is cut out leaves no more than it found.
+        #[test]
+        fn fuzz_docstring(source in codepair_mutations::mutated_text(PYTHON, WORDS)) {
+            if let Ok(Some(docstring)) = find_docstring(&source) {
+                let mut code = source.clone();
+                let _ = docstring.text(&source);
+                docstring.cut_from(&mut code);
+                proptest::prop_assert!(code.len() <= source.len() + "pass".len());
+            }
+        }
+
+        /// However a module is damaged, its functions are found or it is refused, in any language.
+        #[test]
+        fn fuzz_functions(source in codepair_mutations::mutated_text(PYTHON, WORDS)) {
+            for language in crate::Language::ALL {
+                if let Ok(functions) = crate::functions(language, &source) {
+                    let lines = source.lines().count() + 1;
+                    let within =
+                        |f: &crate::Function| f.first_line >= 1 && f.first_line <= f.last_line && f.last_line <= lines;
+                    proptest::prop_assert!(functions.iter().all(within));
+                }
+            }
+        }
+    }
 }

@@ -6,25 +6,9 @@ use tree_sitter::Node;
 
 use crate::commented;
 use crate::docstring::{clean, cut, cut_statement, docstring_of, in_body};
+use crate::function::{Function, dedent};
 use crate::language::Language;
 use crate::syntax::{Replacement, SyntaxError, descendants_where, is_shallow, parse, replace};
-
-/// A function or method. Functions within functions are part of the outer one's code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// `Class.method`, `function`.
-    pub name: String,
-    /// Dedented. Of Python from `def` on, without docstring and decorators.
-    pub code: String,
-    /// The docstring's text, or that of the comment above; empty where there is none.
-    pub docstring: String,
-    /// First line, from 1.
-    pub first_line: usize,
-    /// Last line.
-    pub last_line: usize,
-    /// The parser could not read all of it.
-    pub has_error: bool,
-}
 
 /// Extracts the functions and methods of a module, in the order of the text.
 ///
@@ -178,11 +162,6 @@ fn function(source: &str, node: Node<'_>) -> Option<Function> {
 fn replace_within(part: &str, start: usize, replacement: Replacement) -> String {
     let range = replacement.range.start - start..(replacement.range.end - start).min(part.len());
     replace(part, vec![Replacement { range, ..replacement }])
-}
-
-pub(crate) fn dedent(text: &str, indent: &str) -> String {
-    let lines: Vec<&str> = text.split('\n').map(|line| line.strip_prefix(indent).unwrap_or(line)).collect();
-    lines.join("\n")
 }
 
 fn qualified_name(source: &str, node: Node<'_>) -> Option<String> {

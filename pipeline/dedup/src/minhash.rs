@@ -253,4 +253,23 @@ mod tests {
             prop_assert!(meet > 0);
         }
     }
+
+    /// Beside the library's hash, over the tokens of code.
+    #[test]
+    #[ignore = "a measurement: just bench parts"]
+    fn part_hash() {
+        let code =
+            "def resolve(self, name, default=None):\n    value = self.values.get(name, default)\n    return value\n";
+        let once: Vec<&str> = tokens(code).collect();
+        let tokens: Vec<&str> = once.into_iter().cycle().take(20_000_000).collect();
+        let timed = |hash: &dyn Fn(&[u8]) -> u64| {
+            let began = std::time::Instant::now();
+            let sum = tokens.iter().fold(0u64, |sum, token| sum.wrapping_add(hash(token.as_bytes())));
+            assert_ne!(std::hint::black_box(sum), 0);
+            began.elapsed().as_secs_f64()
+        };
+        let own = || timed(&|bytes| hash(bytes));
+        let library = || timed(&|bytes| twox_hash::XxHash3_64::oneshot(bytes));
+        codepair_runtime::testing::compare("hash of a token", own, "XXH3", library);
+    }
 }

@@ -2,11 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-
-/// The token that begins a written target; the tokenizers' first ids are pad, begin, end.
-pub(crate) const BEGIN: u32 = 1;
-/// The token that ends it.
-pub(crate) const END: u32 = 2;
+use codepair_tokenizer::{BEGIN, END};
 
 /// A source and a target, as token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
 
-use crate::batch::{BEGIN, END};
 use crate::{AttentionLstm, Batch, Pair};
+use codepair_tokenizer::{BEGIN, END};
 
 /// What a generator wrote.
 #[derive(Clone, Debug, Default, PartialEq)]

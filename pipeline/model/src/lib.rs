@@ -20,7 +20,7 @@ pub use backend::{Cuda, CudaDevice, TrainCuda};
 pub use batch::{Batch, Pair};
 pub use decoding::{Decoded, beam, greedy, teacher_forced};
 pub use losses::Loss;
-pub use models::{Column, Model, ModelCard, ModelConfig, Side, Task, Vocabularies};
+pub use models::{Model, ModelCard, ModelConfig, Side, Task, Vocabularies};
 pub use nbow::{Nbow, NbowConfig};
 pub use trained::Trained;
 pub use weights::{load, parameters, save};

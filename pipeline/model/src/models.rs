@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
+use codepair_schemas::Field;
 use serde::{Deserialize, Serialize};
 
 use crate::{AttentionLstm, AttentionLstmConfig, Batch, Nbow, NbowConfig};
@@ -27,22 +28,12 @@ pub enum Task {
     Search,
 }
 
-/// A column that a model reads or writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Column {
-    /// Natural language.
-    Text,
-    /// Program text.
-    Code,
-}
-
 /// One side of a model: which column, by which tokenizer, cut after how many tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Side {
     /// The column.
-    pub column: Column,
+    pub column: Field,
     /// The tokenizer's name in `[prepare.tokenizers]`.
     pub tokenizer: String,
     /// Longer sources are cut; longer targets of a generator are left out, of a search model cut.
@@ -147,8 +138,8 @@ mod tests {
             name: "nbow".to_owned(),
             model: ModelConfig::Nbow(NbowConfig::default()),
             vocabularies: Vocabularies { source: 4000, target: 8000 },
-            source: side(Column::Text),
-            target: side(Column::Code),
+            source: side(Field::Text),
+            target: side(Field::Code),
             parameters: 7,
         };
         let text = serde_json::to_string_pretty(&card).unwrap_or_default();

@@ -74,19 +74,19 @@ impl<B: Backend> Nbow<B> {
     }
 
     /// Unit vectors of queries, [B, E], of ids and mask [B, S].
-    pub fn encode_query(&self, ids: Tensor<B, 2, Int>, mask: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn encode_source(&self, ids: Tensor<B, 2, Int>, mask: Tensor<B, 2>) -> Tensor<B, 2> {
         self.query.forward(ids, mask)
     }
 
     /// Unit vectors of code, [B, E], of ids and mask [B, T].
-    pub fn encode_code(&self, ids: Tensor<B, 2, Int>, mask: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn encode_target(&self, ids: Tensor<B, 2, Int>, mask: Tensor<B, 2>) -> Tensor<B, 2> {
         self.code.as_ref().unwrap_or(&self.query).forward(ids, mask)
     }
 
     /// The mean loss over the queries of a batch; code rows past the queries are further negatives.
     pub(crate) fn loss(&self, batch: &crate::Batch<B>) -> Tensor<B, 1> {
-        let queries = self.encode_query(batch.source.clone(), batch.source_mask.clone());
-        let codes = self.encode_code(batch.target.clone(), batch.target_mask.clone());
+        let queries = self.encode_source(batch.source.clone(), batch.source_mask.clone());
+        let codes = self.encode_target(batch.target.clone(), batch.target_mask.clone());
         self.loss.over(queries.matmul(codes.transpose()))
     }
 }

@@ -83,18 +83,18 @@ impl<B: Backend> Trained<B> {
     ///
     /// # Errors
     /// The model is no search model.
-    pub fn query_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
+    pub fn source_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
         let tokens = texts.par_iter().map(|text| self.read(text)).collect::<Result<Vec<_>>>()?;
-        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_query, device))
+        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_source, device))
     }
 
     /// Unit vectors of candidates, one a row.
     ///
     /// # Errors
     /// The model is no search model.
-    pub fn candidate_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
+    pub fn target_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
         let tokens = texts.par_iter().map(|text| self.candidate(text)).collect::<Result<Vec<_>>>()?;
-        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_code, device))
+        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_target, device))
     }
 
     /// Vectors that are numbers: others would compare with nothing, and be ranked anywhere.

@@ -435,10 +435,11 @@ fn planned_generation(plan: &Plan, name: &str, revision: u32, step: &Step) -> Re
     )))
 }
 
-/// Worker threads where the config says nothing: training fills a core, the rest fills all.
+/// Worker threads where the config says nothing.
 #[must_use]
 pub fn threads(stage: &str) -> usize {
-    if stage == "train" { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    let own = codepair_schemas::stage(stage).and_then(|stage| stage.threads);
+    own.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 fn choose<'a>(description: &'a Description, model: Option<&str>) -> Result<&'a Step> {

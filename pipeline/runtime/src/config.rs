@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use codepair_schemas::STAGES;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
 use crate::config_error;
@@ -113,8 +113,8 @@ impl Config {
         };
         let config = Self { path: path.to_owned(), name, table, written };
         config.check_name("name", &config.name)?;
-        for model in config.tables("train") {
-            config.check_name("train", &model)?;
+        for stage in STAGES.iter().filter(|stage| stage.per_model) {
+            config.tables(stage.name).iter().try_for_each(|model| config.check_name(stage.name, model))?;
         }
         Ok(config)
     }
@@ -200,23 +200,6 @@ impl Config {
         table.into_iter().flatten().filter(|(_, v)| v.is_table()).map(|(k, _)| k.clone()).collect()
     }
 
-    /// The models that have an evaluation: the trained ones, and the baselines of `[evaluate]` (BM25 by default).
-    ///
-    /// # Errors
-    /// Exit 2: `evaluate.baselines` is no list of names.
-    pub fn evaluated_models(&self) -> Result<Vec<String>> {
-        let baselines = self.table.get("evaluate").and_then(|evaluate| evaluate.get("baselines"));
-        let mut models: Vec<String> = match baselines {
-            None => vec!["bm25".to_owned()],
-            Some(names) => names
-                .clone()
-                .try_into()
-                .map_err(|error| config_error(format!("{}: evaluate.baselines: {error}", self.path.display())))?,
-        };
-        models.extend(self.tables("train"));
-        Ok(models)
-    }
-
     /// A stage's table as JSON, as it was written, to compare with a plan's.
     #[must_use]
     pub fn raw(&self, stage: &str) -> serde_json::Value {
@@ -239,12 +222,56 @@ impl Config {
             };
         }
         serde_path_to_error::deserialize(value).map_err(|error| {
-            let inner = error.path().to_string();
-            let place = if inner == "." { keys.join(".") } else { format!("{}.{inner}", keys.join(".")) };
-            let message = explain(&error.into_inner().to_string(), &place);
+            let (mut place, mut message) = (keys.join("."), String::new());
+            let outer = (error.path().to_string(), error.into_inner().to_string());
+            // Within a table of some kind the path begins anew.
+            let mut next = Some(outer);
+            while let Some((path, said)) = next.take() {
+                if path != "." {
+                    place = format!("{place}.{path}");
+                }
+                next = said
+                    .strip_prefix(WITHIN)
+                    .and_then(|said| said.split_once(WITHIN))
+                    .map(|(p, m)| (p.into(), m.into()));
+                message = said;
+            }
+            let message = explain(&message, &place);
             config_error(format!("{}: {message}", self.path.display()))
         })
     }
+}
+
+/// Before and after the path of a value within a table whose kind was read first.
+const WITHIN: char = '\u{1f}';
+
+/// Takes the `kind` out of a table that says by it what else it holds; `known` are the kinds.
+///
+/// # Errors
+/// It has none, or an unknown one.
+pub fn take_kind<'de, D: Deserializer<'de>>(deserializer: D, known: &[&str]) -> Result<(String, Table), D::Error> {
+    let mut table = Table::deserialize(deserializer)?;
+    let kind = match table.remove("kind") {
+        Some(Value::String(kind)) => kind,
+        Some(other) => return Err(D::Error::custom(format!("kind is a name, and not {other}"))),
+        None => return Err(D::Error::missing_field("kind")),
+    };
+    if known.contains(&kind.as_str()) {
+        return Ok((kind, table));
+    }
+    let known: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+    Err(D::Error::custom(format!("unknown variant `{kind}`, expected one of {}", known.join(", "))))
+}
+
+/// Reads the rest of such a table; an error says where in it the fault lies, which serde's own tags do not.
+///
+/// # Errors
+/// An unknown key, or a value of the wrong type.
+pub fn of_kind<T: DeserializeOwned, E: serde::de::Error>(table: Table) -> Result<T, E> {
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let path = error.path().to_string();
+        E::custom(format!("{WITHIN}{path}{WITHIN}{}", error.into_inner()))
+    })
 }
 
 /// Rewrites serde's "unknown field" so that it names the nearest known key.
@@ -394,5 +421,20 @@ mod tests {
         let digest = config.expanded("synth").unwrap();
         assert!(digest.len() == 64 && !digest.contains(&path));
         assert_eq!((config.expanded("train"), config.expanded("ingest")), (None, None));
+    }
+
+    proptest::proptest! {
+        /// However a config is damaged, it is read or refused with a message, and never by a panic.
+        #[test]
+        fn fuzz_config(text in codepair_mutations::mutated_text(
+            &["name = \"x\"\n[store]\nurl = \"file://${HOME:-/a}/b\"\n[train]\nepochs = 3\n[resources.train]\nthreads = 2\nmemory_limit = \"1GiB\"\n"],
+            &["${", "}", ":-", "\"", "[", "]", "=", "\n", ".", "name", "train", "9999999999999999999999", "GiB"],
+        )) {
+            let sets = ["train.epochs=8".to_owned()];
+            if let Ok(config) = Config::parse(&text, Path::new("c.toml"), &sets) {
+                let _ = (config.section::<Sample>("train"), config.resources("train"), config.store_url());
+                proptest::prop_assert!(!config.name().is_empty());
+            }
+        }
     }
 }

@@ -44,7 +44,7 @@ pub struct Step {
 pub struct Input {
     /// The dataset, or the kind of listed files.
     pub dataset: String,
-    /// The step that writes it.
+    /// The step that writes it; nothing where every step that does is meant.
     pub step: String,
 }
 
@@ -52,6 +52,20 @@ impl Input {
     /// `dataset` of `step`.
     pub fn new(dataset: impl Into<String>, step: impl Into<String>) -> Self {
         Self { dataset: dataset.into(), step: step.into() }
+    }
+
+    /// `dataset` of every step that writes it: which these are the plan knows.
+    pub fn all(dataset: impl Into<String>) -> Self {
+        Self::new(dataset, "")
+    }
+
+    /// This input, or one of each step that is meant, of the `steps` of a plan before it: names, with their stages.
+    pub fn resolved<'a>(&self, steps: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Self> {
+        if !self.step.is_empty() {
+            return vec![self.clone()];
+        }
+        let writes = |stage: &str| codepair_schemas::stage_of_dataset(&self.dataset).any(|writer| writer.name == stage);
+        steps.filter(|(_, stage)| writes(stage)).map(|(name, _)| Self::new(self.dataset.clone(), name)).collect()
     }
 }
 

@@ -37,7 +37,15 @@ pub(crate) fn resolve(
     given: &[(String, String)],
     planned: &Planned,
 ) -> Result<Vec<ResolvedInput>> {
-    let inputs = &description.inputs;
+    let newest_there = match planned {
+        Planned::Newest => newest_plan(store, config.name())?,
+        Planned::Run(_) => None,
+    };
+    let known = match planned {
+        Planned::Run(plan) => Some(*plan),
+        Planned::Newest => newest_there.as_ref(),
+    };
+    let inputs = &resolved(store, &description.inputs, given, known)?;
     for (dataset, _) in given {
         if !inputs.iter().any(|input| input.dataset == *dataset) {
             let known: std::collections::BTreeSet<&str> = inputs.iter().map(|i| i.dataset.as_str()).collect();
@@ -55,7 +63,9 @@ pub(crate) fn resolve(
     };
     let is_given = |input: &Input| !fingerprints(input).is_empty();
     let newest = match planned {
-        Planned::Newest if !inputs.iter().all(is_given) => Some(newest(store, config, step, inputs, is_given)?),
+        Planned::Newest if !inputs.iter().all(is_given) => {
+            Some(newest(newest_there, store, config, step, inputs, is_given)?)
+        }
         _ => None,
     };
     let plan = match planned {
@@ -82,6 +92,53 @@ pub(crate) fn resolve(
     Ok(found)
 }
 
+/// The inputs, those of all steps that write a dataset named one by one: by what is given for it, else by the plan.
+fn resolved(store: &Store, inputs: &[Input], given: &[(String, String)], plan: Option<&Plan>) -> Result<Vec<Input>> {
+    let mut all = Vec::new();
+    for input in inputs {
+        let prints: Vec<&str> =
+            given.iter().filter(|(name, _)| *name == input.dataset).map(|(_, p)| p.as_str()).collect();
+        if !input.step.is_empty() || prints.is_empty() {
+            let steps = plan.iter().flat_map(|plan| &plan.steps).map(|step| (step.name.as_str(), step.stage.as_str()));
+            let before = input.resolved(steps);
+            // Without a plan it is what is given, and where nothing is the error says what it would be.
+            let is_unknown = plan.is_none() && given.is_empty() && before.is_empty();
+            all.extend(if is_unknown { first_writer(input) } else { before });
+            continue;
+        }
+        let found = all.len();
+        for step in steps_there(store, &input.dataset)? {
+            if prints.iter().any(|print| Manifest::find_short(store, &step, print).is_ok()) {
+                all.push(Input::new(input.dataset.clone(), step));
+            }
+        }
+        if all.len() == found {
+            return Err(input_error(format!(
+                "--input {}={}: no step's artifact begins with that",
+                input.dataset, prints[0]
+            )));
+        }
+    }
+    Ok(all)
+}
+
+fn first_writer(input: &Input) -> Vec<Input> {
+    let writer = codepair_schemas::stage_of_dataset(&input.dataset).next();
+    writer.map(|stage| Input::new(input.dataset.clone(), stage.name)).into_iter().collect()
+}
+
+/// The steps that write a dataset and have artifacts in the store.
+fn steps_there(store: &Store, dataset: &str) -> Result<Vec<String>> {
+    let folders = store.folders("artifacts")?;
+    let of = |stage: &'static codepair_schemas::Stage| {
+        folders.iter().filter_map(move |folder| match folder.strip_prefix(stage.name)? {
+            "" => Some(stage.name.to_owned()),
+            rest => Some(format!("{}:{}", stage.name, rest.strip_prefix('-')?)),
+        })
+    };
+    Ok(codepair_schemas::stage_of_dataset(dataset).flat_map(of).collect())
+}
+
 fn by_plan(store: &Store, step: &str, input: &Input, plan: Option<&Plan>) -> Result<Manifest> {
     let upstream = plan.and_then(|plan| plan.step(&input.step));
     let found = match upstream {
@@ -104,6 +161,7 @@ fn named(store: &Store, input: &Input, fingerprints: &[&str]) -> Result<Manifest
 
 /// The newest plan of the pipeline, whose config of what is upstream must be the config's.
 fn newest(
+    plan: Option<Plan>,
     store: &Store,
     config: &Config,
     step: &str,
@@ -112,7 +170,7 @@ fn newest(
 ) -> Result<Plan> {
     let stage = step.split(':').next().unwrap_or(step);
     let advice = format!("run: codepair run --config {} --until {stage}", config.path().display());
-    let Some(plan) = newest_plan(store, config.name())? else {
+    let Some(plan) = plan else {
         return Err(input_error(format!(
             "{step} reads {} of {}, and the store {} has no plan of the pipeline {:?}; {advice}",
             inputs[0].dataset,

@@ -33,7 +33,7 @@ pub use bootstrap::{
     Context, Merge, Request, Stage, describe, machine_memory_bytes, main, run_shard, run_stage, threads,
 };
 pub use command_line::{PipelineOptions, run_binary};
-pub use config::{ByteSize, Config, Resources};
+pub use config::{ByteSize, Config, Resources, of_kind, take_kind};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
 pub use digest::{
     DIGEST_BLOCK, Digest, cache_folder, file_digest, files_digest, hex, remember_digest, sha256, short_digest,

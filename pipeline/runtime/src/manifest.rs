@@ -284,6 +284,7 @@ mod tests {
             }],
             rejected: BTreeMap::from([("no_text".into(), 3)]),
             incomplete: None,
+            shard: None,
             notes: BTreeMap::from([("parameters".into(), 7.into())]),
             started_at: jiff::Timestamp::UNIX_EPOCH,
             ended_at: jiff::Timestamp::UNIX_EPOCH,
@@ -344,5 +345,26 @@ mod tests {
         let error = second.check_inputs(&store).unwrap_err();
         assert!(error.to_string().contains("--force report"), "{error}");
         assert_eq!(exit_status(&error), ExitStatus::MissingInput);
+    }
+
+    /// The golden file without the header of its tool.
+    fn golden() -> Vec<u8> {
+        let text = include_str!("snapshots/codepair_runtime__manifest__tests__the_format_is_frozen.snap");
+        text.splitn(3, "---\n").nth(2).unwrap().as_bytes().to_vec()
+    }
+
+    proptest::proptest! {
+        /// However a manifest is damaged, it is read or refused, with advice.
+        #[test]
+        fn fuzz_manifest(bytes in codepair_mutations::mutated(
+            vec![golden()], &["{", "}", "\"", ":", ",", "null", "\"format\": 2", "-1", "1e999"],
+        )) {
+            assert!(Manifest::parse(&golden(), "ingest", "m.json").is_ok());
+            if let Err(error) = Manifest::parse(&bytes, "ingest", "m.json") {
+                let said = error.to_string();
+                let has_advice = said.contains("--force ingest") || said.contains("newer");
+                proptest::prop_assert!(said.contains("m.json") && has_advice, "{}", said);
+            }
+        }
     }
 }

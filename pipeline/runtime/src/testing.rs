@@ -50,3 +50,16 @@ pub fn run<S: Stage>(store: &Store, config: &Config, model: Option<&str>, datase
     let given: Vec<(String, String)> = datasets.iter().map(|d| ((*d).to_owned(), "test".to_owned())).collect();
     run_stage::<S>(store, config, &Request { model, given: &given, ..Request::default() })
 }
+
+/// Runs two ways of doing the same in turn and prints the medians of their seconds: for measurements, which decide no test.
+#[allow(clippy::print_stdout, reason = "the measurement")]
+pub fn compare(one: &str, mut first: impl FnMut() -> f64, other: &str, mut second: impl FnMut() -> f64) {
+    let (mut ones, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..7 {
+        ones.push(first());
+        others.push(second());
+    }
+    ones.sort_by(f64::total_cmp);
+    others.sort_by(f64::total_cmp);
+    println!("| {one} | {:.3} s | {other} | {:.3} s | {:.2}× |", ones[3], others[3], others[3] / ones[3]);
+}

@@ -7,7 +7,7 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, BinaryArray, BinaryBuilder, StringArray};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
-use codepair_tokenizer::Tokenizer;
+use codepair_tokenizer::{Tokenizer, token_ids};
 use datafusion::common::exec_err;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
@@ -115,12 +115,4 @@ fn detokenize(
         texts.push(Some(tokenizer.decode(&token_ids(tokens, token_bytes(tokenizer))).map_err(external)?));
     }
     Ok(StringArray::from(texts))
-}
-
-fn token_ids(bytes: &[u8], width: usize) -> Vec<u32> {
-    if width == 2 {
-        bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect()
-    } else {
-        bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
-    }
 }

@@ -211,6 +211,16 @@ fn cut_words(inner: &mut Inner) -> Result<(), Error> {
     Ok(())
 }
 
+/// The ids in a column of little-endian numbers of `width` bytes, 2 or 4, as `tokens` holds them.
+#[must_use]
+pub fn token_ids(bytes: &[u8], width: usize) -> Vec<u32> {
+    if width == 2 {
+        bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect()
+    } else {
+        bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

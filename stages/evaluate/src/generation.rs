@@ -79,7 +79,8 @@ fn rows<'a, B: Backend>(
 ) -> Result<Vec<Row<'a>>> {
     let (source, target) = (trained.card.source.column, trained.card.target.column);
     let mut rows = Vec::new();
-    for example in examples.iter().take(config.generate_rows.unwrap_or(usize::MAX)) {
+    let has_both = |e: &&Example| [source, target].iter().all(|column| !e.column(*column).trim().is_empty());
+    for example in examples.iter().filter(has_both).take(config.generate_rows.unwrap_or(usize::MAX)) {
         let pair =
             Pair { source: trained.read(example.column(source))?, target: trained.candidate(example.column(target))? };
         let (source, reference) = (example.column(source), example.column(target));

@@ -1,11 +1,13 @@
-//! Search: every test row's text is a query, every test row's code a candidate, its own the one relevant.
+//! Search: every test row's code is a candidate, every text a query, its own code the one relevant. Rows without a text are
+//! candidates alone.
 
 use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_code::words;
 use codepair_metrics::{SEARCH, all};
 use codepair_model::Trained;
-use codepair_runtime::{Context, Progress};
+use codepair_runtime::{Context, Progress, input_error};
+use codepair_schemas::Field;
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
 use codepair_search::{Bm25, dot, rank_of, top_k};
 use rayon::prelude::*;
@@ -14,8 +16,9 @@ use crate::{Evaluate, Example};
 
 /// Scores BM25.
 pub(crate) fn bm25(context: &mut Context, config: &Evaluate, name: &str, examples: &[Example]) -> Result<()> {
-    let index = Bm25::new(examples.iter().map(|e| words(&e.code)));
-    rank(context, config, name, examples, |query| index.scores(words(&examples[query].text)))
+    let rows = Rows::new(examples, Field::Text, Field::Code)?;
+    let index = Bm25::new(rows.candidates.iter().map(|e| words(&e.code)));
+    rank(context, config, name, &rows, |query| index.scores(words(&rows.candidates[query].text)))
 }
 
 /// Scores a trained encoder.
@@ -26,25 +29,50 @@ pub(crate) fn evaluate<B: Backend>(
     examples: &[Example],
     device: &B::Device,
 ) -> Result<()> {
-    let column = |column| examples.iter().map(|e| e.column(column)).collect::<Vec<&str>>();
-    let queries = model.query_vectors(&column(model.card.source.column), device)?;
-    let candidates = model.candidate_vectors(&column(model.card.target.column), device)?;
-    rank(context, config, &model.card.name, examples, |query| {
+    let (source, target) = (model.card.source.column, model.card.target.column);
+    let rows = Rows::new(examples, source, target)?;
+    let column = |column| rows.candidates.iter().map(|e| e.column(column)).collect::<Vec<&str>>();
+    let queries = model.source_vectors(&column(source), device)?;
+    let candidates = model.target_vectors(&column(target), device)?;
+    rank(context, config, &model.card.name, &rows, |query| {
         candidates.iter().map(|candidate| dot(&queries[query], candidate)).collect()
     })
+}
+
+/// What is searched, and for what.
+struct Rows<'a> {
+    candidates: Vec<&'a Example>,
+    /// Those of the candidates, by number, that have something to ask with.
+    queries: Vec<usize>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(examples: &'a [Example], source: Field, target: Field) -> Result<Self> {
+        let has = |example: &Example, column| !example.column(column).trim().is_empty();
+        let candidates: Vec<&Example> = examples.iter().filter(|example| has(example, target)).collect();
+        let queries: Vec<usize> = (0..candidates.len()).filter(|row| has(candidates[*row], source)).collect();
+        if queries.is_empty() {
+            return Err(input_error(format!(
+                "none of the {} test rows has a text and code to search with",
+                examples.len()
+            )));
+        }
+        Ok(Self { candidates, queries })
+    }
 }
 
 fn rank(
     context: &mut Context,
     config: &Evaluate,
     name: &str,
-    examples: &[Example],
+    rows: &Rows,
     scores_of: impl Fn(usize) -> Vec<f32> + Sync,
 ) -> Result<()> {
-    let progress = Progress::new(&format!("ranking for {name}"), "queries", examples.len() as u64);
-    let ranked = (0..examples.len())
-        .into_par_iter()
-        .map(|query| {
+    let Rows { candidates: examples, queries } = rows;
+    let progress = Progress::new(&format!("ranking for {name}"), "queries", queries.len() as u64);
+    let ranked = queries
+        .par_iter()
+        .map(|&query| {
             progress.add(1);
             let scores = scores_of(query);
             if let Some(candidate) = scores.iter().position(|score| score.is_nan()) {
@@ -52,7 +80,7 @@ fn rank(
                 bail!("{name} gives the candidate {candidate} no number as its score for the query {query}");
             }
             let rank = rank_of(&scores, query);
-            Ok((rank, rows(name, examples, query, &scores, rank, config.ranking_depth)))
+            Ok((rank, rankings(name, examples, query, &scores, rank, config.ranking_depth)))
         })
         .collect::<Result<Vec<(usize, Vec<Ranking>)>>>()?;
     let ranks: Vec<usize> = ranked.iter().map(|(rank, _)| *rank).collect();
@@ -67,8 +95,8 @@ fn rank(
         signature: signature.to_owned(),
     };
     let mut scores: Vec<Score> = all(SEARCH).map(|m| score(m.name, m.signature, (m.score)(&ranks))).collect();
-    let harmonic: f64 = (1..=ranks.len()).map(|rank| 1.0 / rank as f64).sum();
-    scores.push(score("mrr_of_random", "expectation, H_N / N", harmonic / ranks.len() as f64));
+    let harmonic: f64 = (1..=examples.len()).map(|rank| 1.0 / rank as f64).sum();
+    scores.push(score("mrr_of_random", "expectation, H_N / N", harmonic / examples.len() as f64));
     scores.sort_by(|a, b| a.metric.cmp(&b.metric));
     let rankings: Vec<Ranking> = ranked.into_iter().flat_map(|(_, rows)| rows).collect();
     context.attempt.write_rows(scores)?;
@@ -78,7 +106,14 @@ fn rank(
 }
 
 /// The best candidates; the right one is always among the rows, with its rank by the rule that ties count against it.
-fn rows(name: &str, examples: &[Example], query: usize, scores: &[f32], rank: usize, depth: usize) -> Vec<Ranking> {
+fn rankings(
+    name: &str,
+    examples: &[&Example],
+    query: usize,
+    scores: &[f32],
+    rank: usize,
+    depth: usize,
+) -> Vec<Ranking> {
     let row = |candidate: usize, rank: usize| Ranking {
         model: name.to_owned(),
         ordinal: examples[query].ordinal,

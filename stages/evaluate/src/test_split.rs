@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use arrow::array::RecordBatch;
-use codepair_model::Column;
 use codepair_runtime::{integer_column, text_column};
+use codepair_schemas::Field;
 
 /// An example.
 #[derive(Clone, Debug, Default)]
@@ -32,10 +32,10 @@ impl Example {
 
     /// One of its columns.
     #[must_use]
-    pub fn column(&self, column: Column) -> &str {
+    pub fn column(&self, column: Field) -> &str {
         match column {
-            Column::Text => &self.text,
-            Column::Code => &self.code,
+            Field::Text => &self.text,
+            Field::Code => &self.code,
         }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at once")]
 
 use codepair_evaluate::Evaluate;
-use codepair_runtime::{Config, Stage, float_column, integer_column, read_output, testing, text_column};
+use codepair_runtime::{Config, float_column, integer_column, read_output, testing, text_column};
 use codepair_schemas::rows::Example;
 
 #[test]
@@ -41,15 +41,4 @@ fn bm25_ranks_the_test_split_alone() {
         assert_eq!(manifest.rows("predictions"), 0);
         manifest
     });
-}
-
-/// The report's inputs follow from the config alone, so both must agree on the baselines.
-#[test]
-fn the_report_expects_what_is_evaluated() {
-    for text in ["", "[evaluate]\nbaselines = []\n", "[evaluate]\nbaselines = [\"bm25\"]\n[train.one]\n[train.two]\n"] {
-        let config = Config::parse(&format!("name = \"t\"\n{text}"), "c.toml".as_ref(), &[]).unwrap();
-        let steps = Evaluate::steps(&config.section("evaluate").unwrap(), &config).unwrap();
-        let evaluated: Vec<String> = steps.into_iter().filter_map(|step| step.model).collect();
-        assert_eq!(evaluated, config.evaluated_models().unwrap(), "{text}");
-    }
 }

@@ -23,7 +23,7 @@ use packing::{Packing, packing};
 use source_file::{is_file, shown_path};
 
 pub(crate) use listing::{Files, Item, Opened};
-pub(crate) use packing::unpacked;
+pub(crate) use packing::{has_end, unpacked};
 pub(crate) use patterns::Patterns;
 pub(crate) use source_file::{SourceFile, damaged};
 

@@ -47,14 +47,50 @@ impl Found {
     }
 
     /// Rejects a function or problem that holds no code: nothing could be learned from it, and nothing found. For sources that
-    /// name no better place than its URL.
+    /// name no better place than the row does.
     pub(crate) fn with_code(self) -> Self {
-        let (place, language, code) = match &self {
-            Self::Function(row) => (&row.url, row.language.as_str(), &row.code),
-            Self::Problem(row) => (&row.text, "python", &row.code),
+        let (language, code) = match &self {
+            Self::Function(row) => (row.language.as_str(), &row.code),
+            Self::Problem(row) => ("python", &row.code),
             _ => return self,
         };
-        if holds_code(language, code) { self } else { no_code(place.clone()) }
+        if holds_code(language, code) { self } else { no_code(self.place()) }
+    }
+
+    /// Rejects a row that is too large to be used.
+    pub(crate) fn bounded(self, place: impl FnOnce() -> String) -> Self {
+        let bytes = self.text_bytes();
+        if bytes <= ROW_BYTES {
+            return self;
+        }
+        let detail = format!("{bytes} bytes of text; at most {ROW_BYTES}");
+        Self::Rejected { place: place(), reason: "too_large", detail }
+    }
+
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Function(row) => row.code.len() + row.docstring.len(),
+            Self::Pair(row) => row.text.len() + row.code.len(),
+            Self::Problem(row) => row.text.len() + row.code.len(),
+            Self::Query(row) => row.text.len(),
+            Self::Judgment(row) => row.query.len() + row.notes.len(),
+            Self::Rejected { .. } => 0,
+        }
+    }
+
+    /// Where the row says that it stands.
+    fn place(&self) -> String {
+        let said = |names: &[&String]| {
+            names.iter().find(|name| !name.is_empty()).map_or(String::new(), |name| (*name).clone())
+        };
+        match self {
+            Self::Function(row) => said(&[&row.url, &row.path, &row.name]),
+            Self::Pair(row) => said(&[&row.url]),
+            Self::Judgment(row) => said(&[&row.url]),
+            Self::Problem(row) => format!("task {}", row.task_id),
+            Self::Query(_) => String::new(),
+            Self::Rejected { place, .. } => place.clone(),
+        }
     }
 }
 
@@ -72,17 +108,8 @@ pub(crate) struct Identified {
 
 /// Hashes a row of a source; rows that are too large become rejected ones.
 pub(crate) fn identified(source: &str, found: Found) -> Identified {
-    let found = match size(&found) {
-        (place, bytes) if bytes > ROW_BYTES => {
-            let place = place.to_owned();
-            Found::Rejected {
-                place,
-                reason: "too_large",
-                detail: format!("{bytes} bytes of text; at most {ROW_BYTES}"),
-            }
-        }
-        _ => found,
-    };
+    let place = (found.text_bytes() > ROW_BYTES).then(|| found.place());
+    let found = found.bounded(|| place.unwrap_or_default());
     let number;
     let fields: &[&str] = match &found {
         Found::Function(row) => &[&row.repo, &row.path, &row.name, &row.url, &row.code, &row.docstring],
@@ -102,16 +129,4 @@ pub(crate) fn identified(source: &str, found: Found) -> Identified {
     }
     let hash = hash.finish();
     Identified { found, hash }
-}
-
-/// Where a row stands, and its bytes of text.
-fn size(found: &Found) -> (&str, usize) {
-    match found {
-        Found::Function(row) => (&row.url, row.code.len() + row.docstring.len()),
-        Found::Pair(row) => (&row.url, row.text.len() + row.code.len()),
-        Found::Problem(row) => (&row.text, row.text.len() + row.code.len()),
-        Found::Query(row) => (&row.text, row.text.len()),
-        Found::Judgment(row) => (&row.url, row.query.len() + row.notes.len()),
-        Found::Rejected { place, .. } => (place, 0),
-    }
 }

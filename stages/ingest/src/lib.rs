@@ -14,8 +14,9 @@ use anyhow::{Context as _, Result};
 use codepair_runtime::{Config, Context, Merge, Stage, Step, config_error, input_error};
 use codepair_schemas::rows;
 
-use sink::Sink;
+use sink::{Sink, Splits};
 use sources::Reading;
+use split::SplitBy;
 
 pub use sources::Source;
 pub use split::Shares;
@@ -90,15 +91,22 @@ impl Stage for Ingest {
 fn check(
     sources: &Sources,
     summaries: &[rows::Source],
-    splits: &BTreeMap<String, u64>,
+    splits: &Splits,
     first_rejection: impl Fn(&str) -> Option<String>,
 ) -> Result<()> {
     for summary in summaries {
-        let (name, files) = (&summary.source, summary.files);
-        tracing::info!("{name}: {} rows of {files} files, {} of them rejected", summary.rows_read, summary.rejected);
-        if summary.rows_read == summary.rejected {
-            let why = first_rejection(name).unwrap_or_else(|| "is the path right?".to_owned());
-            return Err(input_error(format!("[ingest.{name}]: {files} files hold no usable row; {why}")));
+        let (name, files, read, rejected) = (&summary.source, summary.files, summary.rows_read, summary.rejected);
+        tracing::info!("{name}: {read} rows of {files} files, {rejected} of them rejected");
+        let first = || first_rejection(name).unwrap_or_else(|| "is the path right?".to_owned());
+        if read == rejected {
+            return Err(input_error(format!("[ingest.{name}]: {files} files hold no usable row; {}", first())));
+        }
+        if rejected >= FEW_ROWS && 2 * rejected > read {
+            tracing::warn!(
+                "[ingest.{name}]: {rejected} of {read} rows are rejected, the first as {}; all of them: codepair sql \"select \
+                 reason, count(*) from rejected group by 1\"",
+                first()
+            );
         }
     }
     check_splits(sources, splits)
@@ -108,20 +116,35 @@ fn check(
 const FEW_ROWS: u64 = 30;
 
 /// That each split that shares ask for has rows.
-fn check_splits(sources: &Sources, splits: &BTreeMap<String, u64>) -> Result<()> {
+fn check_splits(sources: &Sources, splits: &Splits) -> Result<()> {
+    let count = |name: &str, split: &str| splits.get(name).and_then(|own| own.get(split)).copied().unwrap_or(0);
     for split in ["validation", "test"] {
-        let asked = |source: &Source| {
-            let shares = source.shares();
-            shares.is_some_and(|shares| if split == "test" { shares.test > 0.0 } else { shares.validation > 0.0 })
-        };
-        let Some((name, _)) = sources.iter().find(|(_, source)| asked(source)) else { continue };
-        let (in_split, all): (u64, u64) = (splits.get(split).copied().unwrap_or(0), splits.values().sum());
-        if in_split == 0 && all >= FEW_ROWS {
-            return Err(input_error(format!(
-                "none of the {all} rows came into the split {split}, though shares ask for it: what says their splits says none of \
-                 this one, or they are of too few groups, and a group stays whole. Without a column for the split, divide smaller \
-                 groups, with split_by = \"file\" or \"row\" in [ingest.{name}], or raise its shares; or set shares = {{ {split} = 0.0 }}"
-            )));
+        let asked = sources.iter().filter(|(_, source)| {
+            source
+                .shares()
+                .is_some_and(|shares| if split == "test" { shares.test > 0.0 } else { shares.validation > 0.0 })
+        });
+        let is_filled = splits.keys().any(|name| count(name, split) > 0);
+        for (name, source) in asked {
+            let all: u64 = splits.get(name).iter().flat_map(|own| own.values()).sum();
+            if all < FEW_ROWS || count(name, split) > 0 {
+                continue;
+            }
+            let divided = match source.split_by() {
+                Some(SplitBy::Row) => "",
+                Some(SplitBy::File) => "divide rows and not files, with split_by = \"row\", or ",
+                _ => {
+                    "where no column or file name says the split, divide smaller groups, with split_by = \"file\" or \"row\", or "
+                }
+            };
+            let said = format!(
+                "[ingest.{name}]: none of the {all} rows came into the split {split}, though shares ask for it: a group of rows \
+                 stays whole, and the groups are few; {divided}raise its share, or ask for none: shares = {{ {split} = 0.0 }}"
+            );
+            if !is_filled {
+                return Err(input_error(said));
+            }
+            tracing::warn!("{said}");
         }
     }
     Ok(())

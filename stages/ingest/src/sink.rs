@@ -27,6 +27,9 @@ struct Counts {
     pub rejected: u64,
 }
 
+/// Rows of each split, by source.
+pub(crate) type Splits = BTreeMap<String, BTreeMap<String, u64>>;
+
 /// Writes the rows of all sources, numbers them and counts.
 pub(crate) struct Sink {
     functions: RowWriter<Function>,
@@ -38,8 +41,8 @@ pub(crate) struct Sink {
     reasons: BTreeMap<String, u64>,
     source: String,
     counts: Counts,
-    /// Functions and pairs of each split, of all sources.
-    splits: BTreeMap<String, u64>,
+    /// Functions and pairs of each split, by source.
+    splits: Splits,
     ids: Ids,
     /// In words, of each source that has one.
     first_rejections: BTreeMap<String, String>,
@@ -122,8 +125,8 @@ impl Sink {
         }
     }
 
-    /// Functions and pairs of each split, of all sources so far.
-    pub(crate) fn splits(&self) -> &BTreeMap<String, u64> {
+    /// Functions and pairs of each split, of each source so far.
+    pub(crate) fn splits(&self) -> &Splits {
         &self.splits
     }
 
@@ -143,13 +146,13 @@ impl Sink {
         match row.found {
             Found::Function(found) => {
                 self.counts.functions += 1;
-                *self.splits.entry(found.split.clone()).or_default() += 1;
+                self.count_split(&found.split);
                 let id = self.ids.next(row.hash)?;
                 self.functions.push(Function { id, source, ordinal, ..found })
             }
             Found::Pair(found) => {
                 self.counts.pairs += 1;
-                *self.splits.entry(found.split.clone()).or_default() += 1;
+                self.count_split(&found.split);
                 let id = self.ids.next(row.hash)?;
                 self.pairs.push(Pair { id, source, ordinal, ..found })
             }
@@ -175,6 +178,17 @@ impl Sink {
                 let (stage, reason) = ("ingest".to_owned(), reason.to_owned());
                 self.rejected.push(Rejected { stage, source, ordinal, id: place, reason, detail })
             }
+        }
+    }
+
+    fn count_split(&mut self, split: &str) {
+        if !self.splits.contains_key(&self.source) {
+            self.splits.insert(self.source.clone(), BTreeMap::new());
+        }
+        let Some(own) = self.splits.get_mut(&self.source) else { return };
+        match own.get_mut(split) {
+            Some(count) => *count += 1,
+            None => drop(own.insert(split.to_owned(), 1)),
         }
     }
 

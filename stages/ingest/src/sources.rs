@@ -1,5 +1,6 @@
 //! The kinds of sources: one file a kind, one line in the list.
 
+mod array;
 mod lines;
 mod mapped;
 mod pickle;
@@ -8,14 +9,14 @@ mod skim;
 mod table;
 
 use anyhow::Result;
-use codepair_runtime::{Config, Progress, Shard, ordered, overrides};
-use serde::{Deserialize, Serialize};
+use codepair_runtime::{Config, Progress, Shard, of_kind, ordered, overrides, take_kind};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::files::{Files, Item, Opened};
 use crate::found::{Found, identified};
 use crate::sink::Sink;
-use crate::split::Shares;
+use crate::split::{Shares, SplitBy};
 
 /// Text with line feeds only, whatever ended its lines.
 pub(crate) fn line_feeds(text: String) -> String {
@@ -24,7 +25,7 @@ pub(crate) fn line_feeds(text: String) -> String {
 
 /// A kind of source: where its files are, how a file is cut into pieces, and what is in a piece. Pieces are cut one after
 /// another and read side by side.
-pub(crate) trait Kind: Serialize + Default + Sync {
+pub(crate) trait SourceKind: Serialize + Default + Sync {
     /// What one thread reads at a time: a run of lines, a small file.
     type Piece: Send;
     /// Its files.
@@ -33,6 +34,10 @@ pub(crate) trait Kind: Serialize + Default + Sync {
     fn provenance(&self) -> (&str, &str);
     /// By which shares its rows come into splits; nothing where these are official, or constant.
     fn shares(&self) -> Option<Shares> {
+        None
+    }
+    /// Which rows stay together, where the config says so.
+    fn split_by(&self) -> Option<SplitBy> {
         None
     }
     /// Cuts a file into pieces.
@@ -48,10 +53,20 @@ macro_rules! kinds {
         $(mod $module;)*
 
         /// `[ingest.NAME]`; `kind` says which.
-        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Serialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         pub enum Source {
             $(#[doc = concat!("`kind = \"", stringify!($module), "\"`.")] $kind($module::$kind),)*
+        }
+
+        impl<'de> Deserialize<'de> for Source {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let (kind, table) = take_kind(deserializer, &[$(stringify!($module)),*])?;
+                match kind.as_str() {
+                    $(stringify!($module) => of_kind(table).map(Self::$kind),)*
+                    other => Err(serde::de::Error::custom(format!("unknown kind {other}"))),
+                }
+            }
         }
 
         impl Source {
@@ -70,6 +85,9 @@ macro_rules! kinds {
             #[must_use]
             pub fn shares(&self) -> Option<Shares> {
                 match self { $(Self::$kind(kind) => kind.shares()),* }
+            }
+            pub(crate) fn split_by(&self) -> Option<SplitBy> {
+                match self { $(Self::$kind(kind) => kind.split_by()),* }
             }
             /// Reads all files and puts their rows into the sink, in order.
             ///
@@ -136,7 +154,7 @@ enum Work<P> {
     Rejected(Box<Found>),
 }
 
-fn read<K: Kind>(kind: &K, name: &str, reading: &Reading, sink: &mut Sink) -> Result<Read> {
+fn read<K: SourceKind>(kind: &K, name: &str, reading: &Reading, sink: &mut Sink) -> Result<Read> {
     let files = kind.files(reading.config)?;
     let (licence, origin) = kind.provenance();
     let origin = match (origin, files.list.as_slice()) {

@@ -84,13 +84,13 @@ impl Constant {
 }
 
 /// Where a row stands, and what it holds.
-pub(crate) struct Place<'a> {
+pub(crate) struct Standing<'a> {
     pub(crate) repo: &'a str,
     pub(crate) path: &'a str,
     pub(crate) content: &'a [&'a str],
 }
 
-impl Place<'_> {
+impl Standing<'_> {
     /// The group of the row; what it does not say, such as its repository, the next smaller unit says.
     pub(crate) fn group(&self, by: SplitBy) -> String {
         let top = self.path.split('/').next().unwrap_or(self.path);
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn groups_fall_back() {
-        let group = |by, repo: &str, path: &str| Place { repo, path, content: &["code"] }.group(by);
+        let group = |by, repo: &str, path: &str| Standing { repo, path, content: &["code"] }.group(by);
         assert_eq!(group(SplitBy::Repo, "owner/name", "a/b.py"), "owner/name");
         assert_eq!(group(SplitBy::Repo, "", "json/decoder.py"), "json");
         assert_eq!(group(SplitBy::Module, "owner/name", "ast.py"), "ast.py");

@@ -121,6 +121,10 @@ fn a_gigabyte_out_of_a_megabyte_has_a_bound() {
     write(folder.path(), "a.json.gz", &bomb);
     let array = JSONL.replace("\"in\"", "\"a.json.gz\"");
     let error = ingest(folder.path(), &array).unwrap_err();
+    assert!(format!("{error:#}").contains("is no JSON array: it does not begin with ["), "{error:#}");
+    // What has to be in memory as a whole.
+    write(folder.path(), "cosqa/code_idx_map.txt.gz", &bomb);
+    let error = ingest(folder.path(), "kind = \"cosqa\"\npath = \"cosqa\"").unwrap_err();
     assert!(format!("{error:#}").contains("more than 256 MiB unpacked"), "{error:#}");
     assert_eq!(exit_status(&error), ExitStatus::MissingInput);
     // Of lines it is one that is too long, and of a quoted field a record.
@@ -250,7 +254,7 @@ fn the_simplest_own_data_can_be_trained_on() {
     assert!(counts.iter().all(|count| *count > 5) && counts.iter().sum::<usize>() == 200, "{counts:?}");
     assert_eq!(splits(&format!("{JSONL}\nsplit = \"train\"")), [200, 0, 0]);
     let error = ingest(folder.path(), &format!("{JSONL}\nsplit_by = \"file\"")).unwrap_err();
-    assert!(format!("{error:#}").contains("split_by = \"file\" or \"row\" in [ingest.s]"), "{error:#}");
+    assert!(format!("{error:#}").contains("divide rows and not files, with split_by = \"row\""), "{error:#}");
     assert_eq!(exit_status(&error), ExitStatus::MissingInput);
     for shares in ["{ test = 1.5 }", "{ test = -0.1 }", "{ validation = 0.6, test = 0.6 }"] {
         let error = ingest(folder.path(), &format!("{JSONL}\nshares = {shares}")).unwrap_err();
@@ -360,7 +364,7 @@ fn one_checkout_or_archive_is_divided_by_files() {
     assert_eq!(splits.len(), 3);
     assert_eq!(column(&found, "functions", "group")[0], "pkg/m0.py");
     let whole = ingest(folder.path(), "kind = \"source_tree\"\npath = \"tree\"\nsplit_by = \"module\"").unwrap_err();
-    assert!(format!("{whole:#}").contains("too few groups"), "{whole:#}");
+    assert!(format!("{whole:#}").contains("split_by = \"file\" or \"row\""), "{whole:#}");
 }
 
 #[test]
@@ -389,4 +393,52 @@ fn the_store_is_no_source_although_it_lies_in_one() {
     write(folder.path(), "own/runs/t/1/rows.jsonl", line(2));
     let found = ingest(folder.path(), &JSONL.replace("\"in\"", "\".\"")).unwrap();
     assert_eq!(column(&found, "functions", "docstring").len(), 1);
+}
+
+/// What is wrong with a file as a whole is said in its own words, and not of its rows.
+#[test]
+fn files_of_another_form_are_named() {
+    let csv = |content: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "in/a.csv", content);
+        format!("{:#}", ingest(folder.path(), CSV).unwrap_err())
+    };
+    let said = csv("code;doc\nx = 1;Say it.\n");
+    assert!(
+        said.contains("no such column, but code;doc; is it divided by another character? delimiter = \";\""),
+        "{said}"
+    );
+    assert!(csv("source,doc\nx = 1,Say it.\n").contains("no such column, but source, doc"));
+    assert!(csv("code,doc,doc\nx = 1,Say it.,Or not.\n").contains("the header has 2 columns of that name"));
+    assert!(csv("code,doc\rx = 1,Say it.\r").contains("its lines end in carriage returns alone"));
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "in/a.parquet", "{\"code\": 1}\n");
+    let table = "kind = \"parquet\"\npath = \"in\"\ncolumns = { code = \"code\", docstring = \"doc\" }";
+    let error = format!("{:#}", ingest(folder.path(), table).unwrap_err());
+    assert!(error.contains("a.parquet is no Parquet file: it begins with \"{\\\"co\""), "{error}");
+    // As other systems write names.
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "in/A.JSONL", line(1));
+    write(folder.path(), "in/b.ndjson", line(2));
+    assert_eq!(column(&ingest(folder.path(), JSONL).unwrap(), "functions", "id").len(), 2);
+}
+
+/// A value within a table of some kind is named by its own key.
+#[test]
+fn wrong_values_are_named_by_their_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "in/a.jsonl", line(1));
+    for (table, said) in [
+        (format!("{JSONL}\nshares = {{ test = \"many\" }}"), "ingest.s.shares.test: invalid type: string \"many\""),
+        (format!("{}\nsplit = 3", JSONL), "ingest.s.split: "),
+        (
+            JSONL.replace("docstring = ", "docstrings = "),
+            "unknown key `docstrings` in [ingest.s.columns]; did you mean `docstring`?",
+        ),
+        (JSONL.replace("\"jsonl\"", "\"jsnol\""), "ingest.s: unknown value `jsnol`; did you mean `jsonl`?"),
+        (JSONL.replace("kind = \"jsonl\"", ""), "missing field `kind`"),
+    ] {
+        let error = format!("{:#}", ingest(folder.path(), &table).unwrap_err());
+        assert!(error.contains(said), "{error}");
+    }
 }

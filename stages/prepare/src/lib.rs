@@ -23,6 +23,7 @@ use std::time::Instant;
 use anyhow::Result;
 use codepair_dedup::BANDS;
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
+use codepair_schemas::Field;
 use codepair_tokenizer::Cut;
 use serde::{Deserialize, Serialize};
 
@@ -73,27 +74,6 @@ pub enum TextPart {
     Summary,
     /// All of it.
     Full,
-}
-
-/// A column that can be tokenised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Field {
-    /// Natural language.
-    Text,
-    /// Program text.
-    Code,
-}
-
-impl Field {
-    /// The column's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Code => "code",
-        }
-    }
 }
 
 /// `[prepare.tokenizers.NAME]`.

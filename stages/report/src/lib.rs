@@ -30,13 +30,13 @@ impl Stage for Report {
     const NAME: &'static str = "report";
     type Config = Self;
 
-    fn steps(config: &Self, whole: &Config) -> Result<Vec<Step>> {
+    fn steps(config: &Self, _whole: &Config) -> Result<Vec<Step>> {
         let value = serde_json::to_value(config)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);
         Ok(vec![Step {
             config: serde_json::json!({ "report": value }),
             overrides: serde_json::json!({ "report": changed }),
-            inputs: inputs(whole)?,
+            inputs: inputs()?,
             ..Step::default()
         }])
     }
@@ -52,27 +52,10 @@ impl Stage for Report {
     }
 }
 
-/// Everything the report reads, of every model.
-fn inputs(config: &Config) -> Result<Vec<Input>> {
+/// Everything the report reads, of every step that writes it.
+fn inputs() -> Result<Vec<Input>> {
     let entry = STAGES.iter().find(|stage| stage.name == Report::NAME).context("report is in the table of stages")?;
-    let trained = config.tables("train");
-    let evaluated = || config.evaluated_models();
-    let mut inputs = Vec::new();
-    for dataset in entry.inputs {
-        for stage in codepair_schemas::stage_of_dataset(dataset) {
-            let models = match stage.name {
-                "train" => trained.clone(),
-                "evaluate" => evaluated()?,
-                _ => Vec::new(),
-            };
-            if stage.per_model {
-                inputs.extend(models.iter().map(|model| Input::new(*dataset, format!("{}:{model}", stage.name))));
-            } else {
-                inputs.push(Input::new(*dataset, stage.name));
-            }
-        }
-    }
-    Ok(inputs)
+    Ok(entry.inputs.iter().map(|dataset| Input::all(*dataset)).collect())
 }
 
 fn render(data: &data::Data) -> Result<String> {

@@ -34,7 +34,7 @@ fn first() -> usize {
 }
 
 /// A pair to check: the text and code as generated, and the text of the row it was made from.
-pub(crate) struct Draft<'a> {
+pub(crate) struct CheckedPair<'a> {
     pub(crate) text: &'a str,
     pub(crate) code: &'a str,
     pub(crate) parent_text: &'a str,
@@ -80,7 +80,7 @@ impl Checker {
     }
 
     /// Of each draft nothing, or why it is inconsistent.
-    pub(crate) fn check(&self, drafts: &[Draft]) -> Result<Vec<Option<String>>> {
+    pub(crate) fn check(&self, drafts: &[CheckedPair]) -> Result<Vec<Option<String>>> {
         let found = match &self.by {
             By::Words(miner) => drafts.par_iter().map(|d| miner.compare(d.text, d.code, d.parent_text)).collect(),
             By::Vectors(vectors) => vectors.compare(drafts, self.wanted.rank)?,
@@ -114,7 +114,7 @@ impl Vectors {
         let corpus = Corpus::read(context, |chunk| {
             for part in chunk.chunks(BLOCK) {
                 let codes: Vec<&str> = part.iter().map(|parent| parent.code.as_str()).collect();
-                let vectors = model.candidate_vectors(&codes, &device)?;
+                let vectors = model.target_vectors(&codes, &device)?;
                 let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
                 blocks.push(spool.put(&bytes)?);
             }
@@ -123,12 +123,11 @@ impl Vectors {
         Ok(Self { model, corpus, blocks, spool })
     }
 
-    fn compare(&self, drafts: &[Draft], rank: usize) -> Result<Vec<(f32, usize)>> {
+    fn compare(&self, drafts: &[CheckedPair], rank: usize) -> Result<Vec<(f32, usize)>> {
         let device = CpuDevice::default();
         let texts: Vec<&str> = drafts.iter().map(|draft| draft.text).collect();
         let codes: Vec<&str> = drafts.iter().map(|draft| draft.code).collect();
-        let (queries, own) =
-            (self.model.query_vectors(&texts, &device)?, self.model.candidate_vectors(&codes, &device)?);
+        let (queries, own) = (self.model.source_vectors(&texts, &device)?, self.model.target_vectors(&codes, &device)?);
         let width = queries.first().map_or(1, Vec::len);
         let flat: Vec<f32> = queries.iter().flatten().copied().collect();
         let positives: Vec<&[u32]> = drafts.iter().map(|draft| self.corpus.positives(draft.parent_text)).collect();

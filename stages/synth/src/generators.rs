@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use codepair_runtime::{Config, Context, overrides};
-use serde::{Deserialize, Serialize};
+use codepair_runtime::{Config, Context, of_kind, overrides, take_kind};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::openai::Forecast;
 use crate::rows::Made;
 
 /// A kind of generator.
-pub(crate) trait Kind: Serialize + Default {
+pub(crate) trait GeneratorKind: Serialize + Default {
     /// Digests of the files it reads, such as prompts, by name.
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>>;
     /// Makes its pairs or vectors, in the order of the parents.
@@ -43,11 +43,21 @@ macro_rules! kinds {
         $(mod $module;)*
 
         /// `[synth.NAME]`; `kind` says which.
-        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Serialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         #[allow(clippy::large_enum_variant, reason = "there is one a table of the config")]
         pub enum Generator {
             $(#[doc = concat!("`kind = \"", stringify!($module), "\"`.")] $kind($module::$kind),)*
+        }
+
+        impl<'de> Deserialize<'de> for Generator {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let (kind, table) = take_kind(deserializer, &[$(stringify!($module)),*])?;
+                match kind.as_str() {
+                    $(stringify!($module) => of_kind(table).map(Self::$kind),)*
+                    other => Err(serde::de::Error::custom(format!("unknown kind {other}"))),
+                }
+            }
         }
 
         impl Generator {

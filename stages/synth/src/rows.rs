@@ -207,14 +207,14 @@ pub(crate) fn chunked(
 /// What a pair says of its parent's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub(crate) enum PairKind {
     /// The code does what the text says.
     Positive,
     /// It does not.
     Negative,
 }
 
-impl Kind {
+impl PairKind {
     fn name(self) -> &'static str {
         match self {
             Self::Positive => "positive",
@@ -246,7 +246,7 @@ pub(crate) struct Made {
 
 /// A pair before it has its place.
 pub(crate) struct Pair {
-    pub(crate) kind: Kind,
+    pub(crate) kind: PairKind,
     pub(crate) edit: String,
     pub(crate) text: String,
     pub(crate) code: String,

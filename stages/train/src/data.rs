@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
 use arrow::array::{Array, AsArray};
-use codepair_model::{Column, Pair, Side, Task};
+use codepair_model::{Pair, Side, Task};
 use codepair_runtime::{Context, column, input_error, text_column};
+use codepair_tokenizer::token_ids;
 
 use crate::TrainConfig;
 
@@ -84,10 +85,7 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
 }
 
 fn rows(context: &Context, side: &Side) -> Result<Vec<Row>> {
-    let field = match side.column {
-        Column::Text => "text",
-        Column::Code => "code",
-    };
+    let field = side.column.name();
     let dataset = format!("tokens_{}", side.tokenizer);
     let mut rows = Vec::new();
     for batch in context.read(&dataset, &["id", "kind", "name", "parent_id", "split", field])? {
@@ -107,13 +105,9 @@ fn rows(context: &Context, side: &Side) -> Result<Vec<Row>> {
                 name: names.value(row).to_owned(),
                 parent: parents.is_valid(row).then(|| parents.value(row).to_owned()),
                 split: splits.value(row).to_owned(),
-                tokens: tokens.value(row).chunks(width).map(little_endian).collect(),
+                tokens: token_ids(tokens.value(row), width),
             });
         }
     }
     Ok(rows)
-}
-
-fn little_endian(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
 }

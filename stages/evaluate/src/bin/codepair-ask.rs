@@ -1,5 +1,6 @@
 //! `codepair-ask`: answers `codepair search` and `codepair generate` with a trained model.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -8,9 +9,10 @@ use clap::{Parser, ValueEnum};
 use codepair_evaluate::{Example, examples};
 use codepair_model::{Cpu, CpuDevice, Model, ModelCard, Task, Trained, beam};
 use codepair_runtime::{
-    ExitStatus, Manifest, PipelineOptions, Plan, Store, config_error, input_error, read_output, run_binary,
+    ExitStatus, Manifest, PipelineOptions, Plan, Store, config_error, input_error, read_output, run_binary, text_column,
 };
-use codepair_search::top_k;
+use codepair_schemas::Field;
+use codepair_search::{dot, top_k};
 
 /// How many candidates are shown.
 const SHOWN: usize = 5;
@@ -81,24 +83,53 @@ fn generate(model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<Stri
     Ok(model.target.decode(&written.tokens)?)
 }
 
-/// Searches the code of every original example, whatever its split.
+/// Searches the code of every original example, whatever its split, and of the functions that `prepare` leaves out because nobody
+/// documented them.
 fn search(store: &Store, plan: &Plan, model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<String> {
     let step = plan.step("prepare").context("the plan prepares nothing")?;
     let manifest = Manifest::find(store, "prepare", &step.fingerprint)?.context("prepare is not there")?;
     let batches = read_output(store, &manifest, "examples", Example::COLUMNS)?;
-    let corpus: Vec<Example> = examples(batches.into_iter().map(Ok), |example| example.kind == "original")?;
+    let mut corpus: Vec<Example> = examples(batches.into_iter().map(Ok), |example| example.kind == "original")?;
+    if model.card.target.column == Field::Code {
+        corpus.extend(undocumented(store, plan, &manifest)?);
+    }
     let candidates: Vec<&str> = corpus.iter().map(|e| e.column(model.card.target.column)).collect();
-    let vectors = model.candidate_vectors(&candidates, device)?;
-    let query = model.query_vectors(&[text], device)?.remove(0);
-    let scores = vectors.iter().map(|vector| vector.iter().zip(&query).map(|(a, b)| a * b).sum());
+    let vectors = model.target_vectors(&candidates, device)?;
+    let query = model.source_vectors(&[text], device)?.remove(0);
+    let scores = vectors.iter().map(|vector| dot(vector, &query));
     let mut answer = format!("{} of {} by {}\n", SHOWN.min(corpus.len()), corpus.len(), model.card.name);
     for hit in top_k(scores, SHOWN) {
         let found = &corpus[hit.candidate];
-        let first = found.text.lines().next().unwrap_or_default();
-        answer.push_str(&format!("\n{:.3}  {}  {}\n       {first}\n", hit.score, found.name, found.url));
+        answer.push_str(&format!("\n{:.3}  {}  {}\n", hit.score, found.name, found.url));
+        found.text.lines().next().into_iter().for_each(|first| answer.push_str(&format!("       {first}\n")));
         for line in found.code.lines().take(4) {
             answer.push_str(&format!("       | {line}\n"));
         }
     }
     Ok(answer)
+}
+
+/// The functions without a text, that `prepare` rejected for nothing else.
+fn undocumented(store: &Store, plan: &Plan, prepared: &Manifest) -> Result<Vec<Example>> {
+    let mut left_out = HashSet::new();
+    for batch in read_output(store, prepared, "rejected", &["id", "reason"])? {
+        let (ids, reasons) = (text_column(&batch, "id")?, text_column(&batch, "reason")?);
+        let without = (0..batch.num_rows()).filter(|row| reasons.value(*row) == "no_text");
+        left_out.extend(without.map(|row| ids.value(row).to_owned()));
+    }
+    let step = plan.step("ingest").context("the plan ingests nothing")?;
+    let Some(ingested) = Manifest::find(store, "ingest", &step.fingerprint)? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for batch in read_output(store, &ingested, "functions", &["id", "name", "url", "code"])? {
+        let column = |name| text_column(&batch, name);
+        let (ids, names, urls, codes) = (column("id")?, column("name")?, column("url")?, column("code")?);
+        found.extend((0..batch.num_rows()).filter(|row| left_out.contains(ids.value(*row))).map(|row| Example {
+            id: ids.value(row).to_owned(),
+            name: names.value(row).to_owned(),
+            url: urls.value(row).to_owned(),
+            code: codes.value(row).to_owned(),
+            ..Example::default()
+        }));
+    }
+    Ok(found)
 }

@@ -162,4 +162,37 @@ mod tests {
         assert!(unpacked(b"{\"a\": 1}, {\"a\": 2}").unwrap_err().to_string().starts_with("it is no gzip"));
         assert!(unpacked(&[whole, b"rubbish behind it".to_vec()].concat()).is_err());
     }
+
+    proptest::proptest! {
+        /// However it is damaged: what is read without an error is what `flate2` reads.
+        #[test]
+        fn fuzz_gzip(bytes in codepair_mutations::mutated(vec![packed(b"one and one"), [packed(b"one"), packed(b"two")].concat()], &["\u{1f}", "\0"])) {
+            let mut theirs = Vec::new();
+            let read = flate2::bufread::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut theirs);
+            if let (Ok(ours), Ok(_)) = (unpacked(&bytes), read) {
+                proptest::prop_assert_eq!(ours, theirs);
+            }
+        }
+    }
+
+    /// Beside the library's own reader, in turn.
+    #[test]
+    #[ignore = "a measurement: just bench parts"]
+    fn part_gzip() {
+        let row = |n: u64| {
+            format!("{{\"code\": \"def f{n}(value):\\n    return value * {}\", \"doc\": \"Say {n}.\"}}\n", n * n)
+        };
+        let text: String = (0..800_000).map(row).collect();
+        let packed = packed(text.as_bytes());
+        let timed = |read: &dyn Fn() -> u64| {
+            let began = std::time::Instant::now();
+            assert_eq!(read(), text.len() as u64);
+            began.elapsed().as_secs_f64()
+        };
+        let own = || std::io::copy(&mut GzipReader::new(packed.as_slice()), &mut std::io::sink()).unwrap();
+        let library = || {
+            std::io::copy(&mut flate2::bufread::MultiGzDecoder::new(packed.as_slice()), &mut std::io::sink()).unwrap()
+        };
+        codepair_runtime::testing::compare("gzip", || timed(&own), "flate2", || timed(&library));
+    }
 }

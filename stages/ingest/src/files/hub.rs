@@ -21,7 +21,7 @@ const ADVICE: &str = ": HF_TOKEN is to hold a token that may read it, and who ow
 
 /// A dataset, or a folder or file of it.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct HubPath {
     /// `datasets/OWNER/NAME`.
     repository: String,
     /// A branch, a tag or a commit, with `%2F` for `/`.
@@ -29,7 +29,7 @@ struct Place {
     path: String,
 }
 
-impl Place {
+impl HubPath {
     fn parse(location: &str) -> Result<Self> {
         let mut parts = location.trim_start_matches(SCHEME).trim_end_matches('/').split('/');
         let (Some("datasets"), Some(owner), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
@@ -129,7 +129,7 @@ impl Remote for HubFile {
 /// # Errors
 /// Exit 2: the location is malformed. Exit 3: it is not there, or cannot be read.
 pub(super) fn fetch(location: &str, name: &str) -> Result<SourceFile> {
-    let place = Place::parse(super::cache::pinned(location).0)?;
+    let place = HubPath::parse(super::cache::pinned(location).0)?;
     download::fetch(location, place.file(&place.path)?, name)
 }
 
@@ -138,7 +138,7 @@ pub(super) fn fetch(location: &str, name: &str) -> Result<SourceFile> {
 /// # Errors
 /// As [`fetch`].
 pub(super) fn fetch_folder(location: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<SourceFile>> {
-    let place = Place::parse(location)?;
+    let place = HubPath::parse(location)?;
     let mut files = Vec::new();
     for entry in place.list()? {
         if let Some(name) = within(&entry.path, &place.path).filter(|name| wanted(name)) {
@@ -172,14 +172,14 @@ mod tests {
             ("hf://datasets/o/n@refs%2Fpr%2F1/a", "refs%2Fpr%2F1", "a"),
             ("hf://datasets/o/n@refs/convert/parquet/default/train", "refs%2Fconvert%2Fparquet", "default/train"),
         ] {
-            let place = Place::parse(location).unwrap();
-            let wanted = Place { repository: "datasets/o/n".into(), revision: revision.into(), path: path.into() };
+            let place = HubPath::parse(location).unwrap();
+            let wanted = HubPath { repository: "datasets/o/n".into(), revision: revision.into(), path: path.into() };
             assert_eq!(place, wanted, "{location}");
         }
         for wrong in ["hf://o/n/a.jsonl", "hf://datasets/o", "hf://"] {
-            assert!(Place::parse(wrong).is_err(), "{wrong}");
+            assert!(HubPath::parse(wrong).is_err(), "{wrong}");
         }
-        let url = |place: &str, path: &str| Place::parse(place).unwrap().file(path).unwrap().url;
+        let url = |place: &str, path: &str| HubPath::parse(place).unwrap().file(path).unwrap().url;
         assert!(
             url("hf://datasets/o/n", "a b/50%#?.jsonl").ends_with("/datasets/o/n/resolve/main/a%20b/50%25%23%3F.jsonl")
         );

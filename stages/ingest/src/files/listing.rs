@@ -296,7 +296,8 @@ impl Read for Hashing {
 impl Files {
     /// No files.
     pub(crate) fn none() -> Self {
-        let none = Patterns { include: GlobSet::empty(), exclude: GlobSet::empty() };
+        let none: [&str; 0] = [];
+        let none = Patterns::new(&none, &none).unwrap();
         Self::new(Vec::new(), none, None)
     }
 }

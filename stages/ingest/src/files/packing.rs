@@ -14,8 +14,13 @@ pub(super) enum Packing {
     Tar,
 }
 
+/// Whether a name has this end, in whatever case: `.GZ` is `.gz`.
+pub(crate) fn has_end(name: &str, end: &str) -> bool {
+    name.len().checked_sub(end.len()).is_some_and(|at| name.as_bytes()[at..].eq_ignore_ascii_case(end.as_bytes()))
+}
+
 pub(super) fn packing(name: &str) -> Packing {
-    let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+    let ends = |ends: &[&str]| ends.iter().any(|end| has_end(name, end));
     match name {
         _ if ends(&[".zip", ".whl"]) => Packing::Zip,
         _ if ends(&[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"]) => Packing::Tar,
@@ -27,21 +32,21 @@ pub(super) fn packing(name: &str) -> Packing {
 pub(super) fn unknown_packing(name: &str) -> Option<&'static str> {
     let packers =
         [(".xz", "xz"), (".bz2", "bzip2"), (".lz4", "lz4"), (".lzma", "lzma"), (".br", "brotli"), (".7z", "7-Zip")];
-    packers.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, packer)| packer)
+    packers.into_iter().find(|(end, _)| has_end(name, end)).map(|(_, packer)| packer)
 }
 
 /// A file's name without the end that says how it is packed.
 pub(crate) fn unpacked(name: &str) -> &str {
     let ends = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".br", ".7z"];
-    ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+    ends.iter().find(|end| has_end(name, end)).map_or(name, |end| &name[..name.len() - end.len()])
 }
 
 pub(super) fn decompressed<'a>(raw: impl Read + 'a, name: &str) -> Box<dyn Read + 'a> {
     let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
-    if name.ends_with(".gz") || name.ends_with(".tgz") {
+    if has_end(name, ".gz") || has_end(name, ".tgz") {
         return Box::new(GzipReader::new(buffered));
     }
-    if !name.ends_with(".zst") && !name.ends_with(".tzst") {
+    if !has_end(name, ".zst") && !has_end(name, ".tzst") {
         return Box::new(buffered);
     }
     match zstd::Decoder::with_buffer(buffered) {

@@ -14,10 +14,10 @@ use super::lines::{self, Lines};
 use super::pickle::{Dict, Dicts};
 use super::records::{self, Dialect, Records};
 use super::table::{self, Table};
-use super::{Kind, line_feeds};
+use super::{SourceKind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::found::Found;
-use crate::split::{Place, SplitBy};
+use crate::split::{SplitBy, Standing};
 
 /// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`, or `<language>/**/*.parquet`; and where
 /// they are there, `annotationStore.csv` and `queries.csv`.
@@ -122,7 +122,7 @@ pub(crate) enum Piece {
     Definitions(Definitions),
 }
 
-impl Kind for Codesearchnet {
+impl SourceKind for Codesearchnet {
     type Piece = Piece;
 
     fn files(&self, config: &Config) -> Result<Files> {
@@ -284,7 +284,7 @@ fn function(line: Line, split: &str) -> Result<Function, String> {
     Ok(Function {
         group: {
             let path = if line.path.is_empty() { &line.url } else { &line.path };
-            Place { repo: &line.repo, path, content: &[] }.group(SplitBy::Repo)
+            Standing { repo: &line.repo, path, content: &[] }.group(SplitBy::Repo)
         },
         repo: line.repo,
         path: line.path,

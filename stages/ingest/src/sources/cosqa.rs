@@ -9,7 +9,7 @@ use codepair_schemas::rows::{Function, Judgment, Pair, Query};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, line_feeds};
+use super::{SourceKind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::found::Found;
 
@@ -43,7 +43,7 @@ struct Line {
     retrieval_idx: Option<u64>,
 }
 
-impl Kind for Cosqa {
+impl SourceKind for Cosqa {
     type Piece = (String, Vec<u8>);
 
     fn files(&self, config: &Config) -> Result<Files> {

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use anyhow::Result;
 use codepair_runtime::{Config, config_error};
 
-use super::Kind;
+use super::SourceKind;
 use super::mapped::{Cell, Origin, mapped};
 use super::records::{self, Dialect, Records};
-use crate::files::{Files, Opened, unpacked};
+use crate::files::{Files, Opened, has_end, unpacked};
 use crate::found::Found;
-use crate::split::Shares;
+use crate::split::{Shares, SplitBy};
 
 mapped! {
     /// A file, folder or archive of `.csv` and `.tsv`, packed or not.
@@ -22,7 +22,7 @@ mapped! {
     }
 }
 
-impl Kind for Csv {
+impl SourceKind for Csv {
     type Piece = Records;
 
     fn files(&self, config: &Config) -> Result<Files> {
@@ -31,7 +31,7 @@ impl Kind for Csv {
                 return Err(config_error(format!("{name} must be one ASCII character, and no quote or line end")));
             }
         }
-        self.find(config, &["**/*.csv", "**/*.tsv"])
+        self.find(config, &["csv", "tsv"])
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -42,8 +42,12 @@ impl Kind for Csv {
         self.split.is_none().then_some(self.shares)
     }
 
+    fn split_by(&self) -> Option<SplitBy> {
+        self.split_by
+    }
+
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Records) -> Result<()>) -> Result<()> {
-        let usual = if unpacked(file.name()).ends_with(".tsv") { '\t' } else { ',' };
+        let usual = if has_end(unpacked(file.name()), ".tsv") { '\t' } else { ',' };
         let delimiter = self.delimiter.unwrap_or(usual) as u8;
         records::cut(file, Dialect { delimiter, escape: self.escape.map(|c| c as u8) }, emit)
     }
@@ -57,7 +61,7 @@ impl Kind for Csv {
             Ok(record) => {
                 let cell = |column: &str| match records.text(record, column) {
                     Some(text) => Cell::Text(Cow::Borrowed(text)),
-                    None => Cell::Other("the header has no such column".to_owned()),
+                    None => Cell::Other(records.why_not(column)),
                 };
                 self.mapping().row(origin, || records.place(*line), cell)
             }

@@ -6,25 +6,26 @@ use anyhow::Result;
 use codepair_runtime::Config;
 use serde_json::{Map, Value};
 
-use super::Kind;
+use super::SourceKind;
+use super::array::{self, Values};
 use super::lines::{self, Lines};
 use super::mapped::{Cell, Origin, mapped};
-use crate::files::{Files, Opened, file_name, unpacked};
+use crate::files::{Files, Opened, file_name, has_end, unpacked};
 use crate::found::Found;
-use crate::split::Shares;
+use crate::split::{Shares, SplitBy};
 
 mapped! {
-    /// A file, folder or archive of `.jsonl`, or a `.json` that holds one array, packed or not.
+    /// A file, folder or archive of `.jsonl` or `.ndjson`, or a `.json` that holds one array, packed or not.
     pub struct Jsonl {}
 }
 
-impl Kind for Jsonl {
-    type Piece = Lines;
+impl SourceKind for Jsonl {
+    type Piece = Piece;
 
     fn files(&self, config: &Config) -> Result<Files> {
         // In a folder of rows many a `.json` is something else.
-        let include = if is_array(file_name(&self.path)) { "**/*.json" } else { "**/*.jsonl" };
-        self.find(config, &[include])
+        let is_array = is_array(file_name(&self.path));
+        self.find(config, if is_array { &["json"] } else { &["jsonl", "ndjson"] })
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -35,28 +36,54 @@ impl Kind for Jsonl {
         self.split.is_none().then_some(self.shares)
     }
 
-    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-        if is_array(file.name()) { lines::whole(file, emit) } else { lines::cut(file, emit) }
+    fn split_by(&self) -> Option<SplitBy> {
+        self.split_by
     }
 
-    fn rows(&self, lines: Lines) -> Result<Vec<Found>> {
-        let origin = Origin { file: &lines.file, split: lines.split };
+    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        Piece::cut(file, emit)
+    }
+
+    fn rows(&self, piece: Piece) -> Result<Vec<Found>> {
+        let (Piece::Lines(Lines { file, split, .. }) | Piece::Values(Values { file, split, .. })) = &piece;
+        let origin = Origin { file, split: *split };
         let row = |place: String, object: Map<String, Value>| {
             self.mapping().row(origin, || place, |column| cell(&object, column))
         };
-        if is_array(&lines.file) {
-            return lines::parse_array(&lines, row);
-        }
+        let lines = match &piece {
+            Piece::Values(values) => return array::parse(values, row),
+            Piece::Lines(lines) => lines,
+        };
         // Where a field within others is named, the whole outer one is wanted, and left to the parser.
         let mut names = self.columns.names();
         let outer: Vec<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
         names.extend(outer);
-        lines::parse_fields(&lines, &names, row)
+        lines::parse_fields(lines, &names, row)
+    }
+}
+
+/// Some rows of a file: `.json` is an array, all else lines.
+pub(crate) enum Piece {
+    Lines(Lines),
+    Values(Values),
+}
+
+impl Piece {
+    /// Cuts a file of either form.
+    ///
+    /// # Errors
+    /// Exit 3: the file cannot be read to its end, or is no array.
+    pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Self) -> Result<()>) -> Result<()> {
+        if is_array(file.name()) {
+            array::cut(file, &mut |values| emit(Self::Values(values)))
+        } else {
+            lines::cut(file, &mut |lines| emit(Self::Lines(lines)))
+        }
     }
 }
 
 fn is_array(file: &str) -> bool {
-    unpacked(file).ends_with(".json")
+    has_end(unpacked(file), ".json")
 }
 
 /// A field, or one within others: `meta.code`.

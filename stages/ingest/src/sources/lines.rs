@@ -163,44 +163,6 @@ fn fill(reader: &mut impl Read, place: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-/// A small file in one piece.
-///
-/// # Errors
-/// Exit 3: the file cannot be read to its end.
-pub(crate) fn whole(file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-    let buffer = file.read_text()?.into_bytes();
-    let length = buffer.len();
-    emit(Lines {
-        file: file.name().to_owned(),
-        split: file.split(),
-        first: 1,
-        length,
-        buffer,
-        unended: false,
-        too_long: None,
-    })
-}
-
-/// Reads a JSON array, each of its values as a `T`; values that are no `T` are rejected.
-///
-/// # Errors
-/// Exit 3: it is no JSON array.
-pub(crate) fn parse_array<T: DeserializeOwned>(
-    lines: &Lines,
-    use_row: impl Fn(String, T) -> Found,
-) -> Result<Vec<Found>> {
-    let values: Vec<serde_json::Value> = serde_json::from_slice(lines.bytes())
-        .map_err(|error| input_error(format!("{} is no JSON array: {error}", lines.file)))?;
-    let rows = values.into_iter().enumerate().map(|(index, value)| {
-        let place = format!("{}[{index}]", lines.file);
-        match T::deserialize(value) {
-            Ok(row) => use_row(place, row),
-            Err(error) => Found::Rejected { place, reason: "wrong_fields", detail: error.to_string() },
-        }
-    });
-    Ok(rows.collect())
-}
-
 /// Reads each line as a `T` and hands it on; lines that are no `T` are rejected, empty ones skipped.
 ///
 /// # Errors
@@ -262,4 +224,31 @@ fn each<T>(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Files;
+
+    /// With the buffers that were read before, and with new ones.
+    #[test]
+    #[ignore = "a measurement: just bench parts"]
+    fn part_buffers() {
+        let text = "{\"code\": \"def f(value):\\n    return value\", \"doc\": \"Say it.\"}\n".repeat(3_000_000);
+        let files = Files::none();
+        let timed = |keep: bool| {
+            let began = std::time::Instant::now();
+            let mut file = Opened::of_bytes(&files, "a.jsonl", text.as_bytes());
+            cut(&mut file, &mut |mut lines| {
+                if !keep {
+                    drop(std::mem::take(&mut lines.buffer));
+                }
+                Ok(())
+            })
+            .unwrap();
+            began.elapsed().as_secs_f64()
+        };
+        codepair_runtime::testing::compare("buffers used again", || timed(true), "new ones", || timed(false));
+    }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::line_feeds;
 use crate::found::{Found, no_code};
-use crate::split::{Constant, Place, Shares, SplitBy, split_of_word};
+use crate::split::{Constant, Shares, SplitBy, Standing, split_of_word};
 
 /// Defines the table of a source whose rows are mapped: fields of its own with their defaults, and those that all have.
 macro_rules! mapped {
@@ -72,10 +72,15 @@ macro_rules! mapped {
                 }
             }
 
+            /// The files with these ends.
             fn find(&self, config: &codepair_runtime::Config, include: &[&str]) -> anyhow::Result<$crate::files::Files> {
                 self.columns.check()?;
                 self.shares.check()?;
-                let include: Vec<String> = include.iter().map(|pattern| (*pattern).to_owned()).collect();
+                // As some systems write names.
+                let include: Vec<String> = include
+                    .iter()
+                    .flat_map(|end| [format!("**/*.{end}"), format!("**/*.{}", end.to_uppercase())])
+                    .collect();
                 let patterns = $crate::files::Patterns::new(&include, &self.exclude)?;
                 let look = $crate::files::Look { archives: true, ..Default::default() };
                 $crate::files::find(config, &self.path, patterns, look)
@@ -196,7 +201,7 @@ impl Mapping<'_> {
         match found {
             Ok(Found::Function(row)) if !holds_code(&row.language, &row.code) => no_code(place()),
             Ok(Found::Pair(row)) if !holds_code(&row.language, &row.code) => no_code(place()),
-            Ok(found) => found,
+            Ok(found) => found.bounded(place),
             Err((reason, detail)) => Found::Rejected { place: place(), reason, detail },
         }
     }
@@ -208,7 +213,7 @@ impl Mapping<'_> {
         }
         let wanted = |column: &Option<String>| wanted(&cell, column.as_deref());
         let columns = self.columns;
-        let group = || Place { repo: "", path: "", content: &[&text] }.group(SplitBy::Row);
+        let group = || Standing { repo: "", path: "", content: &[&text] }.group(SplitBy::Row);
         let split = self.split_of(&wanted(&columns.split)?, origin, group)?;
         Ok(Query {
             context: wanted(&columns.context)?,
@@ -307,7 +312,7 @@ impl Mapping<'_> {
             _ => SplitBy::Repo,
         });
         let path = if path.is_empty() && by != SplitBy::Row { origin.file } else { path };
-        Place { repo, path, content }.group(by)
+        Standing { repo, path, content }.group(by)
     }
 
     /// What the row says, else the config, else the file's name, unless the config says how to divide; else a hash of the group

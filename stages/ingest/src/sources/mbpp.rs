@@ -5,8 +5,10 @@ use codepair_runtime::{Config, config_error};
 use codepair_schemas::rows::Problem;
 use serde::{Deserialize, Serialize};
 
-use super::lines::{self, Lines};
-use super::{Kind, line_feeds};
+use super::array;
+use super::jsonl::Piece;
+use super::lines;
+use super::{SourceKind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns, SourceFile};
 use crate::found::Found;
 use crate::split::Shares;
@@ -49,14 +51,14 @@ struct Line {
     challenge_test_list: Vec<String>,
 }
 
-impl Kind for Mbpp {
-    type Piece = Lines;
+impl SourceKind for Mbpp {
+    type Piece = Piece;
 
     fn files(&self, config: &Config) -> Result<Files> {
         self.shares.map_or(Ok(()), |shares| shares.check())?;
         let patterns = Patterns::new(&["**/*mbpp*.jsonl", "**/*mbpp*.json"], &self.exclude)?;
         let files = files::find(config, &self.path, patterns, Look { archives: true, ..Look::default() })?;
-        let is_sanitized = |file: &&SourceFile| file.name.ends_with(".json");
+        let is_sanitized = |file: &&SourceFile| files::has_end(&file.name, ".json");
         if let (Some(one), Some(other)) =
             (files.list.iter().find(is_sanitized), files.list.iter().find(|file| !is_sanitized(file)))
         {
@@ -71,15 +73,14 @@ impl Kind for Mbpp {
         (&self.licence, &self.origin)
     }
 
-    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Lines) -> Result<()>) -> Result<()> {
-        if file.name().ends_with(".json") { lines::whole(file, emit) } else { lines::cut(file, emit) }
+    fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
+        Piece::cut(file, emit)
     }
 
-    fn rows(&self, lines: Lines) -> Result<Vec<Found>> {
-        if lines.file.ends_with(".json") {
-            lines::parse_array(&lines, |place, line| self.row(place, line))
-        } else {
-            lines::parse(&lines, |place, line| self.row(place, line))
+    fn rows(&self, piece: Piece) -> Result<Vec<Found>> {
+        match piece {
+            Piece::Lines(lines) => lines::parse(&lines, |place, line| self.row(place, line)),
+            Piece::Values(values) => array::parse(&values, |place, line| self.row(place, line)),
         }
     }
 }

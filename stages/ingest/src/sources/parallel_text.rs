@@ -6,7 +6,7 @@ use codepair_runtime::{Config, config_error, input_error};
 use codepair_schemas::rows::Pair;
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
+use super::SourceKind;
 use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::found::Found;
 
@@ -39,7 +39,7 @@ pub(crate) struct Aligned {
     lines: Vec<(String, String)>,
 }
 
-impl Kind for ParallelText {
+impl SourceKind for ParallelText {
     type Piece = Aligned;
 
     fn files(&self, config: &Config) -> Result<Files> {

@@ -3,12 +3,12 @@
 use anyhow::Result;
 use codepair_runtime::Config;
 
-use super::Kind;
+use super::SourceKind;
 use super::mapped::{Origin, mapped};
 use super::table::{self, Table};
 use crate::files::{Files, Opened};
 use crate::found::Found;
-use crate::split::Shares;
+use crate::split::{Shares, SplitBy};
 
 mapped! {
     /// A file, folder or archive of `.parquet` or `.arrow`, such as a Hugging Face dataset. A field within others is named
@@ -16,11 +16,11 @@ mapped! {
     pub struct Parquet {}
 }
 
-impl Kind for Parquet {
+impl SourceKind for Parquet {
     type Piece = Table;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        self.find(config, &["**/*.parquet", "**/*.arrow"])
+        self.find(config, &["parquet", "arrow"])
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -29,6 +29,10 @@ impl Kind for Parquet {
 
     fn shares(&self) -> Option<Shares> {
         self.split.is_none().then_some(self.shares)
+    }
+
+    fn split_by(&self) -> Option<SplitBy> {
+        self.split_by
     }
 
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Table) -> Result<()>) -> Result<()> {

@@ -440,6 +440,12 @@ mod tests {
             }
         }
 
+        /// However what Python writes is damaged, it is read or refused, and takes no memory that is not there.
+        #[test]
+        fn fuzz_pickle(bytes in codepair_mutations::mutated(GOLDEN.map(|(_, bytes)| bytes.to_vec()).into(), &["(", "u", "X", "\u{94}", "q", "h", "e", "."])) {
+            let _ = read(&bytes);
+        }
+
         #[test]
         fn rubbish_is_no_crash(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&[b"](".as_slice(), &bytes].concat());

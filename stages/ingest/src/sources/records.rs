@@ -8,7 +8,7 @@ use crate::files::Opened;
 
 const RECORDS: usize = 1024;
 /// A record beyond this is none: its quote was never closed.
-const RECORD_BYTES: usize = 8 << 20;
+const RECORD_BYTES: usize = 64 << 20;
 /// Records that are handed on at once have about so many bytes.
 const PIECE_BYTES: usize = 512 << 10;
 /// The end of a malformed record is looked for so far.
@@ -54,6 +54,11 @@ pub(crate) fn cut(file: &mut Opened, dialect: Dialect, emit: &mut dyn FnMut(Reco
             bytes = 0;
             emit(Records { file: name.clone(), split, header: header.clone(), list: std::mem::take(&mut list) })?;
         }
+    }
+    if list.is_empty() && input.line <= 2 && header.iter().any(|name| name.trim_end().contains('\r')) {
+        let why =
+            "its lines end in carriage returns alone, so that all of it is the header: convert them to line feeds";
+        list.push((1, Err(why.to_owned())));
     }
     emit(Records { file: name, split, header, list })
 }
@@ -163,7 +168,8 @@ impl Input {
         self.bytes.drain(..self.at);
         self.at = 0;
         let before = self.bytes.len();
-        let read = file.take(READ_BYTES as u64).read_to_end(&mut self.bytes);
+        // The longer a record is, the more is read at once: it is looked through again from its beginning.
+        let read = file.take(READ_BYTES.max(before) as u64).read_to_end(&mut self.bytes);
         read.map_err(|error| file.damaged(&error))?;
         self.ended = self.bytes.len() == before;
         Ok(())
@@ -313,9 +319,28 @@ fn quoted(bytes: &[u8], mut at: usize, dialect: Dialect, lines: &mut u64) -> Fie
 }
 
 impl Records {
-    /// A field of a record by the header's name.
+    /// A field of a record by the header's name; nothing where no column has it, or several have.
     pub(crate) fn text<'a>(&self, record: &'a [String], column: &str) -> Option<&'a str> {
-        record.get(self.header.iter().position(|name| name == column)?).map(String::as_str)
+        let mut named = self.header.iter().enumerate().filter(|(_, name)| *name == column);
+        match (named.next(), named.next()) {
+            (Some((at, _)), None) => record.get(at).map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// Why a column has no text, in words.
+    pub(crate) fn why_not(&self, column: &str) -> String {
+        let named = self.header.iter().filter(|name| *name == column).count();
+        if named > 1 {
+            return format!("the header has {named} columns of that name");
+        }
+        let delimiters = [(";", "\";\""), ("\t", "\"\\t\""), ("|", "\"|\""), (",", "\",\"")];
+        let other =
+            delimiters.iter().find(|(delimiter, _)| self.header.len() == 1 && self.header[0].contains(delimiter));
+        let hint = other.map_or(String::new(), |(_, written)| {
+            format!("; is it divided by another character? delimiter = {written}")
+        });
+        format!("the header has no such column, but {}{hint}", self.header.join(", "))
     }
 
     /// Where a record stands.
@@ -378,9 +403,13 @@ mod tests {
 
     #[test]
     fn a_record_has_a_bound() {
-        let text = format!("a,\"b\n{}", "c,d\n".repeat(3 << 20));
+        let rows = format!("c,{}\n", "d".repeat(1000));
+        let text = format!("a,\"b\n{}", rows.repeat(70_000));
         let (records, malformed) = read(text.as_bytes(), COMMA, 2);
-        assert_eq!((records.len(), malformed), (3 << 20, vec![1]));
+        assert_eq!((records.len(), malformed), (70_000, vec![1]));
+        let long = format!("a,\"{}\"\nc,d\n", "x\n".repeat(5 << 20));
+        let (records, malformed) = read(long.as_bytes(), COMMA, 2);
+        assert_eq!((records.len(), malformed), (2, vec![]));
     }
 
     proptest! {
@@ -392,6 +421,23 @@ mod tests {
             let (records, malformed) = read(&writer.into_inner().unwrap(), COMMA, 3);
             prop_assert!(malformed.is_empty());
             prop_assert_eq!(records.into_iter().map(|(_, texts)| texts).collect::<Vec<_>>(), table);
+        }
+
+        /// However a file is damaged, no two records begin in one line, and each has its fields.
+        #[test]
+        fn fuzz_csv(bytes in codepair_mutations::mutated(
+            vec![b"a,b,c\n\"x\ny\",\"say \"\"hi\"\"\",z\r\n,\"\",1\nlast,one,2".to_vec()],
+            &["\"", ",", "\n", "\r\n", "\"\"", "\\\"", "\\"],
+        )) {
+            for escape in [None, Some(b'\\')] {
+                let (records, malformed) = read(&bytes, Dialect { delimiter: b',', escape }, 3);
+                let mut lines: Vec<u64> = records.iter().map(|(line, _)| *line).chain(malformed).collect();
+                let count = lines.len();
+                lines.sort_unstable();
+                lines.dedup();
+                prop_assert_eq!(lines.len(), count, "two records begin in one line");
+                prop_assert!(records.iter().all(|(_, texts)| texts.len() == 3));
+            }
         }
 
         /// Any bytes at all are read to their end.

@@ -247,6 +247,21 @@ mod tests {
             }
         }
 
+        /// However a line is damaged: where the parser reads it, so do we, or leave it to the parser.
+        #[test]
+        fn fuzz_skim(line in codepair_mutations::mutated(
+            vec![br#"{"a": [1, {"b": "\\"}], "code": "x\n\u00e9", "docstring": "\"y\"", "z": {"code": 1}}"#.to_vec()],
+            &["\"", "\\", "{", "}", "[", "]", ",", ":", "\"code\"", "\\u00e9", "\\ud83d\\ude00"],
+        )) {
+            if let (Some(texts), Ok(parsed)) = (skimmed(&line), serde_json::from_slice::<Map<String, Value>>(&line)) {
+                for (name, _) in &texts {
+                    // Of a name that comes twice the last one counts, as for the parser.
+                    let last = texts.iter().rfind(|(other, _)| other == name).map(|(_, text)| text.as_str());
+                    prop_assert_eq!(parsed.get(name).and_then(Value::as_str), last);
+                }
+            }
+        }
+
         /// Damage anywhere: where the parser reads it, so do we, or leave it to the parser.
         #[test]
         fn damage_is_left_to_the_parser(code in text(), other in value(), at in any::<prop::sample::Index>(), byte: u8) {

@@ -9,10 +9,10 @@ use codepair_runtime::{Config, config_error, decode, input_error};
 use codepair_schemas::rows::Function;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, line_feeds};
+use super::{SourceKind, line_feeds};
 use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::found::Found;
-use crate::split::{Constant, Place, Shares, SplitBy};
+use crate::split::{Constant, Shares, SplitBy, Standing};
 
 /// A folder, or the standard library of an interpreter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ pub(crate) struct Module {
     content: Vec<u8>,
 }
 
-impl Kind for SourceTree {
+impl SourceKind for SourceTree {
     type Piece = Module;
 
     fn files(&self, config: &Config) -> Result<Files> {
@@ -151,6 +151,10 @@ impl Kind for SourceTree {
 
     fn shares(&self) -> Option<Shares> {
         self.split.is_none().then_some(self.shares)
+    }
+
+    fn split_by(&self) -> Option<SplitBy> {
+        self.split_by
     }
 
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Module) -> Result<()>) -> Result<()> {
@@ -211,7 +215,8 @@ impl SourceTree {
         if let Some(reason) = self.rejection(language, &function) {
             return Found::Rejected { place: url, reason, detail: function.name };
         }
-        let place = Place { repo: &module.repo, path: &module.path, content: &[&function.code, &function.docstring] };
+        let place =
+            Standing { repo: &module.repo, path: &module.path, content: &[&function.code, &function.docstring] };
         let group = place.group(module.split_by);
         let split = self.split.map_or_else(|| self.shares.split(&group), Constant::name);
         Found::Function(Function {

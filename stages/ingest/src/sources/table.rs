@@ -16,9 +16,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
 
 use super::mapped::Cell;
-use crate::files::{Opened, unpacked};
+use crate::files::{Opened, has_end, unpacked};
 
 const BATCH_ROWS: usize = 1024;
+/// What a Parquet file begins with.
+const MAGIC: &[u8] = b"PAR1";
 
 /// Some rows of a file, their columns as text.
 pub(crate) struct Table {
@@ -43,7 +45,7 @@ struct Texts {
 /// # Errors
 /// Exit 3: it is damaged, or none; a wanted column can hold no text.
 pub(crate) fn cut(file: &mut Opened, wanted: &[&str], emit: &mut dyn FnMut(Table) -> Result<()>) -> Result<()> {
-    let is_arrow = unpacked(file.name()).ends_with(".arrow");
+    let is_arrow = has_end(unpacked(file.name()), ".arrow");
     match file.on_disk() {
         Some(path) => {
             let opened = File::open(path).map_err(|error| file.damaged(&error))?;
@@ -69,6 +71,14 @@ fn read(
     emit: &mut dyn FnMut(Table) -> Result<()>,
 ) -> Result<()> {
     let damaged = |error: &dyn std::fmt::Display| file.damaged(error);
+    let begin = content.get_bytes(0, content.len().min(MAGIC.len() as u64) as usize).map_err(|e| damaged(&e))?;
+    if *begin != *MAGIC {
+        let begins = String::from_utf8_lossy(&begin).into_owned();
+        return Err(input_error(format!(
+            "{} is no Parquet file: it begins with {begins:?} and not with PAR1; is kind right, and are the patterns?",
+            file.name()
+        )));
+    }
     let reader = ParquetRecordBatchReaderBuilder::try_new(content).map_err(|e| damaged(&e))?;
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().copied());
     let batches = reader.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| damaged(&e))?;

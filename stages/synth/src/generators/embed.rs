@@ -7,11 +7,11 @@ use async_openai::types::embeddings::{CreateEmbeddingRequest, EmbeddingInput, En
 use base64::Engine as _;
 use codepair_model::{Cpu, CpuDevice, Trained};
 use codepair_runtime::{Config, Context, Position, Progress, config_error};
+use codepair_schemas::Field;
 use codepair_schemas::rows::Embedding;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Kind;
+use super::GeneratorKind;
 use crate::corpus::key;
 use crate::openai::{
     Answers, Asked, Client, FaultOf, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, spending,
@@ -43,23 +43,6 @@ asking! {
     }
 }
 
-/// A field of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Field {
-    Text,
-    Code,
-}
-
-impl Field {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Code => "code",
-        }
-    }
-}
-
 /// One text to embed.
 struct Item {
     id: String,
@@ -69,7 +52,7 @@ struct Item {
     position: Position,
 }
 
-impl Kind for Embed {
+impl GeneratorKind for Embed {
     fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
         if self.batch == 0 || self.fields.is_empty() {
             return Err(config_error("batch must be at least 1, and fields name text, code or both"));
@@ -171,8 +154,8 @@ impl Embed {
             let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
             let of =
                 |field| items.iter().filter(move |i| i.field == field).map(|i| i.text.as_str()).collect::<Vec<_>>();
-            let mut texts = model.query_vectors(&of(Field::Text), &device)?.into_iter();
-            let mut codes = model.candidate_vectors(&of(Field::Code), &device)?.into_iter();
+            let mut texts = model.source_vectors(&of(Field::Text), &device)?.into_iter();
+            let mut codes = model.target_vectors(&of(Field::Code), &device)?.into_iter();
             progress.add(rows.len() as u64);
             for item in items {
                 let vector = if item.field == Field::Text { texts.next() } else { codes.next() };

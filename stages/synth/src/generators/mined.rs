@@ -11,10 +11,10 @@ use codepair_search::{Hit, Nearest, dot};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
+use super::GeneratorKind;
 use crate::corpus::{Bm25Miner, Corpus, key};
 use crate::mining::{Chosen, Rules, Sample};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, documented, limited, of_shard};
+use crate::rows::{Made, Pair, PairKind, Parent, Provenance, chunked, documented, limited, of_shard};
 
 /// Queries whose negatives are looked for in one pass over the vectors of the corpus.
 const QUERIES: usize = 1 << 15;
@@ -68,7 +68,7 @@ impl Default for Mined {
     }
 }
 
-impl Kind for Mined {
+impl GeneratorKind for Mined {
     fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
         self.rules().check()?;
         Ok(BTreeMap::new())

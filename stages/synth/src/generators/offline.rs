@@ -9,10 +9,10 @@ use codepair_runtime::{Config, Context, Progress, sha256};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
+use super::GeneratorKind;
 use crate::corpus::Bm25Miner;
 use crate::mining::{Chosen, Rules};
-use crate::rows::{Kind as PairKind, Made, Pair, Parent, Provenance, chunked, count, documented, of_shard};
+use crate::rows::{Made, Pair, PairKind, Parent, Provenance, chunked, count, documented, of_shard};
 
 /// The nearest functions that are looked at for one that differs.
 const NEAREST: usize = 8;
@@ -39,7 +39,7 @@ impl Default for Offline {
     }
 }
 
-impl Kind for Offline {
+impl GeneratorKind for Offline {
     fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
         Ok(BTreeMap::new())
     }

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use codepair_code::{Language, functions};
 use codepair_runtime::{Config, Context, config_error, file_digest, input_error};
+use codepair_schemas::Field;
 use codepair_schemas::rows::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Kind;
-use crate::consistency::{Checker, Consistency, Draft as Checked};
+use super::GeneratorKind;
+use crate::consistency::{CheckedPair, Checker, Consistency};
 use crate::openai::{
     AnswerLimit, Asked, Client, FaultOf, Forecast, Jobs, Prompt, Question, Shown, ask, asking, forecast, parse,
     spending,
 };
 use crate::rows::{
-    Kind as PairKind, Made, Pair, Parent, Provenance, Splits, chunked, documented, limited, of_shard, parents, queries,
+    Made, Pair, PairKind, Parent, Provenance, Splits, chunked, documented, limited, of_shard, parents, queries,
 };
 
 /// Rows whose pairs are checked and written at once.
@@ -59,14 +60,6 @@ asking! {
     }
 }
 
-/// A field of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Field {
-    Text,
-    Code,
-}
-
 /// The rows to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,7 +73,7 @@ enum Rows {
 /// What is wrong with an answer.
 const FAULT: FaultOf<'static> = &|_, response| parse(response).err();
 
-impl Kind for Openai {
+impl GeneratorKind for Openai {
     fn files(&self, config: &Config) -> Result<BTreeMap<String, String>> {
         self.check()?;
         let mut files = BTreeMap::new();
@@ -319,10 +312,10 @@ fn name_request(drafts: &mut [Draft], request: &str) {
 /// Rejects the positive pairs that are inconsistent; negatives are meant to be.
 fn check(checker: &Checker, drafts: &mut [Draft]) -> Result<()> {
     let positive = |pair: &Pair| pair.kind == PairKind::Positive;
-    let pairs: Vec<Checked> = drafts
+    let pairs: Vec<CheckedPair> = drafts
         .iter()
         .filter_map(|(parent, draft)| Some((parent, draft.as_ref().ok().filter(|pair| positive(pair))?)))
-        .map(|(parent, pair)| Checked { text: &pair.text, code: &pair.code, parent_text: &parent.text })
+        .map(|(parent, pair)| CheckedPair { text: &pair.text, code: &pair.code, parent_text: &parent.text })
         .collect();
     let mut verdicts = checker.check(&pairs)?.into_iter();
     for (_, draft) in drafts.iter_mut().filter(|(_, draft)| draft.as_ref().is_ok_and(positive)) {

@@ -18,14 +18,12 @@ use tokio::sync::oneshot;
 use super::budget::Usage;
 use super::client::answers_nothing;
 use super::jobs::Jobs;
-use super::ledger_files::{FILE_BYTES, FILE_ROWS, files, needed_rows, rows_of, text_bytes, write};
+use super::ledger_files::{
+    BATCH, BATCH_ENDED, FILE_BYTES, FILE_ROWS, LedgerFile, files, is_small, needed_rows, rows_of, text_bytes, write,
+};
 
 /// So many files of a run become one.
 const SMALL_FILES: usize = 16;
-/// Rows with these statuses tell of a batch: made or about to be made, and ended. The payload is a list of requests, the
-/// response the batch's id.
-const BATCH: u32 = 202;
-const BATCH_ENDED: u32 = 204;
 /// A row with this status says that a request was about to be sent, and its response what that can cost at most: whoever kept
 /// no answer to it may have paid for one.
 const SENT: u32 = 0;
@@ -115,13 +113,15 @@ impl Ledger {
         let mut read = HashSet::new();
         // Another run may make one file of several while we read: then these are gone, and their rows in a new one.
         loop {
-            let fresh: Vec<String> = files(store)?.into_iter().filter(|path| !read.contains(path)).collect();
+            let fresh: Vec<LedgerFile> = files(store)?.into_iter().filter(|file| !read.contains(&file.path)).collect();
             if fresh.is_empty() {
                 return Ok(ledger);
             }
-            for path in fresh {
-                ledger.read(&path, wanted, payer)?;
-                read.insert(path);
+            for file in fresh {
+                if file.may_hold(store, wanted, &payer.name)? {
+                    ledger.read(&file.path, wanted, payer)?;
+                }
+                read.insert(file.path);
             }
         }
     }
@@ -131,7 +131,7 @@ impl Ledger {
             matches!(status, BATCH | BATCH_ENDED) || wanted.contains(request) || generator == payer.name
         };
         let Some(found) = needed_rows(&self.store, path, is_needed)? else { return Ok(()) };
-        if found.all < FILE_ROWS / 4 && found.bytes < FILE_BYTES / 4 {
+        if is_small(found.all, found.bytes) {
             self.earlier.push(path.to_owned());
         }
         for row in found.rows {
@@ -375,6 +375,7 @@ fn compact(store: &Store, small: Vec<String>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::jobs::request_hash;
     use codepair_runtime::block_on;
 
     fn answer(n: usize) -> Request {
@@ -460,7 +461,7 @@ mod tests {
         let expected = 2 + 2 * 100;
         assert_eq!(open(&store, 3).spent().tokens(), expected);
         // A compaction that was killed between writing and deleting leaves every row in two files; so do two at once.
-        for path in files(&store).unwrap() {
+        for LedgerFile { path, .. } in files(&store).unwrap() {
             let copy = format!("ledger/{}.parquet", uuid::Uuid::now_v7());
             store.put(&copy, store.get(&path).unwrap()).unwrap();
         }

@@ -1,6 +1,6 @@
 //! The files of the ledger: Parquet with the columns of `requests`, each created once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyhow::{Context as _, Result, ensure};
 use arrow::array::RecordBatch;
@@ -8,6 +8,7 @@ use codepair_runtime::{Attempt, Published, Store, integer_column, text_column};
 use codepair_schemas::rows::Request;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
+use serde::{Deserialize, Serialize};
 
 const FOLDER: &str = "ledger";
 /// Rows of a file that is made of small ones, at most.
@@ -15,10 +16,66 @@ pub(super) const FILE_ROWS: usize = 4096;
 /// Bytes of text of a file, about; vectors are large.
 pub(super) const FILE_BYTES: usize = 64 << 20;
 
+/// Rows with these statuses tell of a batch: made or about to be made, and ended. The payload is a list of requests, the
+/// response the batch's id.
+pub(super) const BATCH: u32 = 202;
+pub(super) const BATCH_ENDED: u32 = 204;
+const INDEX: &str = ".index.json";
+
+/// Whether a file is one of those that become one; others have an index beside them.
+pub(super) fn is_small(rows: usize, bytes: usize) -> bool {
+    rows < FILE_ROWS / 4 && bytes < FILE_BYTES / 4
+}
+
+/// A file of the ledger.
+#[derive(Debug)]
+pub(super) struct LedgerFile {
+    pub(super) path: String,
+    /// What is in it is said by an object beside it.
+    has_index: bool,
+}
+
+/// What a large file holds, so that who needs nothing of it does not read it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Index {
+    /// The least and the greatest request: rows are sorted by it.
+    first: String,
+    last: String,
+    /// Whose rows they are.
+    generators: BTreeSet<String>,
+    /// Rows that say what became of a batch, which everybody needs.
+    has_batches: bool,
+}
+
+impl LedgerFile {
+    /// Whether a row may be needed: a wanted request's, the payer's, or a batch's.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(super) fn may_hold(&self, store: &Store, wanted: &HashSet<String>, payer: &str) -> Result<bool> {
+        if !self.has_index {
+            return Ok(true);
+        }
+        let bytes = store.find(&index_of(&self.path))?;
+        let Some(index) = bytes.and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok()) else { return Ok(true) };
+        let range = index.first.as_str()..=index.last.as_str();
+        Ok(index.has_batches
+            || index.generators.contains(payer)
+            || wanted.iter().any(|request| range.contains(&request.as_str())))
+    }
+}
+
+/// The object that says what is in a file.
+fn index_of(path: &str) -> String {
+    path.replace(".parquet", INDEX)
+}
+
 /// The files of a store's ledger.
-pub(super) fn files(store: &Store) -> Result<Vec<String>> {
-    let files = store.list(FOLDER)?.into_iter().map(|(path, _)| path);
-    Ok(files.filter(|path| path.ends_with(".parquet")).collect())
+pub(super) fn files(store: &Store) -> Result<Vec<LedgerFile>> {
+    let all: Vec<String> = store.list(FOLDER)?.into_iter().map(|(path, _)| path).collect();
+    let indexes: HashSet<&String> = all.iter().filter(|path| path.ends_with(INDEX)).collect();
+    let files = all.iter().filter(|path| path.ends_with(".parquet"));
+    Ok(files.map(|path| LedgerFile { has_index: indexes.contains(&index_of(path)), path: path.clone() }).collect())
 }
 
 /// What is needed of a file.
@@ -114,7 +171,13 @@ pub(super) fn write(store: &Store, mut rows: Vec<Request>) -> Result<Vec<String>
     let (mut files, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut store_part = |part: Vec<Request>| -> Result<()> {
         let path = format!("{FOLDER}/{}.parquet", uuid::Uuid::now_v7());
-        store.put_new(&path, as_parquet(part)?)?;
+        let (index, rows) = (index(&part), part.len());
+        let content = as_parquet(part)?;
+        let index = index.filter(|_| !is_small(rows, content.len()));
+        store.put_new(&path, content)?;
+        if let Some(index) = index {
+            store.put(&index_of(&path), serde_json::to_vec(&index)?)?;
+        }
         files.push(path);
         Ok(())
     };
@@ -131,6 +194,13 @@ pub(super) fn write(store: &Store, mut rows: Vec<Request>) -> Result<Vec<String>
         store_part(part)?;
     }
     Ok(files)
+}
+
+fn index(rows: &[Request]) -> Option<Index> {
+    let (first, last) = (rows.first()?.request.clone(), rows.last()?.request.clone());
+    let generators = rows.iter().map(|row| row.generator.clone()).collect();
+    let has_batches = rows.iter().any(|row| matches!(row.status, BATCH | BATCH_ENDED));
+    Some(Index { first, last, generators, has_batches })
 }
 
 /// One Parquet file with the columns of `requests`, made as artifacts are, in memory.
@@ -170,9 +240,15 @@ mod tests {
         let written = write(&store, (0..200).map(|n| row(n, 1 << 20)).collect()).unwrap();
         assert!(written.len() >= 4, "{written:?}");
         let mut found: Vec<Request> = Vec::new();
-        for path in files(&store).unwrap() {
-            found.extend(rows_of(&store, &path).unwrap().unwrap());
+        for file in files(&store).unwrap() {
+            found.extend(rows_of(&store, &file.path).unwrap().unwrap());
         }
+        // Of the large files only that is read which a request is in, and by who paid for them all; the last one is small.
+        let holding = |request: &str, payer: &str| {
+            let wanted = HashSet::from([request.to_owned()]);
+            files(&store).unwrap().iter().filter(|file| file.may_hold(&store, &wanted, payer).unwrap()).count()
+        };
+        assert_eq!((holding("0117", "other"), holding("9", "other"), holding("9", "")), (2, 1, written.len()));
         found.sort_by(|a, b| a.request.cmp(&b.request));
         assert_eq!(found.len(), 200);
         assert!(found.iter().enumerate().all(|(n, found)| found.request == format!("{n:04}")));
