@@ -1,6 +1,6 @@
 //! Which names a function binds itself: its parameters, and what it assigns to. It reads words and marks, not grammar.
 
-use crate::structure::Token;
+use crate::token::Token;
 
 /// Tokens that are looked at on either side of a name: a row may be a table of half a million names.
 const NEAR: usize = 64;

@@ -7,6 +7,7 @@ mod minhash;
 mod normal;
 mod repeats;
 mod structure;
+mod token;
 
 pub use contamination::{ContaminationIndex, Held};
 pub use minhash::{BANDS, bands, jaccard, shingles};

@@ -3,20 +3,10 @@
 use crate::bound::bindings;
 use crate::hasher::{HashedMap, HashedSet};
 use crate::minhash::{fold, hash, trim_start, word_length};
+use crate::token::Token;
 
 /// Shorter programs are the same too often: every getter is.
 const TOKENS: usize = 20;
-
-/// A word, string or mark of a program.
-pub(crate) struct Token<'a> {
-    pub(crate) text: &'a str,
-    hash: u64,
-    /// It is written in letters: a name or a keyword.
-    pub(crate) is_word: bool,
-    /// A name that no object is asked for.
-    pub(crate) is_name: bool,
-    pub(crate) begins_line: bool,
-}
 
 /// A hash of a program in which each variable is the number of its first occurrence; nothing for short programs.
 ///

@@ -1,9 +1,9 @@
 //! The publish protocol: parts under the attempt's own prefix, then the manifest by conditional create.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use codepair_schemas::rows::Row;
@@ -12,21 +12,9 @@ use uuid::Uuid;
 
 use crate::digest::FileDigest;
 use crate::manifest::{FORMAT, outputs_digest};
+use crate::paths::artifact_path;
+use crate::writes::Writes;
 use crate::{Created, DatasetWriter, Manifest, Output, RowWriter, Store, parquet_io};
-
-/// An attempt that wrote nothing for so long gives up, so that `gc` never deletes under one that still publishes.
-const MAX_IDLE_HOURS: i64 = 72;
-
-/// `artifacts/train-attention/<fingerprint>` for the step `train:attention`.
-#[must_use]
-pub fn artifact_path(step: &str, fingerprint: &str) -> String {
-    format!("{}/{fingerprint}", artifacts_folder(step))
-}
-
-/// The folder of all artifacts of a step.
-pub(crate) fn artifacts_folder(step: &str) -> String {
-    format!("artifacts/{}", step.replace(':', "-"))
-}
 
 /// The generation that counts for a step: 0, or one more for each time `--force` superseded it, or a run went on with what
 /// another one left open. `fingerprint_of` gives the fingerprint of a generation. The next one's manifest supersedes as well as
@@ -64,33 +52,6 @@ pub enum Published {
     Ours(Manifest),
     /// Another attempt with the same fingerprint, whose artifact serves as well.
     Theirs(Manifest),
-}
-
-/// When an attempt last wrote something, shared with the threads that write. By what it wrote last `gc` tells whether an attempt
-/// still lives, so one that lay idle for too long between any two writes must not go on. Before its first write there is nothing
-/// that could be taken from it, however long that takes.
-#[derive(Debug, Default)]
-pub(crate) struct Writes {
-    last: Mutex<Option<jiff::Timestamp>>,
-}
-
-impl Writes {
-    /// To be called with each write, before it.
-    ///
-    /// # Errors
-    /// The last one was too long ago.
-    pub(crate) fn note(&self) -> Result<()> {
-        self.note_at(jiff::Timestamp::now())
-    }
-
-    fn note_at(&self, now: jiff::Timestamp) -> Result<()> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| now.duration_since(last).as_hours() >= MAX_IDLE_HOURS) {
-            bail!("this attempt lay idle for over {MAX_IDLE_HOURS} hours and is not published; run it again");
-        }
-        *last = Some(now);
-        Ok(())
-    }
 }
 
 /// An artifact being made. Nothing of it exists for readers until [`Attempt::publish`].

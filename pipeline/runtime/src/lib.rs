@@ -13,25 +13,28 @@ mod digest;
 mod error;
 mod inputs;
 mod interrupt;
+mod machine;
 mod manifest;
 mod merge;
 mod paged;
 mod parallel;
 mod parquet_io;
+mod paths;
 mod plan;
 mod progress;
 mod retry;
+mod running;
 mod shards;
 mod spool;
+mod stage;
 mod store;
 mod telemetry;
 pub mod testing;
 mod text;
+mod writes;
 
-pub use artifact::{Attempt, Published, artifact_path, newest_generation, supersede};
-pub use bootstrap::{
-    Context, Merge, Request, Stage, describe, machine_memory_bytes, main, run_shard, run_stage, threads,
-};
+pub use artifact::{Attempt, Published, newest_generation, supersede};
+pub use bootstrap::main;
 pub use command_line::{PipelineOptions, run_binary};
 pub use config::{ByteSize, Config, Resources, of_kind, take_kind};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
@@ -41,6 +44,7 @@ pub use digest::{
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::ResolvedInput;
 pub use interrupt::{Hold, Interrupt};
+pub use machine::{machine_memory_bytes, threads};
 pub use manifest::{InputRecord, Manifest, Output};
 pub use merge::with_column;
 pub use paged::{Paged, PagedCounts};
@@ -48,11 +52,14 @@ pub use parallel::ordered;
 pub use parquet_io::{
     DatasetWriter, RowWriter, column, float_column, integer_column, list_column, read_output, text_column,
 };
+pub use paths::artifact_path;
 pub use plan::{PLAN_FORMAT, Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
 pub use retry::{back_off, retry_after};
+pub use running::{run_shard, run_stage};
 pub use shards::{Position, Shard, Shards};
 pub use spool::{Piece, Spool};
+pub use stage::{Context, Merge, Request, Stage, describe};
 pub use store::{Created, DEEP_STACK, Store, block_on, refuse_credentials};
 pub use telemetry::logs_as_json;
 pub use text::{TextReader, decode, what_it_is};

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifact::artifacts_folder;
+use crate::paths::artifacts_folder;
 use crate::{Store, artifact_path, input_error, sha256};
 
 /// The version of the format that is written.

@@ -20,8 +20,8 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use crate::artifact::Writes;
 use crate::digest::FileDigest;
+use crate::writes::Writes;
 use crate::{Manifest, Output, Store};
 
 const BATCH_ROWS: usize = 8_192;

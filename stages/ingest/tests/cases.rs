@@ -430,7 +430,7 @@ fn wrong_values_are_named_by_their_keys() {
     write(folder.path(), "in/a.jsonl", line(1));
     for (table, said) in [
         (format!("{JSONL}\nshares = {{ test = \"many\" }}"), "ingest.s.shares.test: invalid type: string \"many\""),
-        (format!("{}\nsplit = 3", JSONL), "ingest.s.split: "),
+        (format!("{JSONL}\nsplit = 3"), "ingest.s.split: "),
         (
             JSONL.replace("docstring = ", "docstrings = "),
             "unknown key `docstrings` in [ingest.s.columns]; did you mean `docstring`?",

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use anyhow::Result;
 use codepair_code::{first_paragraph, words};
 use codepair_dedup::{jaccard, normal_code, normal_text, shingles, structure};
-use codepair_runtime::{Context, Piece, Progress, Spool, sha256};
+use codepair_runtime::{Context, Piece, Progress, Spool};
 use codepair_search::{Bm25, top_k_where};
 
 use crate::mining::{Chosen, Rules};
-use crate::rows::{Parent, Splits, chunked, count, parents};
+use crate::rows::{Parent, Splits, chunked, count, key, parents};
 
 /// From this Jaccard similarity of their 5-token shingles on, two codes are nearly the same, as for `prepare`.
 const NEAR: f64 = 0.7;
@@ -27,11 +27,6 @@ pub(crate) struct Corpus {
     first: Vec<u32>,
     /// First rows of the codes that belong to a text, ascending.
     of_text: HashMap<u64, Vec<u32>>,
-}
-
-/// 64 bits of a SHA-256.
-pub(crate) fn key(text: &str) -> u64 {
-    u64::from_str_radix(&sha256(text.as_bytes())[..16], 16).unwrap_or_default()
 }
 
 impl Corpus {

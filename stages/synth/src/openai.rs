@@ -2,6 +2,7 @@
 
 mod ask;
 mod asker;
+mod batch_server;
 mod batches;
 mod budget;
 mod client;
@@ -17,11 +18,10 @@ mod server;
 
 pub(crate) use ask::{Answers, Asked, ask, spending};
 pub(crate) use asker::{FaultOf, REFUSED};
-pub(crate) use batches::texts_of;
 pub(crate) use budget::Price;
 pub(crate) use client::Client;
 pub(crate) use forecast::{Forecast, forecast};
-pub(crate) use jobs::{Job, Jobs};
+pub(crate) use jobs::{Job, Jobs, texts_of};
 pub(crate) use ledger::Ledger;
 pub(crate) use limits::Allowed;
 pub(crate) use prompt::{AnswerLimit, Prompt, Question, Shown, parse};

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 use anyhow::{Context as _, Result, bail};
 use arrow::array::{RecordBatch, StringArray};
-use codepair_runtime::{Attempt, Context, Digest, Position, RowWriter, Shard, Shards, text_column};
+use codepair_runtime::{Attempt, Context, Digest, Position, RowWriter, Shard, Shards, sha256, text_column};
 use codepair_schemas::rows::{Embedding, Rejected, Request, SyntheticPair};
 use serde_json::{Map, Value};
 
-use crate::corpus::key;
 use crate::openai::{Answers, Ledger, Server};
 
 /// A row that pairs are made from, or whose text and code are embedded.
@@ -181,6 +180,11 @@ pub(crate) fn of_shard<'a>(
 ) -> impl Iterator<Item = Result<Parent>> + 'a {
     let shard = context.shard;
     rows.filter(move |row| shard.is_all() || row.as_ref().map_or(true, |row| shard.has(key(&of(row)))))
+}
+
+/// 64 bits of a SHA-256.
+pub(crate) fn key(text: &str) -> u64 {
+    u64::from_str_radix(&sha256(text.as_bytes())[..16], 16).unwrap_or_default()
 }
 
 /// Rows of datasets, those of all splits.

@@ -12,11 +12,11 @@ use codepair_schemas::rows::Embedding;
 use serde_json::{Map, Value};
 
 use super::GeneratorKind;
-use crate::corpus::key;
 use crate::openai::{
     Answers, Asked, Client, FaultOf, Forecast, Job, Jobs, OPENAI, REFUSED, Server, ask, asking, forecast, spending,
     texts_of,
 };
+use crate::rows::key;
 use crate::rows::{Made, Parent, Splits, chunked, count, limited, of_shard, parents, queries};
 
 /// Rows that a pinned model encodes at once.

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::GeneratorKind;
-use crate::corpus::{Bm25Miner, Corpus, key};
+use crate::corpus::{Bm25Miner, Corpus};
 use crate::mining::{Chosen, Rules, Sample};
-use crate::rows::{Made, Pair, PairKind, Parent, Provenance, chunked, documented, limited, of_shard};
+use crate::rows::{Made, Pair, PairKind, Parent, Provenance, chunked, documented, key, limited, of_shard};
 
 /// Queries whose negatives are looked for in one pass over the vectors of the corpus.
 const QUERIES: usize = 1 << 15;

@@ -2,25 +2,20 @@
 //! ledger before it is made, so that a run that was killed finds it again, by its id or by the mark it carries.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _};
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
-use async_openai::types::batches::{BatchCompletionWindow, BatchEndpoint, BatchRequest};
-use bytes::Bytes;
+use anyhow::{Result, bail};
 use codepair_runtime::Progress;
 use codepair_schemas::rows::Request;
 use futures::{StreamExt as _, TryStreamExt as _};
-use reqwest::multipart::{Form, Part};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::asker::{Asker, HOPELESS, REFUSED, Tally, Unanswered, again};
+use super::batch_server::{Answer, Found, NotMade, State, read};
 use super::budget::Usage;
-use super::client::{Reply, answers_nothing, words};
-use super::jobs::{Job, Jobs};
+use super::client::{answers_nothing, words};
+use super::jobs::{Job, Jobs, texts_of};
 use super::ledger::{Ledger, join_id, sending_in_batch, sent_row, split_id};
 
 /// Requests of a batch at most, and bytes of its file; OpenAI takes five times and twice as many.
@@ -32,8 +27,6 @@ const TEXTS: usize = 50_000;
 const STORED_AT_ONCE: usize = 512;
 /// A row with this status says that a line was not answered, and cost nothing.
 const NOTHING: u32 = 599;
-/// The key of a batch's metadata that says which it is.
-const MARK: &str = "codepair";
 
 /// A batch under way.
 struct Batch<'j> {
@@ -59,23 +52,6 @@ impl Line<'_> {
     fn id(&self) -> String {
         join_id(&self.job.key, self.attempt)
     }
-}
-
-/// A batch as the server describes it.
-#[derive(Deserialize)]
-struct State {
-    id: String,
-    status: String,
-    #[serde(default)]
-    output_file_id: Option<String>,
-    #[serde(default)]
-    error_file_id: Option<String>,
-    #[serde(default)]
-    errors: Value,
-    #[serde(default)]
-    request_counts: Value,
-    #[serde(default)]
-    metadata: Option<HashMap<String, Value>>,
 }
 
 /// What a batch asks, and how often to look.
@@ -252,7 +228,7 @@ impl<'j> Asking<'_, 'j> {
                 }
             }
             if batch.id.is_empty() {
-                match self.find(&batch.mark).await? {
+                match self.asker.find_batch(&batch.mark).await? {
                     Found::Here(Some(id)) => batch.id = id,
                     Found::Here(None) => {
                         // It was never made.
@@ -323,7 +299,7 @@ impl<'j> Asking<'_, 'j> {
             // What becomes of it counts at its worst until it is known, also for a run that wants nothing of it any more.
             self.store_all(batch.lines.iter().map(|line| self.sent(&batch, line)).collect()).await?;
         }
-        batch.id = match self.make(&batch.mark, file.into()).await {
+        batch.id = match self.asker.make_batch(&batch.mark, file.into()).await {
             Ok(id) => id,
             Err(error) => {
                 if error.downcast_ref::<NotMade>().is_some() {
@@ -355,86 +331,9 @@ impl<'j> Asking<'_, 'j> {
         self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, "", true).await
     }
 
-    /// Uploads the file, makes the batch, and returns its id.
-    async fn make(&self, mark: &str, file: Bytes) -> Result<String> {
-        let form = |body, length| {
-            let part = Part::stream_with_length(body, length).file_name(format!("{mark}.jsonl"));
-            Form::new().text("purpose", "batch").part("file", part)
-        };
-        let mut attempt = 0;
-        let uploaded = loop {
-            match self.asker.client.upload("/files", &file, form).await {
-                Reply::Answered(body) => break body,
-                Reply::Fault(fault) if attempt < self.asker.retries => self.asker.pause(&fault, attempt).await,
-                other => {
-                    let error = self.refusal("/files", other);
-                    let advice = "where the server knows no batches, set batches = false";
-                    return Err(anyhow!(NotMade(format!("{error}; {advice}"))));
-                }
-            }
-            attempt += 1;
-        };
-        drop(file);
-        let uploaded: Value = serde_json::from_str(&uploaded)?;
-        let input_file_id = uploaded["id"].as_str().ok_or_else(|| anyhow!("the uploaded file has no id"))?.to_owned();
-        let endpoint = match self.asker.client.path() {
-            "/embeddings" => BatchEndpoint::V1Embeddings,
-            _ => BatchEndpoint::V1ChatCompletions,
-        };
-        let request = serde_json::to_string(&BatchRequest {
-            input_file_id,
-            endpoint,
-            completion_window: BatchCompletionWindow::W24H,
-            metadata: Some(HashMap::from([(MARK.to_owned(), mark.into())])),
-            output_expires_after: None,
-        })?;
-        self.made(mark, &request).await
-    }
-
-    /// Makes a batch once: where the answer to an attempt got lost, the batch may be there.
-    async fn made(&self, mark: &str, request: &str) -> Result<String> {
-        let mut attempt = 0;
-        loop {
-            let post = self.asker.client.post("/batches").header("content-type", "application/json");
-            match self.asker.client.exchange(post.body(request.to_owned())).await {
-                Reply::Answered(body) => return Ok(serde_json::from_str::<State>(&body)?.id),
-                Reply::Fault(fault) if attempt < self.asker.retries => {
-                    self.asker.pause(&fault, attempt).await;
-                    if let Found::Here(Some(id)) = self.find(mark).await? {
-                        return Ok(id);
-                    }
-                }
-                Reply::Fault(fault) => return Err(self.refusal("/batches", Reply::Fault(fault))),
-                other => return Err(anyhow!(NotMade(self.refusal("/batches", other).to_string()))),
-            }
-            attempt += 1;
-        }
-    }
-
-    /// The batch that carries a mark.
-    async fn find(&self, mark: &str) -> Result<Found<Option<String>>> {
-        let mut after = String::new();
-        loop {
-            let list: Value = match self.answer(&format!("/batches?limit=100{after}")).await? {
-                Found::Here(list) => list,
-                Found::Gone(words) => return Ok(Found::Gone(words)),
-            };
-            let batches: Vec<State> = serde_json::from_value(list["data"].clone())?;
-            let marked = |batch: &&State| batch.metadata.as_ref().and_then(|m| m.get(MARK)?.as_str()) == Some(mark);
-            if let Some(found) = batches.iter().find(marked) {
-                return Ok(Found::Here(Some(found.id.clone())));
-            }
-            match batches.last().map(|last| format!("&after={}", last.id)) {
-                // A server that does not know `after` lists the same again.
-                Some(next) if list["has_more"] == true && next != after => after = next,
-                _ => return Ok(Found::Here(None)),
-            }
-        }
-    }
-
     async fn wait(&self, batch: &Batch<'_>) -> Result<Found<State>> {
         loop {
-            let state: State = match self.answer(&format!("/batches/{}", batch.id)).await? {
+            let state: State = match self.asker.answer_to(&format!("/batches/{}", batch.id)).await? {
                 Found::Here(state) => state,
                 Found::Gone(words) => return Ok(Found::Gone(words)),
             };
@@ -460,7 +359,7 @@ impl<'j> Asking<'_, 'j> {
         let mut open: HashMap<String, Line> = batch.lines.drain(..).map(|line| (line.id(), line)).collect();
         let mut unread = 0;
         for id in [&state.output_file_id, &state.error_file_id].into_iter().flatten() {
-            let file = match self.download(&format!("/files/{id}/content")).await? {
+            let file = match self.asker.download_file(&format!("/files/{id}/content")).await? {
                 Found::Here(file) => file,
                 Found::Gone(words) => {
                     batch.lines = open.into_values().collect();
@@ -566,131 +465,5 @@ impl<'j> Asking<'_, 'j> {
             kept?;
         }
         Ok(())
-    }
-
-    /// What the server answers to a `GET`, after as many tries as it takes.
-    async fn answer<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Found<T>> {
-        let mut attempt = 0;
-        loop {
-            match self.asker.client.exchange(self.asker.client.get(path)).await {
-                Reply::Answered(body) => return Ok(Found::Here(serde_json::from_str(&body)?)),
-                Reply::Fault(fault) if attempt < self.asker.retries => self.asker.pause(&fault, attempt).await,
-                other => return self.gone(path, other),
-            }
-            attempt += 1;
-        }
-    }
-
-    /// The content of a file of the server, on disk, after as many tries as it takes: each goes on where the last one broke off.
-    async fn download(&self, path: &str) -> Result<Found<File>> {
-        let mut file = tempfile::tempfile()?;
-        let (mut attempt, mut most) = (0, 0);
-        loop {
-            let reply = match self.asker.client.download(path, &mut file).await? {
-                Ok(()) => {
-                    file.rewind()?;
-                    return Ok(Found::Here(file));
-                }
-                Err(reply) => reply,
-            };
-            let has = file.metadata()?.len();
-            attempt = if has > most { 0 } else { attempt + 1 };
-            most = most.max(has);
-            match reply {
-                Reply::Fault(fault) if attempt <= self.asker.retries => self.asker.pause(&fault, attempt).await,
-                other => return self.gone(path, other),
-            }
-        }
-    }
-
-    /// What is not there at all, and no error that a later run may not meet.
-    fn gone<T>(&self, path: &str, reply: Reply) -> Result<Found<T>> {
-        match reply {
-            Reply::Hopeless { status: 404 | 405, words } => Ok(Found::Gone(words)),
-            Reply::Refused { status: 410, body } => Ok(Found::Gone(words(&body))),
-            other => Err(self.refusal(path, other)),
-        }
-    }
-
-    fn refusal(&self, path: &str, reply: Reply) -> anyhow::Error {
-        let said = match reply {
-            Reply::Answered(body) => body,
-            Reply::Refused { status, body } => format!("status {status}: {}", words(&body)),
-            Reply::Hopeless { words, .. } => words,
-            Reply::Fault(fault) => fault.words,
-        };
-        anyhow!("{} answers {said}", self.asker.client.url(path))
-    }
-}
-
-/// What the server was asked for, or what it says instead where it knows nothing of it.
-enum Found<T> {
-    Here(T),
-    Gone(String),
-}
-
-/// The server took no batch, so there is none to look for.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NotMade(String);
-
-/// Texts that a request has embedded; one where it asks for something else.
-pub(crate) fn texts_of(payload: &str) -> usize {
-    #[derive(Deserialize)]
-    struct Texts {
-        input: Vec<IgnoredAny>,
-    }
-    serde_json::from_str::<Texts>(payload).map_or(1, |texts| texts.input.len())
-}
-
-/// One line of a batch's output.
-struct Answer {
-    key: String,
-    status: u64,
-    body: String,
-}
-
-/// Reads a line; the body of the response as it came. A line that is no JSON is the answer of the request it names, as it
-/// came: whatever it says, it was paid for.
-fn read(line: &str) -> Option<Answer> {
-    let Ok(value) = serde_json::from_str::<Value>(line) else {
-        let (_, rest) = line.split_once("\"custom_id\":")?;
-        let (key, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
-        return Some(Answer { key: key.to_owned(), status: 200, body: line.to_owned() });
-    };
-    let key = value["custom_id"].as_str()?.to_owned();
-    let response = &value["response"];
-    let Some(status) = response["status_code"].as_u64() else {
-        return Some(Answer { key, status: 0, body: json!({ "error": value["error"] }).to_string() });
-    };
-    let raw = line.find("\"body\":").map(|at| &line[at + "\"body\":".len()..]).and_then(|rest| {
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
-        values.next()?.ok()?;
-        Some(rest[..values.byte_offset()].trim())
-    });
-    let raw = raw.filter(|raw| serde_json::from_str::<Value>(raw).is_ok_and(|raw| raw == response["body"]));
-    Some(Answer { key, status, body: raw.map_or_else(|| response["body"].to_string(), str::to_owned) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_to_embed_are_counted() {
-        assert_eq!(texts_of(r#"{"model": "m", "input": ["a", "b", "c"]}"#), 3);
-        assert_eq!(texts_of(r#"{"model": "m", "messages": []}"#), 1);
-    }
-
-    #[test]
-    fn bodies_are_kept_as_they_came() {
-        let line = r#"{"id": "r", "custom_id": "k", "response": {"status_code": 200, "body": {"b": 1.50, "a": "x"} }, "error": null}"#;
-        let answer = read(line).unwrap();
-        assert_eq!((answer.key.as_str(), answer.status, answer.body.as_str()), ("k", 200, r#"{"b": 1.50, "a": "x"}"#));
-        let failed = read(r#"{"custom_id": "k", "response": null, "error": {"message": "expired"}}"#).unwrap();
-        assert_eq!((failed.status, words(&failed.body).as_str()), (0, "expired"));
-        assert!(read("{").is_none());
-        let cut = read(r#"{"custom_id": "k", "respo"#).unwrap();
-        assert_eq!((cut.key.as_str(), cut.status, cut.body.as_str()), ("k", 200, r#"{"custom_id": "k", "respo"#));
     }
 }

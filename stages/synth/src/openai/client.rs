@@ -249,7 +249,7 @@ pub(crate) fn answers_nothing(endpoint: &str, payload: &str, body: &str) -> Opti
         };
         let count = vectors.iter().filter(|entry| is_vector(&entry["embedding"])).count();
         // A row of a batch may be kept without its payload.
-        let wanted = if payload.is_empty() { 1 } else { super::batches::texts_of(payload) };
+        let wanted = if payload.is_empty() { 1 } else { super::jobs::texts_of(payload) };
         return (count < wanted).then(|| match count {
             0 => said(),
             _ => format!("{count} vectors for {wanted} texts"),

@@ -4,10 +4,21 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 use codepair_runtime::{Piece, Spool, sha256};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The hash that keys a request.
 pub(crate) fn request_hash(endpoint: &str, payload: &str) -> String {
     sha256(format!("{endpoint}\n{payload}").as_bytes())
+}
+
+/// Texts that a request has embedded; one where it asks for something else.
+pub(crate) fn texts_of(payload: &str) -> usize {
+    #[derive(Deserialize)]
+    struct Texts {
+        input: Vec<IgnoredAny>,
+    }
+    serde_json::from_str::<Texts>(payload).map_or(1, |texts| texts.input.len())
 }
 
 /// Requests to one endpoint, in order.
@@ -45,5 +56,16 @@ impl Jobs {
 
     pub(crate) fn payload(&self, job: &Job) -> Result<String> {
         self.payloads.text(job.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_to_embed_are_counted() {
+        assert_eq!(texts_of(r#"{"model": "m", "input": ["a", "b", "c"]}"#), 3);
+        assert_eq!(texts_of(r#"{"model": "m", "messages": []}"#), 1);
     }
 }
