@@ -21,7 +21,7 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
-        revision: 6,
+        revision: 7,
         per_model: false,
         threads: None,
         inputs: &[],

@@ -96,12 +96,18 @@ fn leftovers(store: &Store, now: i64) -> Result<Vec<Leftover>> {
                 prefix,
                 what,
                 bytes: members.iter().map(|&at| objects[at].1).sum(),
-                paths: members.iter().map(|&at| objects[at].0.clone()).collect(),
+                paths: records_first(members.iter().map(|&at| objects[at].0.clone()).collect()),
                 age_days: (now - newest) / 86_400,
             }
         }));
     }
     Ok(found)
+}
+
+/// A record without its parts would stand for a shard that is not there.
+fn records_first(mut paths: Vec<String>) -> Vec<String> {
+    paths.sort_by_key(|path| !path.ends_with(".json"));
+    paths
 }
 
 /// The records of shards in an artifact's folder, and the attempt that each names; a damaged one is passed over.

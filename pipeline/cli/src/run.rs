@@ -76,7 +76,9 @@ fn summarise(store: &Store, config: &Config, plan: &Plan, ended: &[Ended]) -> Re
     if !failures.is_empty() {
         let path = format!("{}/failures.json", run_folder(&plan.pipeline, &plan.run));
         store.put(&path, serde_json::to_vec_pretty(&failures)?)?;
-        tracing::info!("the whole log of a step: codepair logs STEP --config {}", config.path().display());
+        let failed =
+            failures.iter().find(|failure| failure.exit.is_some()).map_or("STEP", |failure| failure.step.as_str());
+        tracing::info!("the whole log: codepair logs {failed} --config {}", config.path().display());
         return Ok(());
     }
     for step in &plan.steps {

@@ -113,6 +113,7 @@ impl Config {
         };
         let config = Self { path: path.to_owned(), name, table, written };
         config.check_name("name", &config.name)?;
+        STAGES.iter().try_for_each(|stage| config.resources(stage.name).map(drop))?;
         for stage in STAGES.iter().filter(|stage| stage.per_model) {
             config.tables(stage.name).iter().try_for_each(|model| config.check_name(stage.name, model))?;
         }
@@ -393,7 +394,7 @@ mod tests {
             parse("name = \"x\"\n[store]\nurl = \"${CODEPAIR_NO_SUCH}/a\"", &[]).unwrap_err(),
             parse("name = \"x\"", &["epochs"]).unwrap_err(),
             parse("name = \"x\"", &["name.a=1"]).unwrap_err(),
-            parse("name = \"x\"\n[resources.trian]\nthreads = 1", &[]).unwrap().resources("train").unwrap_err(),
+            parse("name = \"x\"\n[resources.trian]\nthreads = 1", &[]).unwrap_err(),
             parse("name = ", &[]).unwrap_err(),
         ];
         for error in &errors {

@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::interleave_record_batch;
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 
+use crate::parquet_io::{BATCH_BYTES, row_sizes};
 use crate::{Attempt, DatasetWriter, Shards, column, text_column};
 
 /// Rows that are put together at once.
@@ -22,7 +23,8 @@ struct Stream<'a> {
     batches: Box<dyn Iterator<Item = Result<RecordBatch>> + 'a>,
     keys: &'a [&'a str],
     converter: Option<RowConverter>,
-    batch: Option<(RecordBatch, Rows)>,
+    /// With the keys of its rows, and their bytes.
+    batch: Option<(RecordBatch, Rows, Vec<usize>)>,
     row: usize,
     /// Where the batch is among those that a [`Gathered`] holds.
     held_at: Option<usize>,
@@ -31,7 +33,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// The key of the row that is next; nothing at the end.
     fn key(&mut self) -> Result<Option<OwnedRow>> {
-        while self.batch.as_ref().is_none_or(|(batch, _)| self.row == batch.num_rows()) {
+        while self.batch.as_ref().is_none_or(|(batch, ..)| self.row == batch.num_rows()) {
             let Some(batch) = self.batches.next().transpose()? else { return Ok(None) };
             let columns: Vec<ArrayRef> =
                 self.keys.iter().map(|key| column(&batch, key).cloned()).collect::<Result<_>>()?;
@@ -41,9 +43,10 @@ impl Stream<'_> {
             }
             let converter = self.converter.as_ref().context("the converter was made")?;
             let keys = converter.convert_columns(&columns)?;
-            (self.batch, self.row, self.held_at) = (Some((batch, keys)), 0, None);
+            let sizes = row_sizes(&batch);
+            (self.batch, self.row, self.held_at) = (Some((batch, keys, sizes)), 0, None);
         }
-        Ok(self.batch.as_ref().map(|(_, keys)| keys.row(self.row).owned()))
+        Ok(self.batch.as_ref().map(|(_, keys, _)| keys.row(self.row).owned()))
     }
 }
 
@@ -52,6 +55,7 @@ struct Gathered {
     writer: DatasetWriter,
     batches: Vec<RecordBatch>,
     rows: Vec<(usize, usize)>,
+    bytes: usize,
     ordinals: Vec<u64>,
 }
 
@@ -67,6 +71,7 @@ impl Gathered {
         }
         self.batches.clear();
         self.rows.clear();
+        self.bytes = 0;
         self.writer.write(mend(batch)?)
     }
 }
@@ -141,7 +146,7 @@ impl Shards {
         let (mut streams, mut gathered) = (Vec::new(), Vec::new());
         for (at, (dataset, keys)) in datasets.iter().enumerate() {
             let writer = attempt.writer(dataset)?;
-            gathered.push(Gathered { writer, batches: Vec::new(), rows: Vec::new(), ordinals: Vec::new() });
+            gathered.push(Gathered { writer, batches: Vec::new(), rows: Vec::new(), bytes: 0, ordinals: Vec::new() });
             for made in &self.made {
                 let batches = Box::new(self.batches_of(made, dataset));
                 streams.push((at, Stream { batches, keys, converter: None, batch: None, row: 0, held_at: None }));
@@ -155,17 +160,18 @@ impl Shards {
             let (dataset, stream) = &mut streams[at];
             let (dataset, keys) = (*dataset, stream.keys);
             let own = &mut gathered[dataset];
-            if let Some((batch, _)) = stream.batch.as_ref().filter(|(batch, _)| takes(batch, stream.row)) {
+            if let Some((batch, _, sizes)) = stream.batch.as_ref().filter(|(batch, ..)| takes(batch, stream.row)) {
                 let held_at = *stream.held_at.get_or_insert_with(|| {
                     own.batches.push(batch.clone());
                     own.batches.len() - 1
                 });
                 own.rows.push((held_at, stream.row));
+                own.bytes += sizes[stream.row];
                 own.ordinals.extend(number(batch, stream.row, keys)?);
             }
             stream.row += 1;
             heap.extend(stream.key()?.map(|key| Reverse((key, at))));
-            if own.rows.len() == ROWS {
+            if own.rows.len() == ROWS || own.bytes >= BATCH_BYTES {
                 own.flush(keys.contains(&ORDINAL), mend)?;
                 streams.iter_mut().filter(|(of, _)| *of == dataset).for_each(|(_, stream)| stream.held_at = None);
             }
@@ -174,5 +180,115 @@ impl Shards {
             own.flush(keys.contains(&ORDINAL), mend)?;
         }
         attempt.finish_all(gathered.into_iter().map(|own| own.writer).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Manifest, Position, Published, Shard, Store, read_output};
+    use codepair_schemas::rows::{Query, Rejected, Request};
+
+    fn query(ordinal: u64, text: String) -> Query {
+        Query { source: "s".into(), ordinal, id: format!("{ordinal:x}"), text, ..Query::default() }
+    }
+
+    fn rejected(ordinal: u64) -> Rejected {
+        Rejected { stage: "ingest".into(), source: "s".into(), ordinal, ..Rejected::default() }
+    }
+
+    /// Writes what one of so many shards has of `rows` things, of which every seventh is rejected and every fifth is two rows.
+    fn write(attempt: &mut Attempt, shard: Shard, rows: u64, text: &dyn Fn(u64) -> String) {
+        let (mut queries, mut others) = (Vec::new(), Vec::new());
+        let mut next = 0;
+        for thing in (0..rows).filter(|thing| shard.has(*thing / 3)) {
+            let mut position = Position::of(thing);
+            for _ in 0..1 + u64::from(thing % 5 == 0) {
+                let ordinal = if shard.is_all() { next } else { position.ordinal() };
+                match thing % 7 {
+                    0 => others.push(rejected(ordinal)),
+                    _ => queries.push(query(ordinal, text(thing))),
+                }
+                (position, next) = (position.next(), next + 1);
+            }
+        }
+        // What an id is made of is the same wherever the row stands.
+        queries.iter_mut().for_each(|query| query.id = query.text.chars().take(9).collect());
+        attempt.write_rows(queries).unwrap();
+        attempt.write_rows(others).unwrap();
+    }
+
+    fn published(attempt: Attempt, file: &str, shard: Option<String>) -> Manifest {
+        let Published::Ours(made) = attempt.publish_as(file, |manifest| manifest.shard = shard).unwrap() else {
+            panic!()
+        };
+        made
+    }
+
+    fn merged(rows: u64, of: u32, text: &dyn Fn(u64) -> String) -> (Manifest, Manifest) {
+        let store = Store::memory();
+        let mut whole = Attempt::new(&store, "ingest", "whole");
+        write(&mut whole, Shard::default(), rows, text);
+        let whole = published(whole, "manifest.json", None);
+        for index in 1..=of {
+            let (shard, mut attempt) = (Shard { index, of }, Attempt::new(&store, "ingest", "f"));
+            write(&mut attempt, shard, rows, text);
+            published(attempt, &shard.file(), Some(shard.to_string()));
+        }
+        let mut attempt = Attempt::new(&store, "ingest", "f");
+        let shards = Shards::find(&store, "ingest", "f", of).unwrap();
+        assert_eq!(shards.missing(), None);
+        shards.merge_numbered(&mut attempt, &[("queries", "source"), ("rejected", "source")], Ok).unwrap();
+        let made = published(attempt, "manifest.json", None);
+        let texts = read_output(&store, &made, "queries", &["text"]).unwrap();
+        assert_eq!(texts.iter().map(RecordBatch::num_rows).sum::<usize>() as u64, made.rows("queries"));
+        (whole, made)
+    }
+
+    /// More rows than are put together at once, over and over.
+    #[test]
+    fn many_rows_of_several_shards_are_numbered_as_one_process_does() {
+        for of in [2, 5] {
+            let (whole, made) = merged(40_000, of, &|n| format!("text {n}"));
+            assert_eq!((&made.digest, made.rows("queries") > 3 * ROWS as u64), (&whole.digest, true));
+        }
+    }
+
+    /// Rows of a mebibyte: what is put together at once has a bound.
+    #[test]
+    fn long_rows_are_put_together() {
+        let (whole, made) = merged(60, 3, &|n| format!("{n} ").repeat(300_000));
+        assert_eq!(made.digest, whole.digest);
+    }
+
+    /// Of what several shards hold, the first by all keys counts.
+    #[test]
+    fn rows_with_equal_keys_are_one() {
+        let store = Store::memory();
+        let row = |request: &str, generator: &str| Request {
+            request: request.into(),
+            generator: generator.into(),
+            ..Request::default()
+        };
+        for (index, rows) in [(1, vec![row("a", "x"), row("b", "y")]), (2, vec![row("b", "x"), row("c", "x")])] {
+            let (shard, mut attempt) = (Shard { index, of: 2 }, Attempt::new(&store, "synth", "f"));
+            attempt.write_rows(rows).unwrap();
+            published(attempt, &shard.file(), Some(shard.to_string()));
+        }
+        let mut attempt = Attempt::new(&store, "synth", "f");
+        let shards = Shards::find(&store, "synth", "f", 2).unwrap();
+        shards.merge_distinct(&mut attempt, "requests", &["request", "attempt", "generator"], 2).unwrap();
+        let made = published(attempt, "manifest.json", None);
+        let batches = read_output(&store, &made, "requests", &[]).unwrap();
+        let column = |name| {
+            batches
+                .iter()
+                .flat_map(|b| text_column(b, name).unwrap().iter().flatten().map(str::to_owned).collect::<Vec<_>>())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (column("request"), column("generator")),
+            (vec!["a".into(), "b".into(), "c".into()], vec!["x".into(), "x".to_owned(), "x".into()])
+        );
     }
 }

@@ -18,9 +18,11 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnPath;
 
 use crate::digest::FileDigest;
+use crate::spool::unnamed;
 use crate::writes::Writes;
 use crate::{Manifest, Output, Store};
 
@@ -28,7 +30,7 @@ const BATCH_ROWS: usize = 8_192;
 const ROW_GROUP_ROWS: usize = 65_536;
 const PART_ROWS: usize = 131_072;
 /// Batches and parts of long rows are cut earlier, so that memory has a bound: text of a batch, encoded bytes of a part.
-const BATCH_BYTES: usize = 16 << 20;
+pub(crate) const BATCH_BYTES: usize = 16 << 20;
 const PART_BYTES: usize = 96 << 20;
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -318,7 +320,7 @@ impl Parts {
 }
 
 /// Bytes of text and vectors in each row.
-fn row_sizes(batch: &RecordBatch) -> Vec<usize> {
+pub(crate) fn row_sizes(batch: &RecordBatch) -> Vec<usize> {
     let mut sizes = vec![0; batch.num_rows()];
     for column in batch.columns() {
         let (offsets, width): (&[i32], usize) = match column.data_type() {
@@ -385,6 +387,19 @@ pub(crate) fn batches(part: Result<bytes::Bytes>, columns: &[&str]) -> Box<dyn I
     }
 }
 
+/// As [`batches`], of all columns, with the part in a file without a name: many may be open at once.
+pub(crate) fn batches_on_disk(part: Result<bytes::Bytes>) -> Box<dyn Iterator<Item = Result<RecordBatch>>> {
+    let on_disk = part.and_then(|bytes| {
+        let mut file = unnamed()?;
+        file.write_all(&bytes)?;
+        read_part(file, &[])
+    });
+    match on_disk {
+        Ok(batches) => Box::new(batches),
+        Err(error) => Box::new(std::iter::once(Err(error))),
+    }
+}
+
 /// So many rows that a batch of long ones has a bound: a text column of more than 2 GiB could not be read at all.
 fn rows_of_a_batch(rows: i64, bytes: i64) -> usize {
     let fit = BATCH_BYTES as i64 * rows / bytes.max(1);
@@ -392,8 +407,11 @@ fn rows_of_a_batch(rows: i64, bytes: i64) -> usize {
 }
 
 /// The batches of one part; no columns named means all.
-fn read_part(bytes: bytes::Bytes, columns: &[&str]) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+fn read_part<R: ChunkReader + 'static>(
+    content: R,
+    columns: &[&str],
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<R>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(content)?;
     let mask = match columns {
         [] => ProjectionMask::all(),
         columns => ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied()),

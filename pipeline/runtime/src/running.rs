@@ -43,41 +43,51 @@ pub fn run_shard<S: Stage>(
         config_error(format!("{} has no shards: it is one process. --shard is for ingest and synth", S::NAME))
     })?;
     let description = describe::<S>(config)?;
-    let (mut context, there) = begin::<S>(store, config, &description, request)?;
+    let (context, there) = begin::<S>(store, config, &description, request)?;
     let (step, print) = (context.step.clone(), context.attempt.fingerprint().to_owned());
     if there.is_some() {
         tracing::info!("{step} is there already: {print}");
         return Ok(there);
     }
+    let made = || Manifest::find(store, &step, &print);
     if Shards::find(store, &step, &print, shard.of)?.has(shard) {
         tracing::info!("the shard {shard} of {step} is there already");
     } else {
-        context.shard = shard;
+        // Another process may have put all of them together meanwhile, and cleared them away.
+        if let Some(there) = made()? {
+            return Ok(Some(there));
+        }
         tracing::info!("the shard {shard} of {step} begins, to make {print}");
-        work::<S>(&mut context, config, S::run)?;
-        publish_shard(context, config, description.revision)?;
+        let mut own = context.afresh();
+        own.shard = shard;
+        work::<S>(&mut own, config, S::run)?;
+        publish_shard(own, config, description.revision)?;
     }
     let shards = Shards::find(store, &step, &print, shard.of)?;
+    if let Some(there) = made()? {
+        clear_shards(&step, &shards);
+        return Ok(Some(there));
+    }
     if let Some(missing) = shards.missing() {
         tracing::info!("{step} is put together once all its shards are there; missing: {missing}");
         return Ok(None);
     }
-    let made = || Manifest::find(store, &step, &print);
-    let (mut context, _) = begin::<S>(store, config, &description, request)?;
-    // Another process may have put them together, and even opened the next generation.
-    if let Some(there) = made()? {
-        return Ok(Some(there));
-    }
     tracing::info!("{step} is put together of {} shards", shard.of);
-    if let Err(error) = work::<S>(&mut context, config, |context, own| merge(context, own, &shards)) {
+    // Of what the shards were made of, whatever is the newest by now.
+    let mut whole = context.afresh();
+    if let Err(error) = work::<S>(&mut whole, config, |context, own| merge(context, own, &shards)) {
         // Another process may have been faster, and have cleared the shards away.
         return made()?.map_or(Err(error), |there| Ok(Some(there)));
     }
-    let manifest = publish(context, config, description.revision)?;
+    let manifest = publish(whole, config, description.revision)?;
+    clear_shards(&step, &shards);
+    Ok(Some(manifest))
+}
+
+fn clear_shards(step: &str, shards: &Shards) {
     if let Err(error) = shards.delete() {
         tracing::warn!("{step} is published, but its shards could not be cleared away: {error:#}; codepair gc will");
     }
-    Ok(Some(manifest))
 }
 
 /// Does the work of an attempt; what it wrote is deleted where that fails or the process is asked to end.

@@ -13,6 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::{Manifest, Store, artifact_path, input_error, parquet_io};
 
+/// More would have next to nothing to do each.
+const MOST_SHARDS: u32 = 4096;
+
 /// One of so many processes that share a step's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -60,8 +63,8 @@ impl FromStr for Shard {
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
         match numbers {
-            Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
-            _ => Err("expected I/N, the I-th of N shards, from 1/N to N/N".to_owned()),
+            Some((index, of)) if (1..=of).contains(&index) && of <= MOST_SHARDS => Ok(Self { index, of }),
+            _ => Err(format!("expected I/N, the I-th of N shards, from 1/N to N/N, with N at most {MOST_SHARDS}")),
         }
     }
 }
@@ -173,7 +176,14 @@ impl Shards {
         made: &'a Manifest,
         dataset: &'a str,
     ) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
-        made.files(dataset).flat_map(move |output| parquet_io::batches(made.read(&self.store, output), &[]))
+        made.files(dataset).flat_map(move |output| {
+            let read = made.read(&self.store, output).map_err(|error| {
+                let record = format!("{}/{}", artifact_path(&self.step, &self.fingerprint), shard_file(made));
+                let place = format!("{}/{record}", self.store.url());
+                input_error(format!("{error}; or delete {place} and make the shard again with --shard"))
+            });
+            parquet_io::batches_on_disk(read)
+        })
     }
 
     /// Rows that all left out, by reason.
@@ -205,6 +215,12 @@ impl Shards {
     }
 }
 
+/// The name of a shard's record.
+fn shard_file(made: &Manifest) -> String {
+    let shard = made.shard.as_deref().and_then(|shard| shard.parse::<Shard>().ok());
+    shard.map_or_else(|| "manifest.json".to_owned(), Shard::file)
+}
+
 fn add_up(sum: &mut Value, more: &Value) {
     match (sum, more) {
         (Value::Object(sum), Value::Object(more)) => {
@@ -231,7 +247,7 @@ mod tests {
 
     #[test]
     fn shards_are_read_and_share_the_work() {
-        for wrong in ["", "1", "0/2", "3/2", "a/b", "1/0", "1/2/3"] {
+        for wrong in ["", "1", "0/2", "3/2", "a/b", "1/0", "1/2/3", "1/4097"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
         let shards: Vec<Shard> = ["1/3", "2/3", "3/3"].map(|text| text.parse().unwrap()).into();

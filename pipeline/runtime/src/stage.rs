@@ -75,6 +75,25 @@ pub struct Context {
 }
 
 impl Context {
+    /// The same for another attempt, of all of the work.
+    pub(crate) fn afresh(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            config: self.config.clone(),
+            step: self.step.clone(),
+            model: self.model.clone(),
+            attempt: Attempt::new(&self.store, &self.step, self.attempt.fingerprint()),
+            threads: self.threads,
+            device: self.device.clone(),
+            memory_limit: self.memory_limit,
+            description: self.description.clone(),
+            interrupt: Interrupt::default(),
+            shard: Shard::default(),
+            inputs: self.inputs.clone(),
+            older: self.older.clone(),
+        }
+    }
+
     /// The artifacts that hold a dataset (several for `scores` and the like).
     pub fn inputs<'a>(&'a self, dataset: &'a str) -> impl Iterator<Item = &'a Arc<Manifest>> {
         self.inputs.iter().filter(move |i| i.dataset == dataset).map(|i| &i.manifest)

@@ -61,5 +61,5 @@ pub fn compare(one: &str, mut first: impl FnMut() -> f64, other: &str, mut secon
     }
     ones.sort_by(f64::total_cmp);
     others.sort_by(f64::total_cmp);
-    println!("| {one} | {:.3} s | {other} | {:.3} s | {:.2}× |", ones[3], others[3], others[3] / ones[3]);
+    println!("\n| {one} | {:.3} s | {other} | {:.3} s | {:.2}× |", ones[3], others[3], others[3] / ones[3]);
 }

@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::{Parser, ValueEnum};
 use codepair_runtime::{
-    ByteSize, DEEP_STACK, ExitStatus, PipelineOptions, block_on, config_error, machine_memory_bytes, run_binary,
+    ByteSize, DEEP_STACK, ExitStatus, PipelineOptions, Plan, block_on, config_error, machine_memory_bytes, run_binary,
     threads,
 };
 use datafusion::error::DataFusionError;
@@ -60,7 +60,7 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     let tables = codepair_sql::register_plan(&context, &store, &plan)?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = block_on(context.sql_with_options(&arguments.query, reading))
-        .map_err(|error| config_error(format!("{error}\ntables: {}", tables.join(", "))))?;
+        .map_err(|error| config_error(format!("{error}{}", unwritten(&error, arguments, &plan, &tables))))?;
     let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
     let mut rows = block_on(frame.execute_stream()).map_err(explain)?;
     let mut printer = Printer::new(arguments.format, schema);
@@ -71,6 +71,27 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     }
     printer.finish()?;
     Ok(ExitStatus::Done)
+}
+
+/// Which step a dataset that is not there would be of; else the tables that there are.
+fn unwritten(error: &DataFusionError, arguments: &Arguments, plan: &Plan, tables: &[String]) -> String {
+    let said = error.to_string();
+    let words = said.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let wanted = words.filter(|word| !tables.iter().any(|table| table == word)).find_map(|word| {
+        let writes = |stage: &str| codepair_schemas::stage_of_dataset(word).any(|writer| writer.name == stage);
+        plan.steps.iter().find(|step| writes(&step.stage)).map(|step| (word, &step.name))
+    });
+    match wanted {
+        Some((dataset, step)) => {
+            let config =
+                arguments.pipeline.config().map_or(String::new(), |config| config.path().display().to_string());
+            format!(
+                "\n{dataset} is written by {step}, which has not run to its end under this config: codepair run --config {config}, \
+                 and what went wrong: codepair logs {step} --config {config}"
+            )
+        }
+        None => format!("\ntables: {}", tables.join(", ")),
+    }
 }
 
 /// What to do about an error of the engine.

@@ -49,8 +49,15 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, look: Lo
     if location.is_empty() {
         return Err(config_error("path is missing: a file, a folder, an archive, or a URL"));
     }
+    let scheme = location.split_once("://").map(|(scheme, _)| scheme);
+    if scheme.is_some_and(|scheme| !["http", "https", "hf", "s3", "gs", "az"].contains(&scheme)) {
+        return Err(config_error(format!("{location}: known are paths, http(s)://, hf://, s3://, gs:// and az://")));
+    }
     let mut checkout = None;
     let plain = file_name(location);
+    if location.starts_with("http") && is_url(location) && plain.ends_with('/') {
+        return Err(config_error(format!("{location} names a folder, and a web server lists nothing: name the file")));
+    }
     let name = plain.rsplit('/').next().unwrap_or(plain).to_owned();
     let wanted = |name: &str| patterns.wants(name, look.archives);
     let list = if let Some(path) = location.strip_prefix(hub::SCHEME) {
@@ -75,7 +82,7 @@ pub(crate) fn find(config: &Config, location: &str, patterns: Patterns, look: Lo
         }
     };
     if list.is_empty() {
-        return Err(input_error(format!("{location} holds no file that fits")));
+        return Err(input_error(format!("{location} holds no file that fits: {}", patterns.said())));
     }
     Ok(Files::new(list, patterns, checkout))
 }

@@ -73,7 +73,7 @@ impl Stage for Ingest {
         }
         let splits = sink.splits().clone();
         if context.shard.is_all() {
-            check(sources, &summaries, &splits, |source| sink.first_rejection(source))?;
+            check(&context.config, sources, &summaries, &splits, |source| sink.first_rejection(source))?;
         } else {
             context.attempt.note("splits", serde_json::to_value(splits)?);
         }
@@ -89,6 +89,7 @@ impl Stage for Ingest {
 /// That every source has a row that can be used, and every split that is asked for has rows: without, a training fails, some
 /// stages later.
 fn check(
+    config: &Config,
     sources: &Sources,
     summaries: &[rows::Source],
     splits: &Splits,
@@ -103,9 +104,10 @@ fn check(
         }
         if rejected >= FEW_ROWS && 2 * rejected > read {
             tracing::warn!(
-                "[ingest.{name}]: {rejected} of {read} rows are rejected, the first as {}; all of them: codepair sql \"select \
+                "[ingest.{name}]: {rejected} of {read} rows are rejected, the first as {}; all of them: codepair sql --config {} \"select \
                  reason, count(*) from rejected group by 1\"",
-                first()
+                first(),
+                config.path().display()
             );
         }
     }
@@ -134,7 +136,7 @@ fn check_splits(sources: &Sources, splits: &Splits) -> Result<()> {
                 Some(SplitBy::Row) => "",
                 Some(SplitBy::File) => "divide rows and not files, with split_by = \"row\", or ",
                 _ => {
-                    "where no column or file name says the split, divide smaller groups, with split_by = \"file\" or \"row\", or "
+                    "where no column or file name says the split, divide smaller groups: files with split_by = \"file\", rows with \"row\"; or "
                 }
             };
             let said = format!(

@@ -25,7 +25,7 @@ const NUMBERED: [(&str, &str); 6] = [
 pub(crate) fn merge(context: &mut Context, sources: &Sources, shards: &Shards) -> Result<()> {
     let summaries = summaries(shards)?;
     let splits = shards.notes().remove("splits").map_or(Ok(BTreeMap::new()), serde_json::from_value)?;
-    check(sources, &summaries, &splits, |source| first_rejection(shards, source))?;
+    check(&context.config, sources, &summaries, &splits, |source| first_rejection(shards, source))?;
     let mut ids = Ids::new()?;
     shards.merge_numbered(&mut context.attempt, &NUMBERED, |batch| renamed(batch, &mut ids))?;
     context.attempt.write_rows(summaries)?;

@@ -68,6 +68,12 @@ impl Stage for Synth {
                 generator.generate(context, name, &mut made).with_context(|| format!("[synth.{name}]"))?;
                 made.note(name, "seconds", began.elapsed().as_secs_f64());
                 tracing::info!("{name}: {} rows", made.count(name));
+                if made.count(name) == 0 && context.shard.is_all() {
+                    tracing::warn!(
+                        "{name} made nothing: pairs are made of functions and problems for training, and the sources may have \
+                         none; a source of texts and codes that belong together has pairs already"
+                    );
+                }
             }
             if vectors {
                 made.finish_embeddings(&mut context.attempt)?;

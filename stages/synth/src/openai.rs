@@ -13,6 +13,7 @@ mod ledger;
 mod ledger_files;
 mod limits;
 mod one_by_one;
+mod payer;
 mod prompt;
 mod server;
 

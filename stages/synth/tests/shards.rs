@@ -71,7 +71,11 @@ impl Setup {
     }
 
     fn shard(&self, config: &Config, shard: Shard) -> anyhow::Result<Option<Manifest>> {
-        run_shard::<Synth>(&self.store, config, &Request { given: &inputs(), ..Request::default() }, shard)
+        self.shard_of(config, shard, &inputs())
+    }
+
+    fn shard_of(&self, config: &Config, shard: Shard, inputs: &[(String, String)]) -> anyhow::Result<Option<Manifest>> {
+        run_shard::<Synth>(&self.store, config, &Request { given: inputs, ..Request::default() }, shard)
     }
 }
 
@@ -171,4 +175,30 @@ fn shards_divide_what_may_be_spent() {
     let made: serde_json::Value = serde_json::from_slice(&setup.store.get(&made.unwrap().0).unwrap()).unwrap();
     assert!((made["notes"]["llm"]["cost_dollars"].as_f64().unwrap() - dollars).abs() < 1e-9);
     assert!(made["incomplete"].as_str().unwrap().contains("over_budget"), "{}", made["incomplete"]);
+}
+
+/// A shard that is run again, before or after others, has the same share as before: all together never pass the limit.
+#[test]
+fn a_shard_that_is_run_again_gets_no_second_share() {
+    let (setup, server) = (Setup::new(), Server::start(Duration::ZERO, |_, _| Act::Answer));
+    let table = format!(
+        "[synth.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprompt = \"prompt.txt\"\nanswer_tokens = 20\n\
+         price = {{ input = 1000.0, output = 1000.0 }}\nmax_cost = 1.2\nconcurrency = 1\n",
+        server.url()
+    );
+    let config = setup.parsed(&table);
+    let spent = || server.charges().values().sum::<usize>() as f64 * (INPUT_TOKENS + OUTPUT_TOKENS) as f64 / 1000.0;
+    let mut after_first = 0.0;
+    for round in 0..4 {
+        for index in 1..=2 {
+            // Without `partial` it ends in an error that says to run it again.
+            let error = setup.shard_of(&config, Shard { index, of: 2 }, &inputs()[..2]).unwrap_err();
+            assert!(format!("{error:#}").contains("the budget is spent"), "{error:#}");
+        }
+        if round == 0 {
+            after_first = spent();
+        }
+    }
+    assert!(after_first > 0.5 && spent() <= 1.2, "{after_first} {}", spent());
+    assert!((spent() - after_first).abs() < 1e-9, "nothing more in {} than in {after_first}", spent());
 }

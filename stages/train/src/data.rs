@@ -42,10 +42,12 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
     let mut data = Data { training: Vec::new(), validation: Vec::new(), too_long: 0 };
     let mut negatives: HashMap<String, Vec<Vec<u32>>> = HashMap::new();
     let mut parents: Vec<Option<String>> = Vec::new();
+    let mut missing: Vec<&String> = config.negatives.iter().collect();
     for (source, target) in sources.into_iter().zip(targets) {
         if source.id != target.id {
             bail!("the token tables do not fit together: {} and {}", source.id, target.id);
         }
+        missing.retain(|name| source.kind != "negative" || source.name != **name);
         let mut pair = Pair { source: source.tokens, target: target.tokens };
         pair.source.truncate(config.source.max_tokens);
         if pair.source.is_empty() || pair.target.is_empty() {
@@ -72,12 +74,18 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
         example.negatives = id.and_then(|id| negatives.remove(&id)).unwrap_or_default();
         example.negatives.truncate(config.negatives_per_pair.unwrap_or(usize::MAX));
     }
+    if !missing.is_empty() {
+        let missing = missing.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            "negatives names {missing}, and no negative has that name: codepair sql \"select distinct name from examples where kind = 'negative'\""
+        );
+    }
     data.training.truncate(config.max_examples.unwrap_or(usize::MAX));
     if data.training.is_empty() || data.validation.is_empty() {
         let (training, validation, too_long) = (data.training.len(), data.validation.len(), data.too_long);
         return Err(input_error(format!(
             "there are {training} training and {validation} validation pairs, and {too_long} that were too long; ingest \
-             more groups (top-level modules or repositories), raise the source's share of a split, such as \
+             more groups (top-level modules or repositories), let the source's shares leave some for each split, such as \
              shares = {{ validation = 0.2, test = 0.2 }}, or raise target.max_tokens"
         )));
     }

@@ -25,8 +25,15 @@ impl Stage for Train {
     const NAME: &'static str = "train";
     type Config = Models;
 
-    fn steps(models: &Models, _whole: &Config) -> Result<Vec<Step>> {
-        models.iter().map(|(name, model)| step(name, model)).collect()
+    fn steps(models: &Models, whole: &Config) -> Result<Vec<Step>> {
+        let tokenizers = &whole.raw("prepare")["tokenizers"];
+        models
+            .iter()
+            .map(|(name, model)| {
+                check_tokenizers(name, model, tokenizers)?;
+                step(name, model)
+            })
+            .collect()
     }
 
     fn run(context: &mut Context, models: &Models) -> Result<()> {
@@ -41,6 +48,34 @@ impl Stage for Train {
             }
         }
     }
+}
+
+/// That the tokenizers of a model are there, and read what it wants of them.
+fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Value) -> Result<()> {
+    for (side, wanted) in [("source", &model.source), ("target", &model.target)] {
+        let key = format!("train.{name}.{side}");
+        let Some(tokenizer) = tokenizers.get(&wanted.tokenizer) else {
+            let known: Vec<&String> = tokenizers.as_object().into_iter().flat_map(|known| known.keys()).collect();
+            return Err(config_error(format!(
+                "{key}.tokenizer: there is no [prepare.tokenizers.{}]; there are {}",
+                wanted.tokenizer,
+                if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.into_iter().cloned().collect::<Vec<_>>().join(", ")
+                }
+            )));
+        };
+        let field = wanted.column.name();
+        let reads = tokenizer.get("fields").and_then(serde_json::Value::as_array);
+        if reads.is_some_and(|fields| !fields.iter().any(|read| read == field)) {
+            return Err(config_error(format!(
+                "{key}: [prepare.tokenizers.{}] does not read {field}; add it to its fields",
+                wanted.tokenizer
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn step(name: &str, model: &TrainConfig) -> Result<Step> {

@@ -18,7 +18,7 @@ use super::source_file::SourceFile;
 /// Tries after the first, where a server is busy or a download breaks off.
 const RETRIES: u32 = 5;
 /// Nothing comes for so long: the connection is dead.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Where a file is on the web, and with what right it is read.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Address {
     /// The server cannot be reached, or refuses.
     pub(super) async fn get(&self) -> Result<Response> {
         let client = client()?;
-        self.accepted(send(|| self.request(&client, Method::GET)).await?)
+        self.accepted(send(&self.url, || self.request(&client, Method::GET)).await?)
     }
 
     /// What the server says of it; nothing where it has none.
@@ -70,12 +70,12 @@ impl Address {
 
     async fn ask(&self) -> Result<Option<WebFile>> {
         let client = client()?;
-        let mut answer = send(|| self.request(&client, Method::HEAD)).await?;
+        let mut answer = send(&self.url, || self.request(&client, Method::HEAD)).await?;
         if answer.status().is_client_error() && !is_absent(answer.status())
             || answer.status() == StatusCode::NOT_IMPLEMENTED
         {
             // Signed addresses are for one method alone, and some servers do not know this one.
-            answer = send(|| self.request(&client, Method::GET)).await?;
+            answer = send(&self.url, || self.request(&client, Method::GET)).await?;
         }
         if is_absent(answer.status()) {
             return Ok(None);
@@ -83,7 +83,7 @@ impl Address {
         let answer = self.accepted(answer)?;
         // Some say 0 of what they do not know.
         let length = header(&answer, "content-length").parse().ok().filter(|length| *length > 0);
-        Ok(Some(WebFile { address: self.clone(), validator: validator(&answer).to_owned(), length }))
+        Ok(Some(WebFile { address: self.clone(), validator: validator(&answer).to_owned(), is_pinned: false, length }))
     }
 }
 
@@ -94,10 +94,7 @@ impl Address {
 pub(super) fn fetch(location: &str, address: Address, name: &str) -> Result<SourceFile> {
     let (plain, expected) = pinned(location);
     let mut file = address.find()?.ok_or_else(|| input_error(format!("{plain}: the server has no such file")))?;
-    if expected.is_some() && file.validator.is_empty() {
-        // The digest says whether it is still the same.
-        file.validator = "pinned".to_owned();
-    }
+    file.is_pinned = expected.is_some();
     let list = fetch_all(plain, vec![(name.to_owned(), file)])?;
     let file = list.into_iter().next().ok_or_else(|| anyhow!("{plain} was not downloaded"))?;
     expected.map_or(Ok(()), |expected| check(&file, &expected, plain))?;
@@ -109,6 +106,8 @@ pub(super) struct WebFile {
     address: Address,
     /// What says that the file is still the same: its `ETag`, else the date of its last change.
     validator: String,
+    /// What it must hold is known, so that no other version can be taken for it.
+    is_pinned: bool,
     length: Option<u64>,
 }
 
@@ -120,7 +119,7 @@ impl Remote for WebFile {
     fn fetch(&self, meter: &mut Meter) -> Result<PathBuf> {
         let length = self.length.map_or(String::new(), |length| length.to_string());
         let key = format!("{}\0{}\0{length}", self.address.url, self.validator);
-        let is_sure = !self.validator.is_empty();
+        let is_sure = self.is_pinned || !self.validator.is_empty();
         let place = cached(&key, is_sure, |file| block_on(self.download(file, meter)));
         place.map_err(|error| input_error(format!("{}: {error:#}", self.address.url)))
     }
@@ -134,7 +133,7 @@ impl WebFile {
             let received = file.metadata()?.len();
             // What comes on is not lost, however often it breaks off.
             attempt = if received > had { 0 } else { attempt + 1 };
-            had = received;
+            had = had.max(received);
             if error.is::<Failure>() {
                 return Err(error);
             }
@@ -167,7 +166,7 @@ impl WebFile {
                 _ => request.header("range", format!("bytes={received}-")).header("if-range", &self.validator),
             }
         };
-        let response = send(request).await?;
+        let response = send(&self.address.url, request).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             file.set_len(0)?;
             bail!("the server has no more of it than {received} bytes");
@@ -188,7 +187,7 @@ impl WebFile {
         meter.begin(received);
         let mut body = response.bytes_stream();
         while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|error| anyhow!("{error}"))?;
+            let piece = piece.map_err(|error| anyhow!("{}", cause(&error)))?;
             file.write_all(&piece)?;
             received += piece.len() as u64;
             meter.reach(received);
@@ -231,24 +230,36 @@ fn client() -> Result<Client> {
 }
 
 /// Sends a request until the server has an answer other than that it is busy: after the time it names, else with full jitter.
-async fn send(request: impl Fn() -> RequestBuilder) -> Result<Response> {
+async fn send(url: &str, request: impl Fn() -> RequestBuilder) -> Result<Response> {
     let mut attempt = 0;
     loop {
         let answer = request().send().await.map_err(reqwest::Error::without_url);
         let pause = match &answer {
             Ok(response) if is_busy(response.status()) => retry_after(header(response, "retry-after")),
             Err(error) if error.is_connect() || error.is_timeout() || error.is_request() => None,
-            _ => return Ok(answer?),
+            _ => return answer.map_err(|error| anyhow!("{}", cause(&error))),
         };
         if attempt == RETRIES {
-            return Ok(answer?);
+            return answer.map_err(|error| anyhow!("{}", cause(&error)));
         }
         let pause = pause.unwrap_or_else(|| back_off(attempt + 1));
-        let what = answer.map_or_else(|error| error.to_string(), |response| response.status().to_string());
-        tracing::warn!("{what}; again in {:.1} s", pause.as_secs_f64());
+        let what = answer.map_or_else(|error| cause(&error), |response| response.status().to_string());
+        tracing::warn!("{url}: {what}; again in {:.1} s, try {} of {}", pause.as_secs_f64(), attempt + 2, RETRIES + 1);
         tokio::time::sleep(pause).await;
         attempt += 1;
     }
+}
+
+/// What is at the bottom of an error, such as that nobody listens.
+fn cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("nothing came for {} s", SILENCE.as_secs());
+    }
+    let mut bottom: &dyn std::error::Error = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    bottom.to_string()
 }
 
 fn is_busy(status: StatusCode) -> bool {

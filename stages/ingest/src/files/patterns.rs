@@ -10,13 +10,21 @@ use super::packing::{Packing, packing, unpacked};
 pub(crate) struct Patterns {
     include: GlobSet,
     exclude: GlobSet,
+    /// What is included, as it was written.
+    written: Vec<String>,
 }
 
 impl Patterns {
     /// # Errors
     /// Exit 2: a pattern is malformed.
     pub(crate) fn new<S: AsRef<str>, T: AsRef<str>>(include: &[S], exclude: &[T]) -> Result<Self> {
-        Ok(Self { include: globs(include)?, exclude: globs(exclude)? })
+        let written = include.iter().map(|pattern| pattern.as_ref().to_owned()).collect();
+        Ok(Self { include: globs(include)?, exclude: globs(exclude)?, written })
+    }
+
+    /// What is looked for, in words.
+    pub(super) fn said(&self) -> String {
+        format!("it is to be named like {}", self.written.join(", "))
     }
 
     /// What is packed counts by the name it has unpacked.

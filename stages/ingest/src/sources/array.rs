@@ -67,13 +67,14 @@ pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Values) -> Result<()>)
         first: 0,
         bytes: Vec::new(),
     };
-    let mut buffer = vec![0; PIECE_BYTES / 2];
+    let (mut buffer, mut is_empty) = (vec![0; PIECE_BYTES / 2], true);
     let piece = |first, count, bytes, too_long| Values { file: name.clone(), split, first, count, bytes, too_long };
     loop {
         let read = file.read(&mut buffer).map_err(|error| file.damaged(&error))?;
         if read == 0 {
             break;
         }
+        is_empty = false;
         for &byte in &buffer[..read] {
             let is_over = cutter.take(byte).map_err(|why| not_an_array(&name, &why))?;
             if !is_over {
@@ -95,10 +96,12 @@ pub(crate) fn cut(file: &mut Opened, emit: &mut dyn FnMut(Values) -> Result<()>)
     if cutter.has_ended {
         return Ok(());
     }
-    Err(not_an_array(
-        &name,
-        if cutter.depth == 0 { "it does not begin with [" } else { "it has no end; it was cut off, fetch it again" },
-    ))
+    let why = match (cutter.depth, is_empty) {
+        (0, true) => "it is empty",
+        (0, false) => "it does not begin with [",
+        _ => "it has no end; it was cut off, fetch it again",
+    };
+    Err(not_an_array(&name, why))
 }
 
 fn not_an_array(name: &str, why: &str) -> anyhow::Error {
@@ -231,7 +234,7 @@ mod tests {
         assert_eq!(read(good.as_bytes()).0.unwrap(), *serde_json::from_str::<Vec<Value>>(good).unwrap());
         assert_eq!(read(b"[]").0.unwrap(), Vec::<Value>::new());
         for (wrong, why) in [
-            ("", "does not begin with ["),
+            ("", "it is empty"),
             ("{}", "does not begin with ["),
             ("[1,,2]", "value 1 is missing"),
             ("[1,]", "value 1 is missing"),

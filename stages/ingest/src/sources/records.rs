@@ -45,7 +45,11 @@ pub(crate) fn cut(file: &mut Opened, dialect: Dialect, emit: &mut dyn FnMut(Reco
     let (name, split) = (file.name().to_owned(), file.split());
     let mut input = Input { bytes: Vec::new(), at: 0, line: 1, ended: false };
     let Some((_, header)) = input.next(file, dialect, None)? else { return Ok(()) };
-    let header = header.map_err(|error| crate::files::damaged(&name, &format!("its header: {error}")))?;
+    let header = header.map_err(|error| {
+        codepair_runtime::input_error(format!(
+            "{name}: its first line is no header of a CSV file: {error}; is kind right?"
+        ))
+    })?;
     let (mut list, mut bytes) = (Vec::new(), 0);
     while let Some(record) = input.next(file, dialect, Some(header.len()))? {
         bytes += record.1.as_ref().map_or(0, |texts: &Vec<String>| texts.iter().map(String::len).sum());

@@ -38,6 +38,8 @@ struct Texts {
     values: StringArray,
     /// What cells are that are bytes and no text.
     broken: Vec<(usize, String)>,
+    /// They were numbers, which serve as names and not as texts.
+    are_numbers: bool,
 }
 
 /// Cuts a Parquet or Arrow file into tables of those columns of `wanted` that it has.
@@ -72,6 +74,9 @@ fn read(
 ) -> Result<()> {
     let damaged = |error: &dyn std::fmt::Display| file.damaged(error);
     let begin = content.get_bytes(0, content.len().min(MAGIC.len() as u64) as usize).map_err(|e| damaged(&e))?;
+    if begin.is_empty() {
+        return Err(input_error(format!("{} is empty", file.name())));
+    }
     if *begin != *MAGIC {
         let begins = String::from_utf8_lossy(&begin).into_owned();
         return Err(input_error(format!(
@@ -156,7 +161,7 @@ fn texts(file: &Opened, name: &str, column: &ArrayRef) -> Result<Texts> {
                 None => None,
             });
         }
-        return Ok(Texts { values: values.into(), broken });
+        return Ok(Texts { values: values.into(), broken, are_numbers: false });
     }
     let is_value = !kind.is_nested();
     let cast = is_value.then(|| cast(column, &DataType::Utf8).ok()).flatten();
@@ -170,7 +175,7 @@ fn texts(file: &Opened, name: &str, column: &ArrayRef) -> Result<Texts> {
         };
         input_error(format!("{}: the column {name} holds no text but {kind}{fields}", file.name()))
     })?;
-    Ok(Texts { values: cast.as_string().clone(), broken: Vec::new() })
+    Ok(Texts { values: cast.as_string().clone(), broken: Vec::new(), are_numbers: kind.is_numeric() })
 }
 
 impl Table {
@@ -189,6 +194,7 @@ impl Table {
         let Some(texts) = self.column(column) else { return Cell::Other("there is no such column".to_owned()) };
         match texts.broken.iter().find(|(broken, _)| *broken == row) {
             Some((_, what)) => Cell::Other(what.clone()),
+            None if texts.values.is_valid(row) && texts.are_numbers => Cell::Number(texts.values.value(row).to_owned()),
             None if texts.values.is_valid(row) => Cell::Text(Cow::Borrowed(texts.values.value(row))),
             None => Cell::Null,
         }

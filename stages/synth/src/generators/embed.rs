@@ -228,7 +228,8 @@ impl Embed {
         let server = self.server();
         let client = server.client("/embeddings")?;
         let has_hope = jobs.list().iter().any(|job| answers.ledger.has(&job.key));
-        let answers = ask(&asking_for(context, name, &server, &alone, has_hope), client)?;
+        let asked = Asked { may_be_shared: true, ..asking_for(context, name, &server, &alone, has_hope) };
+        let answers = ask(&asked, client)?;
         Ok(Some((alone, answers)))
     }
 
@@ -281,8 +282,13 @@ impl Embed {
         let mut batch = Vec::new();
         // A request is one shard's, whosever rows it asks about: one process makes the same ones.
         let mut work = |batch: Vec<Item>| {
+            // Where a batch ends the hash of its last text decides; which shard's it is another one does.
             let texts = || batch.iter().map(|item| item.text.as_str()).collect::<Vec<_>>().join("\0");
-            if context.shard.is_all() || context.shard.has(key(&texts())) { work(batch) } else { Ok(()) }
+            if context.shard.is_all() || context.shard.has(key(&format!("batch\0{}", texts()))) {
+                work(batch)
+            } else {
+                Ok(())
+            }
         };
         for parent in self.rows(context)? {
             for item in self.items(&parent?) {
@@ -316,7 +322,7 @@ fn asking_for<'a>(
     jobs: &'a Jobs,
     is_patient: bool,
 ) -> Asked<'a> {
-    Asked { context, generator, server, jobs, answer_tokens: 0, fault: FAULT, is_patient }
+    Asked { context, generator, server, jobs, answer_tokens: 0, fault: FAULT, may_be_shared: false, is_patient }
 }
 
 /// What is wrong with an answer.

@@ -98,6 +98,7 @@ impl GeneratorKind for Openai {
             jobs: &jobs,
             answer_tokens: self.answer_tokens,
             fault: FAULT,
+            may_be_shared: false,
             is_patient: false,
         };
         let answers = ask(&asked, client)?;

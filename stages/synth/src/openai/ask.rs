@@ -14,7 +14,8 @@ use super::budget::Usage;
 use super::client::Client;
 use super::jobs::{Job, Jobs};
 use super::lease::Lease;
-use super::ledger::{Ledger, Payer};
+use super::ledger::Ledger;
+use super::payer::Payer;
 use super::server::Server;
 
 /// How long an interrupted run waits for what is under way.
@@ -57,6 +58,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) answer_tokens: u32,
     /// What is wrong with the response to a payload, where it cannot be used.
     pub(crate) fault: FaultOf<'a>,
+    /// Several shards may want the same of these requests.
+    pub(crate) may_be_shared: bool,
     /// That some requests are refused, or answered with nothing that can be used, says nothing of the others.
     pub(crate) is_patient: bool,
 }
@@ -99,7 +102,8 @@ impl<'j> Open<'j> {
 
 /// Who pays for a generator's requests.
 pub(super) fn payer(context: &Context, generator: &str, answer_tokens: u32) -> Payer {
-    Payer { name: format!("{}/{generator}", context.config.name()), answer_tokens }
+    let shard = (!context.shard.is_all()).then(|| context.shard.to_string());
+    Payer { name: format!("{}/{generator}", context.config.name()), shard, answer_tokens }
 }
 
 /// What a generator spent in all runs so far, for the manifest: several shards spent it together.
@@ -127,7 +131,7 @@ fn spent_notes(spent: Usage, dollars: f64) -> [(&'static str, Value); 3] {
 /// The server cannot be reached at all, or wants another key or path, or refuses or fails to answer whatever it is asked: no
 /// request would fare better. The process was asked to end.
 pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
-    let Asked { context, generator, server, jobs, answer_tokens, fault, is_patient } = *asked;
+    let Asked { context, generator, server, jobs, answer_tokens, fault, is_patient, .. } = *asked;
     let payer = payer(context, generator, answer_tokens);
     let mut ledger = Ledger::open(&context.store, &jobs.keys(), &payer)?;
     ledger.complete(jobs)?;
@@ -141,6 +145,10 @@ pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
         let group = (!context.shard.is_all()).then_some(of_run.as_str());
         if group.is_some() {
             wanted.push((format!("the shard {} of {} {of_run}", context.shard, payer.name), None));
+        }
+        if group.is_some() && asked.may_be_shared {
+            // One shard after another: what one was answered another need not ask.
+            wanted.push((format!("what shards of {} ask alike", payer.name), None));
         }
         if server.is_limited() {
             wanted.push((format!("what {} may spend", payer.name), group));
@@ -156,8 +164,8 @@ pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
         generator,
         is_patient,
         is_shard: !context.shard.is_all(),
-        budget: server.budget(ledger.spent(), context.shard.of),
-        payer: payer.name,
+        budget: server.budget(ledger.spent_by_itself(), ledger.spent_before(), context.shard.of),
+        payer: payer.own_name(),
         client,
         limits: server.limits(context.shard.of),
         retries: server.retries,

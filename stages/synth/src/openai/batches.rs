@@ -209,8 +209,12 @@ impl<'j> Asking<'_, 'j> {
             let ids: Vec<String> = serde_json::from_str(&known.payload).unwrap_or_default();
             let asked: HashMap<&str, u32> = ids.iter().map(|id| split_id(id)).collect();
             // Answers that a run kept before it was killed are not asked for by this batch any more.
+            let has_ended = |job: &Job, attempt: u32| {
+                self.ledger.has_ended(&sending_in_batch(&known.request, &join_id(&job.key, attempt)))
+            };
             let is_asked = |job: &&Job| {
-                asked.get(job.key.as_str()).is_some_and(|attempt| *attempt >= self.ledger.answered(&job.key))
+                let attempt = asked.get(job.key.as_str());
+                attempt.is_some_and(|attempt| *attempt >= self.ledger.answered(&job.key) && !has_ended(job, *attempt))
             };
             let (jobs, others): (Vec<&Job>, Vec<_>) = left.into_iter().partition(is_asked);
             left = others;
@@ -317,10 +321,11 @@ impl<'j> Asking<'_, 'j> {
     /// No later run has to look for a batch. One that holds requests of other shards as well stays open: they collect their own.
     async fn end(&self, batch: &Batch<'j>) -> Result<()> {
         let (ids, own): (Vec<String>, _) = (serde_json::from_str(&batch.keys)?, self.jobs.keys());
-        if !self.asker.is_shard || ids.iter().all(|id| own.contains(split_id(id).0)) {
-            self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await?;
+        let (own, others): (Vec<String>, Vec<_>) = ids.into_iter().partition(|id| own.contains(split_id(id).0));
+        if !self.asker.is_shard || others.is_empty() {
+            return self.ledger.store_batch(&batch.mark, &batch.payer, &batch.keys, &batch.id, true).await;
         }
-        Ok(())
+        self.ledger.store_ended_lines(&batch.mark, &self.asker.payer, &own, &batch.id).await
     }
 
     /// The server took nothing of a batch: it cost nothing, and no later run has to look for it.

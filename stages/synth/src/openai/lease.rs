@@ -104,7 +104,11 @@ impl Lease {
             let newest = newest(store, &folder)?;
             let (number, held) = newest.unwrap_or((0, Held { by: None, group: None }));
             if own.is_of_group(&held) {
-                return Ok(Self::hold(store.clone(), folder, number, own));
+                // The one who was last may have left it long ago, and others wait for it to become stale.
+                if renew(store, &folder, number + 1, &own, true)? {
+                    return Ok(Self::hold(store.clone(), folder, number + 1, own));
+                }
+                continue;
             }
             let (holder, group) = (held.by, held.group);
             if seen != Some(number) {

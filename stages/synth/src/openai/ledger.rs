@@ -21,6 +21,7 @@ use super::jobs::Jobs;
 use super::ledger_files::{
     BATCH, BATCH_ENDED, FILE_BYTES, FILE_ROWS, LedgerFile, files, is_small, needed_rows, rows_of, text_bytes, write,
 };
+use super::payer::{Payer, SHARD};
 
 /// So many files of a run become one.
 const SMALL_FILES: usize = 16;
@@ -28,19 +29,13 @@ const SMALL_FILES: usize = 16;
 /// no answer to it may have paid for one.
 const SENT: u32 = 0;
 
-/// Whose rows are counted as spent, and how long answers to them are at most.
-#[derive(Clone, Debug)]
-pub(crate) struct Payer {
-    /// `PIPELINE/GENERATOR`.
-    pub(crate) name: String,
-    pub(crate) answer_tokens: u32,
-}
-
 /// What the ledger holds about the requests of a run, and where new rows go.
 pub(crate) struct Ledger {
     store: Store,
     answers: Mutex<Answers>,
-    spent: Spent,
+    spent: Spending,
+    /// Lines of batches that a shard is done with, while the rest is others'.
+    ended_lines: HashSet<String>,
     /// Answers of which nobody knew the payload when they were stored.
     incomplete: HashSet<String>,
     /// Requests that the server refused.
@@ -83,9 +78,33 @@ impl Spent {
         }
     }
 
-    fn total(&self) -> Usage {
+    fn sum(&self) -> Usage {
         let lost = self.open.iter().filter(|(sending, _)| !self.settled.contains(*sending));
         lost.fold(self.answered, |sum, (_, worst)| sum.plus(*worst))
+    }
+}
+
+/// What was spent by a payer: all of it, unless it is a shard.
+#[derive(Default)]
+struct Spending {
+    own: Spent,
+    /// By the other shards of as many.
+    siblings: Spent,
+    /// By whoever asked before: all at once, or in another number of shards.
+    before: Spent,
+}
+
+impl Spending {
+    fn take(&mut self, row: &Request, payer: &Payer) {
+        let number = |shard: &str| shard.split_once('/').map(|(_, of)| of.to_owned());
+        let whose = match (payer.shard_of(&row.generator), &payer.shard) {
+            (None, _) => return,
+            (Some(_), None) => &mut self.own,
+            (Some(Some(shard)), Some(own)) if shard == own => &mut self.own,
+            (Some(Some(shard)), Some(own)) if number(shard) == number(own) => &mut self.siblings,
+            (Some(_), Some(_)) => &mut self.before,
+        };
+        whose.take(row, payer);
     }
 }
 
@@ -102,7 +121,8 @@ impl Ledger {
         let mut ledger = Self {
             store: store.clone(),
             answers: Mutex::new(Answers { rows: Spool::new()?, places: HashMap::new() }),
-            spent: Spent::default(),
+            spent: Spending::default(),
+            ended_lines: HashSet::new(),
             incomplete: HashSet::new(),
             refused: HashSet::new(),
             batches: BTreeMap::new(),
@@ -118,7 +138,7 @@ impl Ledger {
                 return Ok(ledger);
             }
             for file in fresh {
-                if file.may_hold(store, wanted, &payer.name)? {
+                if file.may_hold(store, wanted, payer)? {
                     ledger.read(&file.path, wanted, payer)?;
                 }
                 read.insert(file.path);
@@ -128,7 +148,7 @@ impl Ledger {
 
     fn read(&mut self, path: &str, wanted: &HashSet<String>, payer: &Payer) -> Result<()> {
         let is_needed = |request: &str, generator: &str, status: u32| {
-            matches!(status, BATCH | BATCH_ENDED) || wanted.contains(request) || generator == payer.name
+            matches!(status, BATCH | BATCH_ENDED) || wanted.contains(request) || payer.pays(generator)
         };
         let Some(found) = needed_rows(&self.store, path, is_needed)? else { return Ok(()) };
         if is_small(found.all, found.bytes) {
@@ -139,9 +159,7 @@ impl Ledger {
                 self.take_batch(row, wanted);
                 continue;
             }
-            if row.generator == payer.name {
-                self.spent.take(&row, payer);
-            }
+            self.spent.take(&row, payer);
             if wanted.contains(&row.request) {
                 self.take(row)?;
             }
@@ -166,12 +184,22 @@ impl Ledger {
 
     /// Whether a sending counts at its worst, for nobody knows what became of it.
     pub(crate) fn is_owed(&self, sending: &str) -> bool {
-        self.spent.open.contains_key(sending) && !self.spent.settled.contains(sending)
+        self.spent.own.open.contains_key(sending) && !self.spent.own.settled.contains(sending)
     }
 
     /// What the payer's rows cost in all runs before, lost ones at their worst.
     pub(crate) fn spent(&self) -> Usage {
-        self.spent.total()
+        self.spent_by_itself().plus(self.spent.siblings.sum()).plus(self.spent_before())
+    }
+
+    /// Of that what this shard spent.
+    pub(crate) fn spent_by_itself(&self) -> Usage {
+        self.spent.own.sum()
+    }
+
+    /// Of that what was spent before there were these shards.
+    pub(crate) fn spent_before(&self) -> Usage {
+        self.spent.before.sum()
     }
 
     /// Whether the server refused a request in an earlier run.
@@ -196,6 +224,10 @@ impl Ledger {
     /// Of the rows of one batch the one that says most counts, in whatever order they come.
     fn take_batch(&mut self, row: Request, wanted: &HashSet<String>) {
         let keys: Vec<String> = serde_json::from_str(&row.payload).unwrap_or_default();
+        if let Some((mark, _)) = row.request.split_once(SHARD) {
+            self.ended_lines.extend(keys.iter().map(|key| sending_in_batch(mark, key)));
+            return;
+        }
         if keys.iter().any(|key| wanted.contains(split_id(key).0)) {
             let says = |row: &Request| (row.status, !row.response.is_empty());
             let known = self.batches.entry(row.request.clone()).or_insert_with(|| row.clone());
@@ -208,6 +240,17 @@ impl Ledger {
     /// Batches that were made, or about to be made, and have not ended as far as the ledger knows.
     pub(crate) fn batches(&self) -> Vec<Request> {
         self.batches.values().filter(|batch| batch.status == BATCH).cloned().collect()
+    }
+
+    /// Whether a shard is done with a batch's line.
+    pub(crate) fn has_ended(&self, sending: &str) -> bool {
+        self.ended_lines.contains(sending)
+    }
+
+    /// Stores that a shard is done with its lines of a batch.
+    pub(crate) async fn store_ended_lines(&self, mark: &str, payer: &str, lines: &[String], id: &str) -> Result<()> {
+        let shard = payer.split_once(SHARD).map_or(payer, |(_, shard)| shard);
+        self.store_batch(&format!("{mark}{SHARD}{shard}"), payer, &serde_json::to_string(lines)?, id, true).await
     }
 
     /// Stores what is known of a batch.
@@ -396,7 +439,7 @@ mod tests {
     }
 
     fn open(store: &Store, count: usize) -> Ledger {
-        Ledger::open(store, &wanted(count), &Payer { name: "p/g".into(), answer_tokens: 5 }).unwrap()
+        Ledger::open(store, &wanted(count), &Payer { name: "p/g".into(), shard: None, answer_tokens: 5 }).unwrap()
     }
 
     #[test]

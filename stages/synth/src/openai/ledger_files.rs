@@ -10,6 +10,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
 use serde::{Deserialize, Serialize};
 
+use super::payer::Payer;
+
 const FOLDER: &str = "ledger";
 /// Rows of a file that is made of small ones, at most.
 pub(super) const FILE_ROWS: usize = 4096;
@@ -52,7 +54,7 @@ impl LedgerFile {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(super) fn may_hold(&self, store: &Store, wanted: &HashSet<String>, payer: &str) -> Result<bool> {
+    pub(super) fn may_hold(&self, store: &Store, wanted: &HashSet<String>, payer: &Payer) -> Result<bool> {
         if !self.has_index {
             return Ok(true);
         }
@@ -60,7 +62,7 @@ impl LedgerFile {
         let Some(index) = bytes.and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok()) else { return Ok(true) };
         let range = index.first.as_str()..=index.last.as_str();
         Ok(index.has_batches
-            || index.generators.contains(payer)
+            || index.generators.iter().any(|generator| payer.pays(generator))
             || wanted.iter().any(|request| range.contains(&request.as_str())))
     }
 }
@@ -246,7 +248,8 @@ mod tests {
         // Of the large files only that is read which a request is in, and by who paid for them all; the last one is small.
         let holding = |request: &str, payer: &str| {
             let wanted = HashSet::from([request.to_owned()]);
-            files(&store).unwrap().iter().filter(|file| file.may_hold(&store, &wanted, payer).unwrap()).count()
+            let payer = Payer { name: payer.to_owned(), shard: None, answer_tokens: 0 };
+            files(&store).unwrap().iter().filter(|file| file.may_hold(&store, &wanted, &payer).unwrap()).count()
         };
         assert_eq!((holding("0117", "other"), holding("9", "other"), holding("9", "")), (2, 1, written.len()));
         found.sort_by(|a, b| a.request.cmp(&b.request));

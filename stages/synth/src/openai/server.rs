@@ -100,10 +100,11 @@ impl Server {
         }
     }
 
-    /// What one of so many shards may send.
+    /// What one of so many shards may send; each may send at least something.
     pub(crate) fn limits(&self, shards: u32) -> Limits {
         let share = |all: Option<u32>| all.map(|all| (all / shards).max(1));
         Limits::new(Allowed {
+            concurrency: (self.allowed.concurrency / shards as usize).max(1),
             requests_per_minute: share(self.allowed.requests_per_minute),
             tokens_per_minute: share(self.allowed.tokens_per_minute),
             ..self.allowed
@@ -115,17 +116,12 @@ impl Server {
         self.max_cost.is_some() || self.max_tokens.is_some()
     }
 
-    /// What one of so many shards may still spend: its share of what is left. However much the others spent by now, all together
-    /// never pass the limit.
-    pub(crate) fn budget(&self, spent: Usage, shards: u32) -> Budget {
-        let cost = spent.cost(self.price);
-        let max_cost = self.max_cost.map(|most| cost + (most - cost).max(0.0) / f64::from(shards));
-        let tokens = spent.tokens();
-        let max_tokens = self.max_tokens.map(|most| tokens + most.saturating_sub(tokens) / u64::from(shards));
-        // Divided by one it is to be the limit itself, not something that rounding made of it.
-        let (max_cost, max_tokens) =
-            if shards == 1 { (self.max_cost, self.max_tokens) } else { (max_cost, max_tokens) };
-        Budget::new(self.price, max_cost, max_tokens, spent)
+    /// What one of so many shards may spend: its share of what was left before there were these shards, of which it spent so
+    /// much by now. The shares are the same whenever a shard begins, and however often.
+    pub(crate) fn budget(&self, spent: Usage, before: Usage, shards: u32) -> Budget {
+        let share_of_cost = |most: f64| (most - before.cost(self.price)).max(0.0) / f64::from(shards);
+        let share_of_tokens = |most: u64| most.saturating_sub(before.tokens()) / u64::from(shards);
+        Budget::new(self.price, self.max_cost.map(share_of_cost), self.max_tokens.map(share_of_tokens), spent)
     }
 }
 
