@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::inputs::Planned;
 use crate::machine::{git_commit, host, peak_memory_bytes, threads};
@@ -60,8 +60,12 @@ pub fn run_shard<S: Stage>(
         tracing::info!("the shard {shard} of {step} begins, to make {print}");
         let mut own = context.afresh();
         own.shard = shard;
+        let interrupt = own.interrupt.clone();
         work::<S>(&mut own, config, S::run)?;
         publish_shard(own, config, description.revision)?;
+        if interrupt.is_asked() {
+            bail!("interrupted; the shard {shard} of {step} is kept");
+        }
     }
     let shards = Shards::find(store, &step, &print, shard.of)?;
     if let Some(there) = made()? {

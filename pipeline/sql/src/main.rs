@@ -8,8 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::{Parser, ValueEnum};
 use codepair_runtime::{
-    ByteSize, DEEP_STACK, ExitStatus, PipelineOptions, Plan, block_on, config_error, machine_memory_bytes, run_binary,
-    threads,
+    ByteSize, DEEP_STACK, ExitStatus, Manifest, PipelineOptions, Plan, PlannedStep, Store, block_on, config_error,
+    machine_memory_bytes, run_binary, threads,
 };
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -60,7 +60,7 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     let tables = codepair_sql::register_plan(&context, &store, &plan)?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = block_on(context.sql_with_options(&arguments.query, reading))
-        .map_err(|error| config_error(format!("{error}{}", unwritten(&error, arguments, &plan, &tables))))?;
+        .map_err(|error| config_error(format!("{error}{}", unwritten(&error, arguments, &store, &plan, &tables))))?;
     let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
     let mut rows = block_on(frame.execute_stream()).map_err(explain)?;
     let mut printer = Printer::new(arguments.format, schema);
@@ -73,25 +73,22 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// Which step a dataset that is not there would be of; else the tables that there are.
-fn unwritten(error: &DataFusionError, arguments: &Arguments, plan: &Plan, tables: &[String]) -> String {
+/// Which step a dataset would be of that the query names and that is not there; else the tables that there are.
+fn unwritten(error: &DataFusionError, arguments: &Arguments, store: &Store, plan: &Plan, tables: &[String]) -> String {
     let said = error.to_string();
-    let words = said.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let wanted = words.filter(|word| !tables.iter().any(|table| table == word)).find_map(|word| {
-        let writes = |stage: &str| codepair_schemas::stage_of_dataset(word).any(|writer| writer.name == stage);
-        plan.steps.iter().find(|step| writes(&step.stage)).map(|step| (word, &step.name))
-    });
-    match wanted {
-        Some((dataset, step)) => {
-            let config =
-                arguments.pipeline.config().map_or(String::new(), |config| config.path().display().to_string());
-            format!(
-                "\n{dataset} is written by {step}, which has not run to its end under this config: codepair run --config {config}, \
-                 and what went wrong: codepair logs {step} --config {config}"
-            )
-        }
-        None => format!("\ntables: {}", tables.join(", ")),
-    }
+    let missing = said.split_once("table '").and_then(|(_, rest)| rest.split_once("' not found"));
+    let dataset = missing.and_then(|(name, _)| name.rsplit('.').next()).unwrap_or_default();
+    let is_open = |step: &&PlannedStep| {
+        codepair_schemas::stage_of_dataset(dataset).any(|writer| writer.name == step.stage)
+            && matches!(Manifest::find(store, &step.name, &step.fingerprint), Ok(None))
+    };
+    let Some(step) = plan.steps.iter().find(is_open) else { return format!("\ntables: {}", tables.join(", ")) };
+    let (step, config) = (&step.name, arguments.pipeline.config());
+    let config = config.map_or(String::new(), |config| config.path().display().to_string());
+    format!(
+        "\n{dataset} is written by {step}, which has not run to its end under this config: codepair run --config {config}; what went \
+         wrong: codepair logs {step} --config {config}"
+    )
 }
 
 /// What to do about an error of the engine.

@@ -1,6 +1,7 @@
 //! Where sources put their rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use anyhow::Result;
 use codepair_runtime::{Attempt, PagedCounts, Position, RowWriter, Shard};
@@ -51,18 +52,58 @@ pub(crate) struct Sink {
 }
 
 /// Names rows: by a hash of the source's name and the row's content; equal rows are told apart by a count.
-pub(crate) struct Ids(PagedCounts);
+pub(crate) struct Ids {
+    /// How often each hash came; empty once there are so many that they lie on disk.
+    few: HashMap<u64, u64, BuildHasherDefault<AsItIs>>,
+    many: Option<PagedCounts>,
+}
 
-/// Bytes of the hashes that may be in memory.
+/// Hashes that are counted in memory at most, and bytes of those on disk that may be in memory.
+const FEW: usize = 2 << 20;
 const IDS_BYTES: u64 = 64 << 20;
+
+/// A hash is hashed already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 impl Ids {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self(PagedCounts::new(IDS_BYTES)?))
+        Ok(Self { few: HashMap::default(), many: None })
+    }
+
+    fn count(&mut self, hash: u64) -> Result<u64> {
+        if let Some(many) = &mut self.many {
+            return many.add(hash);
+        }
+        let count = self.few.entry(hash).or_default();
+        *count += 1;
+        let count = *count;
+        if self.few.len() > FEW {
+            let mut many = PagedCounts::new(IDS_BYTES)?;
+            for (hash, count) in std::mem::take(&mut self.few) {
+                for _ in 0..count {
+                    many.add(hash)?;
+                }
+            }
+            self.many = Some(many);
+        }
+        Ok(count)
     }
 
     pub(crate) fn next(&mut self, hash: u64) -> Result<String> {
-        let count = self.0.add(hash)?;
+        let count = self.count(hash)?;
         Ok(if count == 1 { format!("{hash:016x}") } else { format!("{hash:016x}-{count}") })
     }
 

@@ -86,7 +86,7 @@ impl Stage for Synth {
         Some(|context, generators, shards| {
             let mut notes = shards.notes();
             for (name, generator) in generators {
-                // Each shard noted what all had spent by then.
+                // Each shard noted what it spent itself, in this and earlier runs; others may have spent as well.
                 let spent = generator.spent(context, name)?;
                 if let Some(note) = notes.get_mut(name).and_then(serde_json::Value::as_object_mut) {
                     note.extend(spent.into_iter().map(|(key, value)| (key.to_owned(), value)));

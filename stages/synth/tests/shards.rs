@@ -202,3 +202,21 @@ fn a_shard_that_is_run_again_gets_no_second_share() {
     assert!(after_first > 0.5 && spent() <= 1.2, "{after_first} {}", spent());
     assert!((spent() - after_first).abs() < 1e-9, "nothing more in {} than in {after_first}", spent());
 }
+
+/// What others spent between two shards is theirs to miss: all together never pass the limit.
+#[test]
+fn who_asks_between_two_shards_leaves_less() {
+    let (setup, server) = (Setup::new(), Server::start(Duration::ZERO, |_, _| Act::Answer));
+    let table = format!(
+        "[synth.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprompt = \"prompt.txt\"\nanswer_tokens = 20\n\
+         price = {{ input = 1000.0, output = 1000.0 }}\nmax_cost = 1.2\nconcurrency = 1\n",
+        server.url()
+    );
+    let config = setup.parsed(&table);
+    let given = &inputs()[..2];
+    assert!(setup.shard_of(&config, Shard { index: 1, of: 2 }, given).is_err());
+    assert!(run_stage::<Synth>(&setup.store, &config, &Request { given, ..Request::default() }).is_err());
+    assert!(setup.shard_of(&config, Shard { index: 2, of: 2 }, given).is_err());
+    let dollars = server.charges().values().sum::<usize>() as f64 * (INPUT_TOKENS + OUTPUT_TOKENS) as f64 / 1000.0;
+    assert!(dollars > 0.7 && dollars <= 1.2, "{dollars}");
+}

@@ -26,7 +26,7 @@ impl Stage for Train {
     type Config = Models;
 
     fn steps(models: &Models, whole: &Config) -> Result<Vec<Step>> {
-        let tokenizers = &whole.raw("prepare")["tokenizers"];
+        let tokenizers = &whole.section::<serde_json::Value>("prepare")?["tokenizers"];
         models
             .iter()
             .map(|(name, model)| {

@@ -83,7 +83,7 @@ impl Address {
         let answer = self.accepted(answer)?;
         // Some say 0 of what they do not know.
         let length = header(&answer, "content-length").parse().ok().filter(|length| *length > 0);
-        Ok(Some(WebFile { address: self.clone(), validator: validator(&answer).to_owned(), is_pinned: false, length }))
+        Ok(Some(WebFile { address: self.clone(), validator: validator(&answer).to_owned(), pin: None, length }))
     }
 }
 
@@ -94,7 +94,7 @@ impl Address {
 pub(super) fn fetch(location: &str, address: Address, name: &str) -> Result<SourceFile> {
     let (plain, expected) = pinned(location);
     let mut file = address.find()?.ok_or_else(|| input_error(format!("{plain}: the server has no such file")))?;
-    file.is_pinned = expected.is_some();
+    file.pin = expected.clone();
     let list = fetch_all(plain, vec![(name.to_owned(), file)])?;
     let file = list.into_iter().next().ok_or_else(|| anyhow!("{plain} was not downloaded"))?;
     expected.map_or(Ok(()), |expected| check(&file, &expected, plain))?;
@@ -106,8 +106,8 @@ pub(super) struct WebFile {
     address: Address,
     /// What says that the file is still the same: its `ETag`, else the date of its last change.
     validator: String,
-    /// What it must hold is known, so that no other version can be taken for it.
-    is_pinned: bool,
+    /// The SHA-256 that it must have, so that no other version can be taken for it.
+    pin: Option<String>,
     length: Option<u64>,
 }
 
@@ -118,8 +118,9 @@ impl Remote for WebFile {
 
     fn fetch(&self, meter: &mut Meter) -> Result<PathBuf> {
         let length = self.length.map_or(String::new(), |length| length.to_string());
-        let key = format!("{}\0{}\0{length}", self.address.url, self.validator);
-        let is_sure = self.is_pinned || !self.validator.is_empty();
+        let version = if self.validator.is_empty() { self.pin.as_deref().unwrap_or_default() } else { &self.validator };
+        let key = format!("{}\0{version}\0{length}", self.address.url);
+        let is_sure = !version.is_empty();
         let place = cached(&key, is_sure, |file| block_on(self.download(file, meter)));
         place.map_err(|error| input_error(format!("{}: {error:#}", self.address.url)))
     }

@@ -16,7 +16,7 @@ use super::jobs::{Job, Jobs};
 use super::lease::Lease;
 use super::ledger::Ledger;
 use super::payer::Payer;
-use super::server::Server;
+use super::server::{Server, Spent};
 
 /// How long an interrupted run waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -164,7 +164,12 @@ pub(crate) fn ask(asked: &Asked, client: Client) -> Result<Answers> {
         generator,
         is_patient,
         is_shard: !context.shard.is_all(),
-        budget: server.budget(ledger.spent_by_itself(), ledger.spent_before(), context.shard.of),
+        budget: server.budget(&Spent {
+            own: ledger.spent_by_itself(),
+            siblings: ledger.spent_by_siblings(),
+            before: ledger.spent_before(),
+            shards: context.shard.of,
+        }),
         payer: payer.own_name(),
         client,
         limits: server.limits(context.shard.of),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::budget::Budget;
 use super::client::{Client, Fault, FaultKind};
 use super::limits::Limits;
+use super::payer::SHARD;
 
 /// So many refusals, or answers that nobody can use, and no other: no request would fare better.
 pub(super) const HOPELESS: u64 = 20;
@@ -136,6 +137,12 @@ pub(super) fn again(payload: &str, attempt: u32) -> String {
 }
 
 impl Asker<'_> {
+    /// Whether what a payer's batch costs is in this budget: its own, and where there are no shards now those of earlier ones.
+    pub(super) fn pays(&self, payer: &str) -> bool {
+        let is_of_shard = || payer.split_once(SHARD).is_some_and(|(name, _)| name == self.payer);
+        payer == self.payer || (!self.is_shard && is_of_shard())
+    }
+
     /// What is wrong with an answer.
     pub(super) fn fault_of(&self, answer: &Request) -> Option<String> {
         (self.fault)(&answer.payload, &answer.response)

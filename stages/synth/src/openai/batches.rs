@@ -176,7 +176,7 @@ impl<'j> Asking<'_, 'j> {
 
     /// What was set aside for a line is free again, but for what it cost. For another's batch nothing was: who made it pays.
     fn settle(&self, batch: &Batch, worst: Usage, spent: Usage) {
-        if batch.payer == self.asker.payer {
+        if self.asker.pays(&batch.payer) {
             self.asker.budget.settle(worst, spent);
         }
     }
@@ -224,7 +224,7 @@ impl<'j> Asking<'_, 'j> {
             let lines = jobs.into_iter().map(|job| self.line(job, asked[job.key.as_str()])).collect::<Result<_>>()?;
             let Request { response: id, request: mark, payload: keys, generator: payer, .. } = known;
             let mut batch = Batch { id, mark, keys, payer, lines };
-            for line in batch.lines.iter().filter(|_| batch.payer == self.asker.payer) {
+            for line in batch.lines.iter().filter(|_| self.asker.pays(&batch.payer)) {
                 // What is sent within a limit counts as spent as long as nothing is known of it.
                 match self.ledger.is_owed(&sending_in_batch(&batch.mark, &line.id())) {
                     true => self.asker.budget.reopen(line.worst),

@@ -108,6 +108,8 @@ impl Lease {
                 if renew(store, &folder, number + 1, &own, true)? {
                     return Ok(Self::hold(store.clone(), folder, number + 1, own));
                 }
+                // Another of the group was faster.
+                std::thread::sleep(LOOK_EVERY.mul_f64(rand::random()));
                 continue;
             }
             let (holder, group) = (held.by, held.group);

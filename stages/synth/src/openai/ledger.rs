@@ -88,8 +88,8 @@ impl Spent {
 #[derive(Default)]
 struct Spending {
     own: Spent,
-    /// By the other shards of as many.
-    siblings: Spent,
+    /// By each of the other shards of as many.
+    siblings: BTreeMap<String, Spent>,
     /// By whoever asked before: all at once, or in another number of shards.
     before: Spent,
 }
@@ -101,7 +101,9 @@ impl Spending {
             (None, _) => return,
             (Some(_), None) => &mut self.own,
             (Some(Some(shard)), Some(own)) if shard == own => &mut self.own,
-            (Some(Some(shard)), Some(own)) if number(shard) == number(own) => &mut self.siblings,
+            (Some(Some(shard)), Some(own)) if number(shard) == number(own) => {
+                self.siblings.entry(shard.to_owned()).or_default()
+            }
             (Some(_), Some(_)) => &mut self.before,
         };
         whose.take(row, payer);
@@ -189,7 +191,8 @@ impl Ledger {
 
     /// What the payer's rows cost in all runs before, lost ones at their worst.
     pub(crate) fn spent(&self) -> Usage {
-        self.spent_by_itself().plus(self.spent.siblings.sum()).plus(self.spent_before())
+        let siblings = self.spent_by_siblings().into_iter().fold(Usage::default(), Usage::plus);
+        self.spent_by_itself().plus(siblings).plus(self.spent_before())
     }
 
     /// Of that what this shard spent.
@@ -197,7 +200,12 @@ impl Ledger {
         self.spent.own.sum()
     }
 
-    /// Of that what was spent before there were these shards.
+    /// Of that what each of the other shards spent.
+    pub(crate) fn spent_by_siblings(&self) -> Vec<Usage> {
+        self.spent.siblings.values().map(Spent::sum).collect()
+    }
+
+    /// Of that what was spent by others than these shards.
     pub(crate) fn spent_before(&self) -> Usage {
         self.spent.before.sum()
     }

@@ -116,13 +116,42 @@ impl Server {
         self.max_cost.is_some() || self.max_tokens.is_some()
     }
 
-    /// What one of so many shards may spend: its share of what was left before there were these shards, of which it spent so
-    /// much by now. The shares are the same whenever a shard begins, and however often.
-    pub(crate) fn budget(&self, spent: Usage, before: Usage, shards: u32) -> Budget {
-        let share_of_cost = |most: f64| (most - before.cost(self.price)).max(0.0) / f64::from(shards);
-        let share_of_tokens = |most: u64| most.saturating_sub(before.tokens()) / u64::from(shards);
-        Budget::new(self.price, self.max_cost.map(share_of_cost), self.max_tokens.map(share_of_tokens), spent)
+    /// What one of so many shards may spend: an equal share of what others than the shards left, of which it spent so much by now.
+    /// Where others spent in between, a sibling may have spent more than such a share; then the rest is divided.
+    pub(crate) fn budget(&self, spent: &Spent) -> Budget {
+        let share_of = |most: f64, of: &dyn Fn(Usage) -> f64| {
+            let siblings = spent.siblings.iter().map(|usage| of(*usage)).collect();
+            share(most - of(spent.before), siblings, spent.shards)
+        };
+        let max_cost = self.max_cost.map(|most| share_of(most, &|usage| usage.cost(self.price)));
+        let max_tokens = self.max_tokens.map(|most| share_of(most as f64, &|usage| usage.tokens() as f64) as u64);
+        Budget::new(self.price, max_cost, max_tokens, spent.own)
     }
+}
+
+/// What was spent by a generator before this run.
+#[derive(Default)]
+pub(crate) struct Spent {
+    /// By this shard; by everybody, where there are none.
+    pub(crate) own: Usage,
+    /// By each of the other shards.
+    pub(crate) siblings: Vec<Usage>,
+    /// By others than these shards.
+    pub(crate) before: Usage,
+    /// How many shards there are.
+    pub(crate) shards: u32,
+}
+
+/// An equal share of what is left, where those who spent more than that have theirs.
+fn share(mut left: f64, mut siblings: Vec<f64>, shards: u32) -> f64 {
+    let mut shards = f64::from(shards);
+    siblings.sort_by(|a, b| b.total_cmp(a));
+    for spent in siblings {
+        if spent > left / shards {
+            (left, shards) = (left - spent, shards - 1.0);
+        }
+    }
+    left.max(0.0) / shards
 }
 
 /// Defines the table of a generator that asks a server: fields of its own with their defaults, and those that all have.
@@ -247,6 +276,22 @@ mod tests {
             partial: false,
             batches: false,
             poll_seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn shards_share_what_is_left() {
+        for (left, siblings, shards, expected) in [
+            (1.0, vec![], 1, 1.0),
+            (1.0, vec![0.0], 2, 0.5),
+            (1.0, vec![0.5], 2, 0.5),
+            // Others spent the rest meanwhile.
+            (0.5, vec![0.5], 2, 0.0),
+            (0.6, vec![0.4, 0.0], 3, 0.1),
+            (-0.5, vec![0.1], 2, 0.0),
+        ] {
+            let found = share(left, siblings.clone(), shards);
+            assert!((found - expected).abs() < 1e-12, "{left} {siblings:?} {shards}: {found}");
         }
     }
 
