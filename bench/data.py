@@ -94,7 +94,7 @@ class Bench:
             rounds = [(ran, one) for ran, one in zip(ours, peers[name]) if one]
             (seconds, peak, _), result = median(rounds, lambda pair: pair[1]["seconds"] / pair[0][0]) if rounds else (ours[0], None)
             if result and result["rows"] != rows:
-                self.notes.append(f"{name} wrote {result['rows']} rows, codepair {rows}")
+                self.notes.append(f"{name} wrote {result['rows']} rows, codepair {rows}: the others hold no code, and are rejected ones")
             self.add(f"JSONL.gz → Parquet, {rows} rows", seconds, peak, name, result and result["version"], wanted, result)
             self.notes.append(f"{name} made {os.path.getsize(self.work / f'{name}.parquet') / 2**20:.0f} MB of 8 columns, codepair "
                               f"{sum(output['bytes'] for output in manifest['outputs']) / 2**20:.0f} MB of 14; both with zstd, each at its "
@@ -236,7 +236,8 @@ class Bench:
                           "met" if ratio >= 4 else "**not met**"))
         self.notes.append(f"hard negatives: {same['same']} of {same['ours']} pairs are the same (the peer found {same['theirs']}); the "
                           f"scores of the others are {same['apart']:.1e} apart at most. codepair mined for 38500 queries, of which "
-                          "those count whose text is that of one function alone")
+                          "those count whose text is that of one function alone, and leaves out copies of a right answer, near and "
+                          "structural, where the peer takes them")
 
     def must_run(self, command):
         seconds, _, said = self.run(command)

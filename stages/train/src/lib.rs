@@ -52,6 +52,10 @@ impl Stage for Train {
 
 /// That the tokenizers of a model are there, and read what it wants of them.
 fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Value) -> Result<()> {
+    // A config of the training alone says nothing of them.
+    if tokenizers.is_null() {
+        return Ok(());
+    }
     for (side, wanted) in [("source", &model.source), ("target", &model.target)] {
         let key = format!("train.{name}.{side}");
         let Some(tokenizer) = tokenizers.get(&wanted.tokenizer) else {

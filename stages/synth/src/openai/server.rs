@@ -107,7 +107,6 @@ impl Server {
             concurrency: (self.allowed.concurrency / shards as usize).max(1),
             requests_per_minute: share(self.allowed.requests_per_minute),
             tokens_per_minute: share(self.allowed.tokens_per_minute),
-            ..self.allowed
         })
     }
 
