@@ -190,3 +190,31 @@ fn the_plan_is_frozen() {
     pipeline.write("p.jsonl", "{\"text\": \"t\", \"code\": \"c\", \"task_id\": 1, \"test_list\": []}\n");
     insta::assert_snapshot!(pipeline.codepair(&["plan"]).ok().out);
 }
+
+/// What a stage says while it downloads what is to be planned is shown: a first plan may take long.
+#[test]
+fn a_plan_that_downloads_says_so() {
+    let rows = "{\"source\": \"def f(a):\\n    return a\", \"doc\": \"Say it.\"}\n";
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let read = std::io::Read::read(&mut stream, &mut request).unwrap_or(0);
+            let (status, more) =
+                if number == 0 { ("503 Busy", "Retry-After: 0.1\r\n") } else { ("200 OK", "ETag: \"a\"\r\n") };
+            let head =
+                format!("HTTP/1.1 {status}\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n", rows.len());
+            let body = if request[..read].starts_with(b"GET") { rows } else { "" };
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    let pipeline = Pipeline::written(&JSONL.replace("rows.jsonl", &format!("http://127.0.0.1:{port}/rows.jsonl")));
+    let ran = pipeline.codepair(&["plan"]).ok();
+    assert!(
+        ran.err.contains("ingest: http://127.0.0.1")
+            && ran.err.contains("503 Service Unavailable; again in 0.1 s, try 2 of 6"),
+        "{ran:#?}"
+    );
+}

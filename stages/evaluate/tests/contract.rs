@@ -42,3 +42,39 @@ fn bm25_ranks_the_test_split_alone() {
         manifest
     });
 }
+
+/// Nobody can look for a function with nothing, but it can be found.
+#[test]
+fn rows_without_a_text_are_candidates_and_no_queries() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::parse("name = \"t\"\n", &folder.path().join("c.toml"), &[]).unwrap();
+    let example = |ordinal: u64, text: &str, code: &str| Example {
+        id: format!("e{ordinal}"),
+        ordinal,
+        text: text.into(),
+        code: code.into(),
+        kind: "original".into(),
+        split: "test".into(),
+        ..Example::default()
+    };
+    let examples = [
+        example(0, "", "def open_file(file): open(file)"),
+        example(1, " \n", "def sort_list(): pass"),
+        example(2, "open the file", "def open_it(): pass"),
+    ];
+    let store = codepair_runtime::Store::memory();
+    testing::publish(&store, "prepare", |attempt| attempt.write_rows(examples)).unwrap();
+    let manifest = testing::run::<Evaluate>(&store, &config, Some("bm25"), &["examples"]).unwrap();
+    let rankings = read_output(&store, &manifest, "rankings", &[]).unwrap();
+    let column =
+        |name| text_column(&rankings[0], name).unwrap().iter().flatten().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        (column("query_id"), column("candidate_id")),
+        (vec!["e2".to_owned(); 3], vec!["e0".into(), "e2".into(), "e1".into()])
+    );
+    let scores = read_output(&store, &manifest, "scores", &[]).unwrap();
+    let names = text_column(&scores[0], "metric").unwrap();
+    let row = (0..scores[0].num_rows()).find(|&row| names.value(row) == "mrr").unwrap();
+    assert_eq!(float_column(&scores[0], "value").unwrap().value(row), 0.5);
+    assert_eq!(integer_column(&scores[0], "count").unwrap()[row], 1);
+}
