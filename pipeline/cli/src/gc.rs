@@ -110,15 +110,17 @@ fn records_first(mut paths: Vec<String>) -> Vec<String> {
     paths
 }
 
-/// The records of shards in an artifact's folder, and the attempt that each names; a damaged one is passed over.
+/// The records of shards in an artifact's folder, and the attempt that each names; a damaged one is left, with a warning.
 fn shards<'a>(store: &Store, folder: &str, paths: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>> {
     let mut shards = BTreeMap::new();
     for path in paths {
         let name = &path[folder.len() + 1..];
-        if name.starts_with("shard-")
-            && let Ok(made) = Manifest::parse(&store.get(path)?, "", path)
-        {
-            shards.insert(name.to_owned(), format!("attempt-{}", made.attempt));
+        if !name.starts_with("shard-") {
+            continue;
+        }
+        match Manifest::parse(&store.get(path)?, "", &format!("{}/{path}", store.url())) {
+            Ok(made) => drop(shards.insert(name.to_owned(), format!("attempt-{}", made.attempt))),
+            Err(error) => tracing::warn!("{error:#}; it is passed over"),
         }
     }
     Ok(shards)

@@ -148,8 +148,10 @@ fn answers_are_paid_for_once() {
     let base = format!("synth.llm.base_url=http://127.0.0.1:{port}/v1");
     let cache = pipeline.path("cache");
     let run = |arguments: &[&str]| pipeline.run_with(&cache, "codepair", &[arguments, &["--set", &base]].concat());
-    run(&["run", "--until", "synth", "--set", "synth.llm.api_key_env=CODEPAIR_NO_SUCH_KEY"]).fails(1, &["401"]);
-    assert!(pipeline.stored("ledger").is_empty());
+    let with_key =
+        |variable: &str| run(&["run", "--until", "synth", "--set", &format!("synth.llm.api_key_env={variable}")]);
+    with_key("CODEPAIR_NO_SUCH_KEY").fails(2, &["CODEPAIR_NO_SUCH_KEY is not set"]);
+    with_key("CODEPAIR_WRONG_KEY").fails(1, &["401"]);
     let ran = run(&["run", "--until", "synth"]).ok();
     assert!(ran.err.contains("6 requests, 0 answered before"), "{ran:#?}");
     let accounted = pipeline.number(

@@ -98,6 +98,15 @@ fn tables(server: &Server) -> String {
     )
 }
 
+/// One generator that may spend so many dollars, and the rest of its table.
+fn limited(server: &Server, max_cost: f64, rest: &str) -> String {
+    format!(
+        "[synth.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprompt = \"prompt.txt\"\nanswer_tokens = 20\n\
+         price = {{ input = 1000.0, output = 1000.0 }}\nmax_cost = {max_cost:?}\n{rest}",
+        server.url()
+    )
+}
+
 #[test]
 fn shards_are_put_together_to_the_same_bytes() {
     let (setup, server) = (Setup::new(), Server::start(Duration::ZERO, |_, _| Act::Answer));
@@ -145,11 +154,7 @@ fn vectors_of_all_rows_are_in_no_shard() {
 #[test]
 fn shards_divide_what_may_be_spent() {
     let (setup, server) = (Setup::new(), Server::start(Duration::from_millis(20), |_, _| Act::Answer));
-    let table = format!(
-        "[synth.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprompt = \"prompt.txt\"\nanswer_tokens = 20\n\
-         price = {{ input = 1000.0, output = 1000.0 }}\nmax_cost = 1.5\npartial = true\nconcurrency = 2\n",
-        server.url()
-    );
+    let table = limited(&server, 1.5, "partial = true\nconcurrency = 2\n");
     std::fs::write(setup.folder.path().join("c.toml"), setup.config(&table)).unwrap();
     let began = std::time::Instant::now();
     let shards: Vec<_> = (1..=3)
@@ -181,11 +186,7 @@ fn shards_divide_what_may_be_spent() {
 #[test]
 fn a_shard_that_is_run_again_gets_no_second_share() {
     let (setup, server) = (Setup::new(), Server::start(Duration::ZERO, |_, _| Act::Answer));
-    let table = format!(
-        "[synth.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprompt = \"prompt.txt\"\nanswer_tokens = 20\n\
-         price = {{ input = 1000.0, output = 1000.0 }}\nmax_cost = 1.2\nconcurrency = 1\n",
-        server.url()
-    );
+    let table = limited(&server, 1.2, "concurrency = 1\n");
     let config = setup.parsed(&table);
     let spent = || server.charges().values().sum::<usize>() as f64 * (INPUT_TOKENS + OUTPUT_TOKENS) as f64 / 1000.0;
     let mut after_first = 0.0;
@@ -207,11 +208,7 @@ fn a_shard_that_is_run_again_gets_no_second_share() {
 #[test]
 fn who_asks_between_two_shards_leaves_less() {
     let (setup, server) = (Setup::new(), Server::start(Duration::ZERO, |_, _| Act::Answer));
-    let table = format!(
-        "[synth.llm]\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\nprompt = \"prompt.txt\"\nanswer_tokens = 20\n\
-         price = {{ input = 1000.0, output = 1000.0 }}\nmax_cost = 1.2\nconcurrency = 1\n",
-        server.url()
-    );
+    let table = limited(&server, 1.2, "concurrency = 1\n");
     let config = setup.parsed(&table);
     let given = &inputs()[..2];
     assert!(setup.shard_of(&config, Shard { index: 1, of: 2 }, given).is_err());

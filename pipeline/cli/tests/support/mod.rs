@@ -97,7 +97,7 @@ impl Pipeline {
         self.run_with(&self.path("cache"), name, arguments)
     }
 
-    /// As `run`, with a cache for downloads, and the key that the test's servers want.
+    /// As `run`, with a cache for downloads, and with the key that the test's servers want, and with another one.
     pub fn run_with(&self, cache: &Path, name: &str, arguments: &[&str]) -> Ran {
         // The test's own arguments come last, so that they override.
         let (first, rest) = arguments.split_at(usize::from(name == "codepair"));
@@ -111,6 +111,7 @@ impl Pipeline {
             .env_remove("CODEPAIR_CONFIG")
             .env("CODEPAIR_CACHE", cache)
             .env("CODEPAIR_TEST_KEY", "sk-test")
+            .env("CODEPAIR_WRONG_KEY", "sk-wrong")
             .output()
             .unwrap()
             .into()

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -57,7 +58,7 @@ impl Address {
     /// The server cannot be reached, or refuses.
     pub(super) async fn get(&self) -> Result<Response> {
         let client = client()?;
-        self.accepted(send(&self.url, || self.request(&client, Method::GET)).await?)
+        self.accepted(send(&self.url, || self.request(client, Method::GET)).await?)
     }
 
     /// What the server says of it; nothing where it has none.
@@ -70,12 +71,12 @@ impl Address {
 
     async fn ask(&self) -> Result<Option<WebFile>> {
         let client = client()?;
-        let mut answer = send(&self.url, || self.request(&client, Method::HEAD)).await?;
+        let mut answer = send(&self.url, || self.request(client, Method::HEAD)).await?;
         if answer.status().is_client_error() && !is_absent(answer.status())
             || answer.status() == StatusCode::NOT_IMPLEMENTED
         {
             // Signed addresses are for one method alone, and some servers do not know this one.
-            answer = send(&self.url, || self.request(&client, Method::GET)).await?;
+            answer = send(&self.url, || self.request(client, Method::GET)).await?;
         }
         if is_absent(answer.status()) {
             return Ok(None);
@@ -130,7 +131,7 @@ impl WebFile {
     async fn download(&self, file: &mut File, meter: &mut Meter<'_>) -> Result<()> {
         let client = client()?;
         let (mut attempt, mut had) = (0, file.metadata()?.len());
-        while let Err(error) = self.receive(&client, file, meter).await {
+        while let Err(error) = self.receive(client, file, meter).await {
             let received = file.metadata()?.len();
             // What comes on is not lost, however often it breaks off.
             attempt = if received > had { 0 } else { attempt + 1 };
@@ -223,11 +224,17 @@ fn check_range(header: &str, start: u64, length: Option<u64>) -> Result<()> {
     }
 }
 
-fn client() -> Result<Client> {
+/// One for all files: it holds the certificates and the connections.
+fn client() -> Result<&'static Client> {
+    static CLIENT: OnceLock<Client> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client);
+    }
     // Installing twice is an error that does not matter: the provider is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let agent = concat!("codepair/", env!("CARGO_PKG_VERSION"));
-    Ok(Client::builder().user_agent(agent).connect_timeout(SILENCE).read_timeout(SILENCE).build()?)
+    let client = Client::builder().user_agent(agent).connect_timeout(SILENCE).read_timeout(SILENCE).build()?;
+    Ok(CLIENT.get_or_init(|| client))
 }
 
 /// Sends a request until the server has an answer other than that it is busy: after the time it names, else with full jitter.
@@ -245,7 +252,14 @@ async fn send(url: &str, request: impl Fn() -> RequestBuilder) -> Result<Respons
         }
         let pause = pause.unwrap_or_else(|| back_off(attempt + 1));
         let what = answer.map_or_else(|error| cause(&error), |response| response.status().to_string());
-        tracing::warn!("{url}: {what}; again in {:.1} s, try {} of {}", pause.as_secs_f64(), attempt + 2, RETRIES + 1);
+        // What follows a question mark may be what gives the right to read it.
+        let place = url.split('?').next().unwrap_or(url);
+        tracing::warn!(
+            "{place}: {what}; again in {:.1} s, try {} of {}",
+            pause.as_secs_f64(),
+            attempt + 2,
+            RETRIES + 1
+        );
         tokio::time::sleep(pause).await;
         attempt += 1;
     }
