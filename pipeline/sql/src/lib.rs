@@ -4,12 +4,13 @@ mod checked;
 mod pool;
 mod tokens;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use codepair_runtime::{Manifest, Plan, Store, input_error};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
@@ -88,6 +89,28 @@ pub fn register(context: &SessionContext, store: &Store, table: &str, holders: &
     let config = ListingTableConfig::new_with_multi_paths(paths).with_listing_options(options).with_schema(schema);
     context.register_table(table, Arc::new(ListingTable::try_new(config)?))?;
     Ok(())
+}
+
+/// Registers a dataset that has no rows yet.
+///
+/// # Errors
+/// There is no such dataset.
+pub fn register_empty(context: &SessionContext, dataset: &str) -> Result<()> {
+    let schema = codepair_schemas::dataset(dataset).with_context(|| format!("no dataset is named {dataset}"))?.schema();
+    context.register_table(dataset, Arc::new(EmptyTable::new(schema)))?;
+    Ok(())
+}
+
+/// The datasets that a query reads; none where it is no query, which whoever runs it will say.
+#[must_use]
+pub fn datasets(context: &SessionContext, query: &str) -> Vec<String> {
+    let state = context.state();
+    let dialect = state.config_options().sql_parser.dialect;
+    let Ok(statement) = state.sql_to_statement(query, &dialect) else { return Vec::new() };
+    let tables = state.resolve_table_references(&statement).unwrap_or_default();
+    let names = tables.iter().map(|table| table.table().to_owned());
+    let found: BTreeSet<String> = names.filter(|name| codepair_schemas::dataset(name).is_some()).collect();
+    found.into_iter().collect()
 }
 
 /// Registers every dataset of a plan's artifacts that are there, each as one table over all steps that write it, and

@@ -29,23 +29,42 @@ pub(crate) fn text_of(text: &str, part: TextPart) -> String {
 /// A session with the view `candidates` and the functions that the queries need.
 pub(crate) fn session(context: &Context, config: &Prepare, scratch: &Scratch) -> Result<SessionContext> {
     let session = codepair_sql::bounded_session(context.threads, context.memory_limit, scratch.path())?;
-    for dataset in ["functions", "problems", "pairs", "queries", "synthetic_pairs"] {
+    for dataset in DATASETS {
         let holders: Vec<_> = context.inputs(dataset).map(|manifest| (manifest.as_ref(), dataset)).collect();
         codepair_sql::register(&session, &context.store, dataset, &holders)?;
     }
+    with_candidates(&session, config)?;
+    Ok(session)
+}
+
+/// That the config's filters can be planned, before there are rows.
+pub(crate) fn check_filters(config: &Prepare) -> Result<()> {
+    if config.filters.is_empty() {
+        return Ok(());
+    }
+    let session = codepair_sql::session(1);
+    DATASETS.iter().try_for_each(|dataset| codepair_sql::register_empty(&session, dataset))?;
+    with_candidates(&session, config)
+}
+
+/// What the view `candidates` is made of.
+const DATASETS: [&str; 5] = ["functions", "problems", "pairs", "queries", "synthetic_pairs"];
+
+fn with_candidates(session: &SessionContext, config: &Prepare) -> Result<()> {
     let part = config.text;
     session.register_udf(functions::text("docstring_text", 1, move |row| Some(text_of(row[0], part))));
     session.register_udf(functions::text("whole_text", 1, |row| Some(normal_text(row[0]))));
     session.register_udf(functions::text("normal_code", 1, |row| Some(normal_code(row[0]))));
     session.register_udf(functions::key("code_key", 1, |row| Some(short_digest(row))));
     session.register_udf(functions::key("pair_key", 3, |row| Some(short_digest(row))));
-    session.register_udf(functions::key("structure_key", 2, |row| structure(row[0], row[1])));
+    let is_structural = config.structural_duplicates;
+    let own_structure = move |row: &[&str]| if is_structural { structure(row[0], row[1]) } else { None };
+    session.register_udf(functions::key("structure", 2, own_structure));
     session.register_udf(functions::hashes("shingles", shingles));
     session.register_udf(functions::hashes_of_hashes("bands", bands));
-    filters::register(&session);
+    filters::register(session);
     block_on(session.sql(CANDIDATES))?;
-    filters::check(&session, &config.filters)?;
-    Ok(session)
+    filters::check(session, &config.filters)
 }
 
 const CANDIDATES: &str = r#"

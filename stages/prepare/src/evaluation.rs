@@ -19,10 +19,10 @@ const TEXTS: &str = "
 select rank, source, ordinal, id, text, code, language from candidates where split in ('test', 'prompt')
 union all select 4, source, ordinal, id, whole_text(text), '', '' from queries where split <> 'train'";
 
-/// What a row of the view `candidates` collides with: a number of which the smallest counts.
+/// What a row of the view `candidates`, beside which its structure stands, collides with: a number of which the smallest counts.
 pub(crate) const HELD: &str = "coalesce(held_by_text(text), held_by_code(code), like_text(text),
   case when rank > 1 then like_code(code) else like_paired_code(code) end,
-  case when rank > 1 then same_structure(code, language) else same_paired_structure(code, language) end)";
+  case when rank > 1 then same_structure(structure) else same_paired_structure(structure) end)";
 
 /// The part of the memory that texts may take: there is a pass over all rows for each so many.
 const SHARE: u64 = 8;
@@ -124,7 +124,8 @@ impl Evaluation {
     fn look(&self, session: &SessionContext, positions: &Positions) -> Result<()> {
         let progress = Progress::new("looking for test texts", "rows", positions.total);
         let query = format!(
-            "select rank, source, ordinal, {HELD} as held from candidates where split in ('train', 'validation')"
+            "select rank, source, ordinal, {HELD} as held \
+             from (select *, structure(code, language) as structure from candidates where split in ('train', 'validation'))"
         );
         each_batch(session, &query, |batch| {
             progress.add(batch.num_rows() as u64);
@@ -224,12 +225,8 @@ impl Part {
         }
         let same = [("same_structure", self.structures), ("same_paired_structure", self.paired_structures)];
         for (name, known) in same {
-            let find = move |row: &[&str]| {
-                // The structure of a row is not worth finding where there is none to compare it with.
-                let own = (!known.is_empty()).then(|| structure(row[0], row[1])).flatten()?;
-                known.get(&own).map(|number| collision(4, Held { start: 0, number: *number }))
-            };
-            session.register_udf(functions::number_of(name, 2, find));
+            let find = move |own| known.get(&own).map(|number| collision(4, Held { start: 0, number: *number }));
+            session.register_udf(functions::number_of_key(name, find));
         }
     }
 }

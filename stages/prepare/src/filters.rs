@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 
 use anyhow::Result;
 use codepair_runtime::{block_on, config_error};
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::prelude::SessionContext;
 use regex::Regex;
 
@@ -25,16 +28,58 @@ pub(crate) fn register(session: &SessionContext) {
     session.register_udf(functions::predicate("has_secret", |text| SECRET.is_match(text)));
 }
 
+/// That all can be planned, over the view `candidates`.
+///
 /// # Errors
-/// Exit 2: an expression is none, or is not true or false; its name and what is wrong.
+/// Exit 2: an expression is none, is not true or false, or says another thing the next time; its name and what is wrong.
 pub(crate) fn check(session: &SessionContext, filters: &Filters) -> Result<()> {
     for (name, expression) in filters {
-        let query = format!("select count(*) from candidates where ({expression})");
-        block_on(session.sql(&query)).map_err(|error| {
-            config_error(format!("prepare.filters.{name} = {expression:?}: {}", error.strip_backtrace()))
-        })?;
+        let wrong = |why: &str| config_error(format!("prepare.filters.{name} = {expression:?}: {why}"));
+        let frame = block_on(session.sql(&format!("select count(*) from candidates where ({expression})")))
+            .map_err(|error| wrong(&error.strip_backtrace()))?;
+        if let Some(function) = changing(frame.logical_plan()).map_err(|error| wrong(&error.strip_backtrace()))? {
+            return Err(wrong(&format!(
+                "{function}() says another thing the next time, and the same config is to make the same rows; use the row's \
+                 own columns alone"
+            )));
+        }
     }
     Ok(())
+}
+
+/// The first function of a query whose value is not that of its arguments alone.
+fn changing(plan: &LogicalPlan) -> datafusion::error::Result<Option<String>> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            expression.apply(|inner| match inner {
+                Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+                    found = Some(call.func.name().to_owned());
+                    Ok(TreeNodeRecursion::Stop)
+                }
+                _ => Ok(TreeNodeRecursion::Continue),
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+/// Of an error that came while rows were looked at: which filter it is of, where it is one's.
+pub(crate) fn explain(session: &SessionContext, filters: &Filters, error: anyhow::Error) -> anyhow::Error {
+    let fails = |expression: &String| {
+        let alone =
+            format!("select count(*) from candidates where split in ('train', 'validation') and ({expression})");
+        let ran = block_on(async { session.sql(&alone).await?.collect().await });
+        ran.err().filter(|error| !matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)))
+    };
+    for (name, expression) in filters {
+        if let Some(why) = fails(expression) {
+            let (why, advice) =
+                (why.strip_backtrace(), "write it so that it holds for every row, as with nullif or a case");
+            return config_error(format!("prepare.filters.{name} = {expression:?}: {why}; {advice}"));
+        }
+    }
+    error
 }
 
 /// The arms of a `case` that gives the name of the first filter that holds. Evaluation rows are never filtered: scores on

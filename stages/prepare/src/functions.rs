@@ -35,18 +35,9 @@ pub(crate) fn integer(name: &str, function: impl Fn(&str) -> i64 + Send + Sync +
 
 /// A function from a text to a number of 64 bits or nothing.
 pub(crate) fn number(name: &str, function: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> ScalarUDF {
-    number_of(name, 1, move |row| function(row[0]))
-}
-
-/// As [`number`], of several texts.
-pub(crate) fn number_of(
-    name: &str,
-    arguments: usize,
-    function: impl Fn(Row) -> Option<u64> + Send + Sync + 'static,
-) -> ScalarUDF {
-    of_texts(name, arguments, DataType::UInt64, move |rows| {
+    of_texts(name, 1, DataType::UInt64, move |rows| {
         let mut values = Vec::new();
-        rows(&mut |row| values.push(function(row)));
+        rows(&mut |row| values.push(function(row[0])));
         Arc::new(UInt64Array::from(values))
     })
 }
@@ -93,6 +84,17 @@ pub(crate) fn key(
         });
         Arc::new(builder.finish())
     })
+}
+
+/// A function from 128 bits to a number of 64 bits or nothing; nulls stay nulls.
+pub(crate) fn number_of_key(name: &str, function: impl Fn(u128) -> Option<u64> + Send + Sync + 'static) -> ScalarUDF {
+    let call = move |values: &[ColumnarValue]| -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(values)?;
+        let key = |bytes: &[u8]| bytes.try_into().ok().map(u128::from_be_bytes);
+        let numbers = arrays[0].as_fixed_size_binary().iter().map(|bytes| bytes.and_then(key).and_then(&function));
+        Ok(ColumnarValue::Array(Arc::new(numbers.collect::<UInt64Array>())))
+    };
+    create_udf(name, vec![DataType::FixedSizeBinary(16)], DataType::UInt64, Volatility::Immutable, Arc::new(call))
 }
 
 /// A function from a text to a list of hashes.

@@ -77,7 +77,7 @@ impl Keys {
 /// is what rows without text are, `{held}` is what a row collides with.
 const KEYS: &str = r#"
 select rank, source, ordinal, id, parent_id, split_rank, reason, held, exact_key,
-       case when judged then structure_key(code, language) end as structure_key, shingles, bands(shingles) as bands
+       case when judged then structure end as structure_key, shingles, bands(shingles) as bands
 from (
   select *, case when judged then shingles(code) end as shingles
   from (
@@ -89,14 +89,17 @@ from (
       from (
         select *, case when first_reason is null and split in ('train', 'validation') then {held} end as held
         from (
-          select *, case split when 'test' then 0 when 'prompt' then 0 when 'validation' then 1 else 2 end as split_rank,
-                 case when rank = 1 and split in ('test', 'prompt') then 'evaluation_only'
-                      when split = 'corpus' then 'corpus_only'
-                      when split in ('train', 'validation') and repo_is_tested(source, repo) then 'tested_repo'
-                      {text}
-                      {filters}
-                 end as first_reason
-          from candidates)))))"#;
+          select *, case when first_reason is null or first_reason = 'evaluation_only' then structure(code, language) end
+                      as structure
+          from (
+            select *, case split when 'test' then 0 when 'prompt' then 0 when 'validation' then 1 else 2 end as split_rank,
+                   case when rank = 1 and split in ('test', 'prompt') then 'evaluation_only'
+                        when split = 'corpus' then 'corpus_only'
+                        when split in ('train', 'validation') and repo_is_tested(source, repo) then 'tested_repo'
+                        {text}
+                        {filters}
+                   end as first_reason
+            from candidates))))))"#;
 
 /// Reads all rows once: what decides about each goes into `Keys`, what is to be sorted into the tables `keys` (position,
 /// rank, exact and structure key) and `bands` (band, position). Where the texts that models are tested on do not fit in
@@ -119,10 +122,11 @@ pub(crate) fn keys(session: &SessionContext, config: &Prepare, scratch: &Scratch
     let query =
         KEYS.replace("{held}", HELD).replace("{text}", text).replace("{filters}", &filters::arms(&config.filters));
     let progress = Progress::new("looking at all rows", "rows", reader.positions.total);
-    each_batch(session, &query, |batch| {
+    let looked = each_batch(session, &query, |batch| {
         progress.add(batch.num_rows() as u64);
         reader.batch(batch)
-    })?;
+    });
+    looked.map_err(|error| filters::explain(session, &config.filters, error))?;
     let KeyReader { compared, family, states, reason_names, ids, evaluation, positions } = reader;
     let parents = Pointers::new(scratch, SELDOM)?;
     family.map_or(Ok(()), |family| family.parents(session, &parents))?;

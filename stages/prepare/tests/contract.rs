@@ -305,10 +305,15 @@ fn partitions_change_nothing() {
 #[test]
 fn a_filter_that_is_no_expression_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    for (filter, words) in
-        [("nonsense(code) > 1", "nonsense"), ("length(", "prepare.filters.short"), ("code", "non-boolean")]
-    {
-        let text = format!("name = \"t\"\n[prepare.filters]\nshort = \"{filter}\"\n");
+    for (filter, words) in [
+        ("nonsense(code) > 1", "nonsense"),
+        ("length(", "prepare.filters.short"),
+        ("code", "non-boolean"),
+        ("uuid() > code", "says another thing the next time"),
+        ("exists (select now() < now())", "says another thing"),
+        ("1 / (length(code) - length(code)) > 0", "prepare.filters.short = \"1 / (length(code)"),
+    ] {
+        let text = format!("name = \"t\"\n[prepare.filters]\nshort = '{filter}'\n");
         let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();
         let store = Store::memory();
         inputs(&store);
