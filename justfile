@@ -1,7 +1,5 @@
 # `just` lists these.
 
-config := env("CODEPAIR_CONFIG", "configs/quickstart.toml")
-
 [private]
 default:
     @just --list
@@ -11,16 +9,19 @@ build:
     cargo build --release --locked --workspace --bins
 
 # Build, and run whatever is not fresh: just run-pipeline [CONFIG] [FLAGS…]
-run-pipeline CONFIG=config *FLAGS: build
-    target/release/codepair run --config {{ CONFIG }} {{ FLAGS }}
+[positional-arguments]
+run-pipeline *ARGUMENTS: build
+    @case "${1:--}" in -*) ;; *) set -- --config "$@" ;; esac; target/release/codepair run "$@"
 
-# Run one stage alone: just stage train [CONFIG]
-stage STAGE CONFIG=config *FLAGS: build
-    target/release/codepair run --only {{ STAGE }} --config {{ CONFIG }} {{ FLAGS }}
+# Build, and run one stage alone: just stage train [CONFIG] [FLAGS…]
+[positional-arguments]
+stage STAGE *ARGUMENTS: build
+    @stage=$1; shift; case "${1:--}" in -*) ;; *) set -- --config "$@" ;; esac; target/release/codepair run --only "$stage" "$@"
 
-# Query the newest plan's datasets: just sql "show tables"
-sql QUERY CONFIG=config:
-    @target/release/codepair sql --config {{ CONFIG }} {{ quote(QUERY) }}
+# Query the newest run's datasets: just sql "show tables" [CONFIG] [FLAGS…]
+[positional-arguments]
+sql QUERY *ARGUMENTS:
+    @query=$1; shift; case "${1:--}" in -*) ;; *) set -- --config "$@" ;; esac; target/release/codepair sql "$@" -- "$query"
 
 # Everything that can run here; a test whose server or data is absent says so.
 test: build

@@ -32,7 +32,9 @@ STEPS = ["ingest", "synth", "prepare", "train:attention", "train:nbow", "evaluat
 
 
 def command(options, store, arguments):
-    sets = [word for value in CUT + [f"store.url=file://{store}"] for word in ("--set", value)]
+    # What shows runs refuses values that would change nothing.
+    values = [] if "status" in arguments else CUT
+    sets = [word for value in values + [f"store.url=file://{store}"] for word in ("--set", value)]
     return [options.codepair, *arguments, "--config", str(ROOT / "configs/quickstart.toml"), *sets]
 
 

@@ -52,8 +52,10 @@ def main():
     parser.add_argument("--threshold", type=float, default=0.7)
     options = parser.parse_args()
     tail = ["--config", options.config] + [word for value in options.set for word in ("--set", value)]
+    # A query goes to runs that there are, and refuses values that would change nothing.
+    asked = ["--config", options.config] + [word for value in options.set if value.startswith("store.") for word in ("--set", value)]
     subprocess.run([options.codepair, "run", "--until", "prepare", *tail], check=True, capture_output=True)
-    ask = lambda query: json.loads(subprocess.run([options.codepair, "sql", "--format", "json", query, *tail],
+    ask = lambda query: json.loads(subprocess.run([options.codepair, "sql", "--format", "json", query, *asked],
                                                   check=True, capture_output=True).stdout)
     rows, edges = ask(ROWS), ask(EDGES)
     sets = [shingles(row["code"]) for row in rows]

@@ -46,8 +46,10 @@ def main():
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     tail = ["--config", options.config] + [word for value in options.set for word in ("--set", value)]
+    # A query goes to runs that there are, and refuses values that would change nothing.
+    asked = ["--config", options.config] + [word for value in options.set if value.startswith("store.") for word in ("--set", value)]
     subprocess.run([options.codepair, "run", "--until", "synth", *tail], check=True, capture_output=True)
-    answer = subprocess.run([options.codepair, "sql", "--format", "json", QUERY, *tail], check=True, capture_output=True)
+    answer = subprocess.run([options.codepair, "sql", "--format", "json", QUERY, *asked], check=True, capture_output=True)
     pairs = json.loads(answer.stdout)
     with multiprocessing.Pool() as pool:
         results = pool.map(passes, pairs)

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A field that is tokenised, embedded, read or written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
     /// Natural language.

@@ -11,6 +11,8 @@ pub struct Stage {
     pub per_model: bool,
     /// Worker threads where the config says nothing; without it as many as there are cores.
     pub threads: Option<usize>,
+    /// What of `[resources.NAME]` it reads.
+    pub resources: &'static [&'static str],
     /// What it reads: datasets and listed files of earlier stages.
     pub inputs: &'static [&'static str],
     /// What it writes. `tokenizers`, `models` and `pages` are listed files, the rest Parquet.
@@ -24,6 +26,7 @@ pub const STAGES: &[Stage] = &[
         revision: 7,
         per_model: false,
         threads: None,
+        resources: &["threads"],
         inputs: &[],
         outputs: &["functions", "pairs", "problems", "queries", "judgments", "sources", "rejected"],
     },
@@ -32,6 +35,7 @@ pub const STAGES: &[Stage] = &[
         revision: 6,
         per_model: false,
         threads: None,
+        resources: &["threads"],
         inputs: &["functions", "problems", "queries"],
         outputs: &["synthetic_pairs", "embeddings", "requests", "rejected"],
     },
@@ -40,6 +44,7 @@ pub const STAGES: &[Stage] = &[
         revision: 7,
         per_model: false,
         threads: None,
+        resources: &["threads", "memory_limit"],
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
         outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],
     },
@@ -49,6 +54,7 @@ pub const STAGES: &[Stage] = &[
         per_model: true,
         // A step is too small to be divided well: two trainings side by side take less time.
         threads: Some(1),
+        resources: &["threads", "device"],
         inputs: &["tokens", "tokenizers"],
         outputs: &["models", "training_steps"],
     },
@@ -57,17 +63,20 @@ pub const STAGES: &[Stage] = &[
         revision: 2,
         per_model: true,
         threads: None,
+        resources: &["threads", "device"],
         inputs: &["examples", "models"],
         outputs: &["scores", "predictions", "rankings", "attention"],
     },
     Stage {
         name: "report",
-        revision: 1,
+        revision: 2,
         per_model: false,
         threads: None,
+        resources: &["threads"],
         inputs: &[
             "sources",
             "rejected",
+            "synthetic_pairs",
             "examples",
             "training_steps",
             "scores",

@@ -1,11 +1,12 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use codepair_runtime::PipelineOptions;
+use codepair_runtime::{PipelineOptions, RunOption};
 
 const AFTER: &str = "\
 Exit codes: 0 done or nothing to do, 1 a stage failed, 2 the command or config is wrong, 3 an input is missing or stale.
 
+A config for your own code or rows:        codepair init PATH
 A first run, with no network and no key:   codepair run
 Rerun only what a change touches:          codepair run --set train.attention.epochs=8
 Look inside any artifact:                  codepair sql \"select source, count(*) from functions group by 1\"";
@@ -22,20 +23,21 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a first config: for a folder or file of your own, or one that codepair ships.
+    Init(InitOptions),
     /// Show what would run, why, and what the requests to servers would cost.
     Plan(Selection),
     /// Run what is not fresh.
     Run(RunOptions),
-    /// Show each step of the newest plan: done or not, rows, time, memory.
-    Status(Output),
+    /// List the runs: what each changed, how it ended, and the scores.
+    Runs(RunsOptions),
+    /// Show each step of the newest run: done or not, rows, time, memory.
+    Status(StatusOptions),
     /// Print a step's log of the newest run that ran it.
-    Logs {
-        /// The step, such as train:attention.
-        step: String,
-    },
+    Logs(LogsOptions),
     /// Show what a dataset was made from, back to the sources.
     Lineage(LineageOptions),
-    /// Query the newest plan's datasets; `show tables` lists them.
+    /// Query a run's datasets; `show tables` lists them.
     Sql(SqlOptions),
     /// Ask the newest trained search model for code.
     Search(AskOptions),
@@ -46,7 +48,17 @@ pub(crate) enum Command {
         /// Only this dataset.
         dataset: Option<String>,
     },
-    /// Read every file of the newest plan's artifacts again, and compare it with its manifest.
+    /// Print the keys of a config: type, default and what each does.
+    Config {
+        /// Only this table, such as train, synth.openai or resources.
+        table: Option<String>,
+    },
+    /// Print completions for a shell: codepair completions bash > ~/.local/share/bash-completion/completions/codepair
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Read every file of a run's artifacts again, and compare it with its manifest.
     Verify(VerifyOptions),
     /// Show what no artifact needs any more; delete it with --delete.
     Gc(GcOptions),
@@ -91,14 +103,49 @@ pub(crate) enum Executor {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Output {
+pub(crate) struct InitOptions {
+    /// A source tree, an archive of one, or files of rows (.jsonl, .json, .csv, .tsv, .parquet, .arrow, parallel text); also a
+    /// URL of a file [default: this folder].
+    pub(crate) path: Option<String>,
+    /// Write a shipped config instead: quickstart, sample, codesearchnet, mining or openai.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+    /// Where to write it.
+    #[arg(long, value_name = "FILE", default_value = codepair_runtime::OWN_CONFIG)]
+    pub(crate) output: std::path::PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsOptions {
+    /// How many of the newest.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) last: usize,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOption,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsOptions {
+    /// The step, such as train:attention.
+    pub(crate) step: String,
+    #[command(flatten)]
+    pub(crate) run: RunOption,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct LineageOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOption,
     /// The dataset, such as scores.
     pub(crate) dataset: String,
     /// Print JSON.
@@ -108,6 +155,8 @@ pub(crate) struct LineageOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct SqlOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOption,
     /// The query.
     pub(crate) query: String,
     /// How to print the rows: table, csv or json; the latter two print while they read, however many rows there are.
@@ -120,15 +169,19 @@ pub(crate) struct SqlOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOption,
     /// Only this step.
     pub(crate) step: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AskOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOption,
     /// What to look for, or what the code should do.
     pub(crate) text: String,
-    /// The model [default: the first of the newest plan that can do it].
+    /// The model [default: the first of the run that can do it].
     #[arg(long)]
     pub(crate) model: Option<String>,
 }

@@ -8,9 +8,12 @@ use codepair_runtime::{ExitStatus, config_error};
 use crate::arguments::{Arguments, AskOptions, SqlOptions};
 use crate::binaries::command;
 
-/// Queries the newest plan's datasets.
+/// Queries a run's datasets.
 pub(crate) fn sql(arguments: &Arguments, options: &SqlOptions) -> Result<ExitStatus> {
     let mut command = command("sql", &arguments.pipeline.config()?, &arguments.pipeline.set)?;
+    if let Some(run) = &options.run.run {
+        command.arg("--run").arg(run);
+    }
     if let Some(limit) = &options.memory_limit {
         command.arg("--memory-limit").arg(limit);
     }
@@ -30,6 +33,9 @@ pub(crate) fn generate(arguments: &Arguments, options: &AskOptions) -> Result<Ex
 
 fn ask(arguments: &Arguments, options: &AskOptions, task: &str) -> Result<ExitStatus> {
     let mut command = command("ask", &arguments.pipeline.config()?, &arguments.pipeline.set)?;
+    if let Some(run) = &options.run.run {
+        command.arg("--run").arg(run);
+    }
     if let Some(model) = &options.model {
         command.arg("--model").arg(model);
     }

@@ -36,6 +36,16 @@ pub(crate) fn describe(stage: &str, config: &Config, sets: &[String]) -> Result<
     answer(stage, command(stage, config, sets)?.arg("--describe"))
 }
 
+/// Asks a stage for the JSON schema of its table.
+pub(crate) fn keys(stage: &str) -> Result<serde_json::Value> {
+    answer(stage, Command::new(binary(stage)?).arg("--keys"))
+}
+
+/// Asks what a place holds, and how it can be read.
+pub(crate) fn look<T: DeserializeOwned>(path: &str) -> Result<T> {
+    answer("look", Command::new(binary("look")?).arg("--").arg(path))
+}
+
 /// Asks a step what it would cost, given the fingerprints of what it reads by dataset.
 pub(crate) fn forecast(
     stage: &str,

@@ -24,8 +24,11 @@ struct Leftover {
 
 /// Shows what could be deleted, and with `--delete` deletes it.
 pub(crate) fn gc(arguments: &Arguments, options: &GcOptions) -> Result<ExitStatus> {
+    arguments.pipeline.refuse_sets(&["name", "store"])?;
     let (_, store) = arguments.pipeline.open()?;
-    let leftovers = leftovers(&store, store_now(&store)?)?;
+    // Only who deletes needs the store's own clock, and may write to ask for it.
+    let now = if options.delete { store_now(&store)? } else { jiff::Timestamp::now().as_second() };
+    let leftovers = leftovers(&store, now)?;
     let mut table = Table::new(&["left over", "what", "MB", "age in days", ""]);
     for leftover in &leftovers {
         let old = leftover.age_days >= KEPT_DAYS;

@@ -1,5 +1,6 @@
 //! Executors: how the steps of a plan are run. One file an executor.
 
+pub(crate) mod beat;
 pub(crate) mod local;
 pub(crate) mod log;
 
@@ -18,7 +19,7 @@ pub(crate) struct Launch<'a> {
 }
 
 /// How a step ended.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Ended {
     pub(crate) step: String,
     /// Nothing where it never began, because a step that it needs failed or the run was interrupted.

@@ -10,7 +10,7 @@ use crate::table::print;
 
 /// Prints the steps behind a dataset as a tree.
 pub(crate) fn lineage(arguments: &Arguments, options: &LineageOptions) -> Result<ExitStatus> {
-    let (_, plan) = arguments.pipeline.newest_plan()?;
+    let plan = arguments.pipeline.runs(&options.run)?.newest()?;
     let stages: Vec<&str> = stage_of_dataset(&options.dataset).map(|stage| stage.name).collect();
     let roots: Vec<&PlannedStep> = plan.steps.iter().filter(|s| stages.contains(&s.stage.as_str())).collect();
     if roots.is_empty() {

@@ -4,11 +4,15 @@ mod arguments;
 mod ask;
 mod binaries;
 mod gc;
+mod init;
+mod keys;
 mod launch;
 mod lineage;
 mod planner;
 mod run;
+mod runs;
 mod schema;
+mod state;
 mod status;
 mod step_bar;
 mod table;
@@ -17,6 +21,7 @@ mod verify;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::CommandFactory as _;
 use codepair_runtime::{ExitStatus, run_binary};
 
 use arguments::{Arguments, Command};
@@ -27,15 +32,29 @@ fn main() -> ExitCode {
 
 fn dispatch(arguments: &Arguments) -> Result<ExitStatus> {
     match &arguments.command {
+        Command::Init(options) => init::init(arguments, options),
         Command::Plan(options) => run::plan(arguments, options),
         Command::Run(options) => run::run(arguments, options),
+        Command::Runs(options) => runs::runs(arguments, options),
         Command::Status(options) => status::status(arguments, options),
-        Command::Logs { step } => status::logs(arguments, step),
+        Command::Logs(options) => status::logs(arguments, options),
         Command::Lineage(options) => lineage::lineage(arguments, options),
         Command::Sql(options) => ask::sql(arguments, options),
         Command::Search(options) => ask::search(arguments, options),
         Command::Generate(options) => ask::generate(arguments, options),
-        Command::Schema { dataset } => schema::schema(dataset.as_deref()),
+        Command::Config { table } => {
+            arguments.pipeline.refuse_sets(&[])?;
+            keys::config(table.as_deref())
+        }
+        Command::Completions { shell } => {
+            let name = env!("CARGO_BIN_NAME");
+            clap_complete::generate(*shell, &mut Arguments::command(), name, &mut std::io::stdout());
+            Ok(ExitStatus::Done)
+        }
+        Command::Schema { dataset } => {
+            arguments.pipeline.refuse_sets(&[])?;
+            schema::schema(dataset.as_deref())
+        }
         Command::Verify(options) => verify::verify(arguments, options),
         Command::Gc(options) => gc::gc(arguments, options),
     }

@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, run_folder};
+use serde_json::json;
 
 use crate::arguments::{Arguments, Executor, RunOptions, Selection};
-use crate::launch::{Ended, Launch, local, overall};
-use crate::planner::{Prospect, forecast, prospect};
+use crate::launch::{Ended, Launch, beat, local, overall};
+use crate::planner::{Prospect, Verdict, forecast, prospect};
+use crate::state::failures_path;
 use crate::table::{Table, print};
 
 /// Prints what would run, why, and what it would cost.
@@ -44,27 +46,54 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         let path = format!("{}/plan.json", run_folder(&plan.pipeline, &plan.run));
         store.put_new(&path, serde_json::to_vec_pretty(&plan)?)?;
     }
-    if steps.is_empty() {
-        let fresh = verdicts.iter().filter(|verdict| verdict.fresh).count();
-        let left_out = verdicts.len() - fresh;
-        let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
-        tracing::info!("nothing to do: {fresh} steps are fresh{left_out} ({:.2} s)", started.elapsed().as_secs_f64());
-        return Ok(ExitStatus::Done);
+    let ended =
+        if steps.is_empty() { Vec::new() } else { launch(arguments, options, (&config, &store), &plan, &verdicts)? };
+    summarise(&store, &config, &plan, &ended)?;
+    let status = overall(&ended);
+    let page = report(&store, &plan)?;
+    if options.selection.json {
+        print(&serde_json::to_string_pretty(&as_json(&store, &plan, &verdicts, &ended, page.as_deref()))?);
+    } else if let Some(page) = &page {
+        print(&format!("report: {page}"));
     }
+    let seconds = started.elapsed().as_secs_f64();
+    match (status, ended.len()) {
+        (ExitStatus::Done, 0) => {
+            let fresh = verdicts.iter().filter(|verdict| verdict.fresh).count();
+            let left_out = verdicts.len() - fresh;
+            let left_out = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
+            tracing::info!("nothing to do: {fresh} steps are fresh{left_out} ({seconds:.2} s)");
+        }
+        (ExitStatus::Done, steps) => tracing::info!("{steps} steps in {seconds:.1} s"),
+        (_, steps) => {
+            let failed = ended.iter().filter(|ended| !ended.succeeded()).count();
+            tracing::error!("the run failed: {failed} of {steps} steps were not made ({seconds:.1} s)");
+        }
+    }
+    Ok(status)
+}
+
+/// Runs the steps of a plan that are to run.
+fn launch(
+    arguments: &Arguments,
+    options: &RunOptions,
+    (config, store): (&Config, &Store),
+    plan: &Plan,
+    verdicts: &[Verdict],
+) -> Result<Vec<Ended>> {
+    let steps: Vec<usize> = verdicts.iter().enumerate().filter(|(_, v)| v.run).map(|(i, _)| i).collect();
     for &step in &steps {
         tracing::info!("{} will run: {}", verdicts[step].step, verdicts[step].reason);
     }
+    beat::warn_of_others(store, plan, &steps)?;
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let launch = Launch { config: &config, sets: &arguments.pipeline.set, store: &store, plan: &plan, steps, jobs };
-    let ended = match options.executor {
-        Executor::Local => local::launch(&launch)?,
-    };
-    summarise(&store, &config, &plan, &ended)?;
-    tracing::info!("{} steps in {:.1} s", ended.len(), started.elapsed().as_secs_f64());
-    Ok(overall(&ended))
+    let launch = Launch { config, sets: &arguments.pipeline.set, store, plan, steps, jobs };
+    match options.executor {
+        Executor::Local => local::launch(&launch),
+    }
 }
 
-/// Logs the failures once, keeps them with the run, and says where the report is.
+/// Logs the failures once, and keeps them with the run.
 fn summarise(store: &Store, config: &Config, plan: &Plan, ended: &[Ended]) -> Result<()> {
     let failures: Vec<&Ended> = ended.iter().filter(|e| !e.succeeded()).collect();
     for failure in &failures {
@@ -73,23 +102,46 @@ fn summarise(store: &Store, config: &Config, plan: &Plan, ended: &[Ended]) -> Re
             None => tracing::warn!("{} did not run: {}", failure.step, failure.message),
         }
     }
-    if !failures.is_empty() {
-        let path = format!("{}/failures.json", run_folder(&plan.pipeline, &plan.run));
-        store.put(&path, serde_json::to_vec_pretty(&failures)?)?;
-        let failed =
-            failures.iter().find(|failure| failure.exit.is_some()).map_or("STEP", |failure| failure.step.as_str());
-        tracing::info!("the whole log: codepair logs {failed} --config {}", config.path().display());
+    if failures.is_empty() {
         return Ok(());
     }
+    store.put(&failures_path(&plan.pipeline, &plan.run), serde_json::to_vec_pretty(&failures)?)?;
+    let failed = failures.iter().find(|failure| failure.exit.is_some()).map_or("STEP", |failure| failure.step.as_str());
+    tracing::info!("the whole log: codepair logs {failed} --config {}", config.path().display());
+    Ok(())
+}
+
+/// Where the plan's report is, if it is there.
+fn report(store: &Store, plan: &Plan) -> Result<Option<String>> {
     for step in &plan.steps {
         let Some(manifest) = Manifest::find(store, &step.name, &step.fingerprint)? else { continue };
-        for page in manifest.files("pages").filter(|page| page.path.ends_with(".html")) {
+        if let Some(page) = manifest.files("pages").find(|page| page.path.ends_with(".html")) {
             let path = manifest.path(page);
-            let place = store
-                .local_path(&path)
-                .map_or_else(|| format!("{}/{path}", store.url()), |path| path.display().to_string());
-            tracing::info!("report: {place}");
+            let local = store.local_path(&path).map(|path| path.display().to_string());
+            return Ok(Some(local.unwrap_or_else(|| format!("{}/{path}", store.url()))));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// What ran and how it ended, and what did not have to.
+fn as_json(store: &Store, plan: &Plan, verdicts: &[Verdict], ended: &[Ended], page: Option<&str>) -> serde_json::Value {
+    let step = |verdict: &Verdict| {
+        let ended = ended.iter().find(|ended| ended.step == verdict.step);
+        let state = match ended {
+            Some(ended) if ended.succeeded() => "done",
+            Some(ended) if ended.exit.is_some() => "failed",
+            None if verdict.fresh => "fresh",
+            _ => "not run",
+        };
+        json!({
+            "step": verdict.step, "fingerprint": verdict.fingerprint, "state": state, "reason": verdict.reason,
+            "seconds": ended.map(|ended| ended.seconds), "exit": ended.and_then(|ended| ended.exit),
+            "message": ended.map(|ended| ended.message.as_str()).filter(|message| !message.is_empty()),
+        })
+    };
+    json!({
+        "pipeline": plan.pipeline, "run": plan.run, "store": store.url(), "report": page,
+        "steps": verdicts.iter().map(step).collect::<Vec<_>>(),
+    })
 }

@@ -1,45 +1,62 @@
 //! `codepair status` and `codepair logs`.
 
 use anyhow::Result;
-use codepair_runtime::{ExitStatus, Manifest, config_error, input_error, plans};
+use codepair_runtime::{ExitStatus, Manifest, Plan, Runs, config_error, input_error, short_run};
 use serde_json::json;
 
-use crate::arguments::{Arguments, Output};
+use crate::arguments::{Arguments, LogsOptions, StatusOptions};
 use crate::launch::log;
+use crate::state::{Standing, State, of_run, standings};
 use crate::table::{Table, print};
 
-/// Prints how each step of the newest plan stands.
-pub(crate) fn status(arguments: &Arguments, options: &Output) -> Result<ExitStatus> {
-    let (store, plan) = arguments.pipeline.newest_plan()?;
-    let mut table = Table::new(&["step", "fingerprint", "state", "rows", "rejected", "seconds", "peak MB", "finished"]);
-    let mut steps = Vec::new();
-    for step in &plan.steps {
-        let found = Manifest::find(&store, &step.name, &step.fingerprint);
-        let state = match &found {
-            Ok(Some(manifest)) if manifest.incomplete.is_some() => "incomplete",
-            Ok(Some(_)) => "done",
-            Ok(None) => "missing",
-            Err(error) => {
-                tracing::warn!("{error:#}");
-                "damaged"
-            }
-        };
-        let manifest = found.ok().flatten();
-        let cells = manifest.as_ref().map_or_else(Default::default, cells);
-        let row: Vec<&str> = [step.name.as_str(), &step.fingerprint[..12], state]
-            .into_iter()
-            .chain(cells.iter().map(String::as_str))
-            .collect();
-        table.row(&row);
-        steps.push(json!({ "step": step.name, "fingerprint": step.fingerprint, "state": state, "manifest": manifest }));
-    }
+/// Prints how each step of a run stands.
+pub(crate) fn status(arguments: &Arguments, options: &StatusOptions) -> Result<ExitStatus> {
+    let runs = arguments.pipeline.runs(&options.run)?;
+    let plan = runs.newest()?;
+    let standings = standings(&runs.store, &plan)?;
     if options.json {
-        let answer = json!({ "pipeline": plan.pipeline, "run": plan.run, "store": store.url(), "steps": steps });
+        let step = |(step, standing): (&codepair_runtime::PlannedStep, &Standing)| {
+            json!({
+                "step": step.name, "fingerprint": step.fingerprint, "state": standing.state.name(), "why": standing.why,
+                "manifest": standing.manifest,
+            })
+        };
+        let steps: Vec<_> = plan.steps.iter().zip(&standings).map(step).collect();
+        let state = of_run(&standings).name();
+        let store = runs.store.url();
+        let answer =
+            json!({ "pipeline": plan.pipeline, "run": plan.run, "state": state, "store": store, "steps": steps });
         print(&serde_json::to_string_pretty(&answer)?);
-    } else {
-        print(&format!("{} in {}, run {} of {:.0}\n\n{table}", plan.pipeline, store.url(), plan.run, plan.created_at));
+        return Ok(ExitStatus::Done);
+    }
+    let mut table = Table::new(&["step", "fingerprint", "state", "rows", "rejected", "seconds", "peak MB", "finished"]);
+    for (step, standing) in plan.steps.iter().zip(&standings) {
+        let cells = standing.manifest.as_ref().map_or_else(Default::default, cells);
+        let first = [step.name.as_str(), &step.fingerprint[..12], standing.state.name()];
+        table.row(&first.into_iter().chain(cells.iter().map(String::as_str)).collect::<Vec<_>>());
+    }
+    let run = short_run(&plan.run);
+    print(&format!("{} in {}, run {run} of {:.0}\n\n{table}", plan.pipeline, runs.store.url(), plan.created_at));
+    let told = plan.steps.iter().zip(&standings).filter(|(_, standing)| !standing.why.is_empty());
+    told.for_each(|(step, standing)| print(&format!("{}: {}", step.name, standing.why)));
+    if of_run(&standings) > State::Incomplete
+        && let Some(whole) = newest_whole(&runs, &plan)?
+    {
+        let (run, made) = (short_run(&whole.run), whole.created_at);
+        print(&format!("the newest run that is whole is {run} of {made:.0}: codepair status --run {run}"));
     }
     Ok(ExitStatus::Done)
+}
+
+/// The newest run before this one that has all of its artifacts.
+fn newest_whole(runs: &Runs, plan: &Plan) -> Result<Option<Plan>> {
+    for earlier in runs.plans() {
+        let earlier = earlier?;
+        if earlier.run != plan.run && of_run(&standings(&runs.store, &earlier)?) <= State::Incomplete {
+            return Ok(Some(earlier));
+        }
+    }
+    Ok(None)
 }
 
 fn cells(manifest: &Manifest) -> [String; 5] {
@@ -56,20 +73,24 @@ fn cells(manifest: &Manifest) -> [String; 5] {
 }
 
 /// Prints a step's log of the newest run that ran it, as far as it is there.
-pub(crate) fn logs(arguments: &Arguments, step: &str) -> Result<ExitStatus> {
-    let (store, plan) = arguments.pipeline.newest_plan()?;
-    if plan.step(step).is_none() {
-        let known: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
-        return Err(config_error(format!("there is no step {step}; there are {}", known.join(", "))));
-    }
-    for run in plans(&store, &plan.pipeline)? {
-        if let Some(text) = log::read(&store, &plan.pipeline, &run, step)? {
-            if run != plan.run {
-                tracing::info!("the newest run, {}, has no log of {step}; this is that of the run {run}", plan.run);
+pub(crate) fn logs(arguments: &Arguments, options: &LogsOptions) -> Result<ExitStatus> {
+    let runs = arguments.pipeline.runs(&options.run)?;
+    let (newest, step) = (runs.newest()?, &options.step);
+    let known: Vec<&str> = newest.steps.iter().map(|s| s.name.as_str()).collect();
+    for plan in runs.plans() {
+        let plan = plan?;
+        if let Some(text) = log::read(&runs.store, &plan.pipeline, &plan.run, step)? {
+            if plan.run != newest.run {
+                let (newest, run) = (short_run(&newest.run), short_run(&plan.run));
+                tracing::info!("the newest run, {newest}, has no log of {step}; this is that of the run {run}");
             }
             print(&text);
             return Ok(ExitStatus::Done);
         }
     }
-    Err(input_error(format!("{step} has no log: it ran in no run of {} that is there", plan.pipeline)))
+    if known.contains(&step.as_str()) {
+        let pipeline = &newest.pipeline;
+        return Err(input_error(format!("{step} has no log: it ran in no run of {pipeline} that is there")));
+    }
+    Err(config_error(format!("there is no step {step}; there are {}", known.join(", "))))
 }

@@ -16,7 +16,8 @@ struct Checked {
 
 /// Checks a step's artifact, or all.
 pub(crate) fn verify(arguments: &Arguments, options: &VerifyOptions) -> Result<ExitStatus> {
-    let (store, plan) = arguments.pipeline.newest_plan()?;
+    let runs = arguments.pipeline.runs(&options.run)?;
+    let (plan, store) = (runs.newest()?, runs.store);
     let wanted = |name: &str| options.step.as_ref().is_none_or(|step| selects(step, name));
     let steps: Vec<_> = plan.steps.iter().filter(|step| wanted(&step.name)).collect();
     if steps.is_empty() {

@@ -5,7 +5,7 @@ mod support;
 
 use std::process::Command;
 
-use support::{Pipeline, Ran, binary, root};
+use support::{Pipeline, Ran, SHORT, binary, root};
 
 /// A few packages of the standard library, one epoch, few rows to generate for.
 const CUT: &[&str] = &[
@@ -143,19 +143,27 @@ fn commands_answer(pipeline: &Pipeline) {
     pipeline.codepair(&["sql", "drop table functions"]).fails(2, &["DDL not supported"]);
 }
 
-/// Every command of the README: queries and questions are asked, runs are planned, and recipes exist.
+/// Every command of the README: those for one's own rows are run on some, queries and questions are asked of the quickstart, runs
+/// are planned, and recipes exist.
 fn the_readme_is_true(pipeline: &Pipeline) {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let recipes = std::fs::read_to_string(root().join("justfile")).unwrap();
     let blocks = readme.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
+    let own = Pipeline::own_rows(400);
     let mut checked = 0;
-    for line in blocks.flat_map(str::lines).flat_map(|line| line.split(" && ")) {
+    for (block, line) in blocks
+        .flat_map(|block| block.lines().map(move |line| (block, line)))
+        .flat_map(|(block, line)| line.split(" && ").map(move |command| (block, command)))
+    {
+        let is_own = block.contains("codepair init");
         let words = words(line);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
+            ["target/release/codepair", "run"] if is_own => drop(own.plain(&[&["run"][..], &SHORT].concat()).ok()),
+            ["target/release/codepair", arguments @ ..] if is_own => drop(own.plain(arguments).ok()),
             ["target/release/codepair", arguments @ ..] => drop(pipeline.codepair(arguments).ok()),
             ["just", "sql", query] => assert!(!pipeline.sql(query).is_empty(), "{line}"),
-            ["just", "run-pipeline", _config, flags @ ..] => drop(pipeline.codepair(&[&["plan"], flags].concat()).ok()),
+            ["just", "run-pipeline", flags @ ..] => drop(pipeline.codepair(&[&["plan"], flags].concat()).ok()),
             ["just", recipe, ..] => {
                 assert!(
                     recipes

@@ -78,8 +78,7 @@ with zipfile.ZipFile("csn.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         let ran = pipeline.run_with(&cache, "codepair", &[&["run", "--until", "ingest"][..], &more].concat());
         assert_eq!(ran.code, 0, "{place}: {ran:#?}");
         let query = "select split, count(*) as n, min(docstring) as first from functions group by 1 order by 1";
-        let rows =
-            pipeline.run_with(&cache, "codepair", &[&["sql", "--format", "csv", query][..], &more].concat()).ok();
+        let rows = pipeline.run_with(&cache, "codepair", &["sql", "--format", "csv", query, "--set", &store]).ok();
         assert_eq!(
             rows.out, "split,n,first\ntest,4,Doc test 0 0.\ntrain,6,Doc train 0 0.\nvalidation,2,Doc valid 0 0.\n",
             "{place}"

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::syntax::{SyntaxError, parse_as};
 
 /// A programming language whose functions can be extracted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
     /// Go.

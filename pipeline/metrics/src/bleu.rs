@@ -5,11 +5,15 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::{Generated, Metric};
+use crate::{Better, Generated, Metric};
 
 /// The signature is sacreBLEU's own.
-pub(crate) const METRICS: &[Metric<Generated>] =
-    &[Metric { name: "bleu", signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp", score: corpus }];
+pub(crate) const METRICS: &[Metric<Generated>] = &[Metric {
+    name: "bleu",
+    signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp",
+    better: Better::Higher,
+    score: corpus,
+}];
 
 const ORDER: usize = 4;
 

@@ -1,9 +1,9 @@
 //! Exact match: the share of predictions equal to their reference after white space is folded.
 
-use crate::{Generated, Metric, mean};
+use crate::{Better, Generated, Metric, mean};
 
 pub(crate) const METRICS: &[Metric<Generated>] =
-    &[Metric { name: "exact_match", signature: "white space folded", score: exact_match }];
+    &[Metric { name: "exact_match", signature: "white space folded", better: Better::Higher, score: exact_match }];
 
 /// Share of exact matches, 0 to 1.
 fn exact_match(samples: &[Generated]) -> f64 {

@@ -46,8 +46,36 @@ pub struct Metric<T> {
     pub name: &'static str,
     /// How exactly it is computed, in the reference tool's words.
     pub signature: &'static str,
+    /// Which values are better.
+    pub better: Better,
     /// Computes it; 0 for no samples.
     pub score: fn(&[T]) -> f64,
+}
+
+/// Which values of a metric are better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// As of shares of right answers.
+    Higher,
+    /// As of losses and errors.
+    Lower,
+}
+
+/// Which values of a metric of either list are better; nothing of what is in none, such as what chance would reach.
+#[must_use]
+pub fn better(name: &str) -> Option<Better> {
+    let directions = || all(GENERATION).map(|m| (m.name, m.better)).chain(all(SEARCH).map(|m| (m.name, m.better)));
+    directions().find(|(known, _)| *known == name).map(|(_, better)| better)
+}
+
+/// The metric that stands for a task where there is room for one: the first of its list.
+#[must_use]
+pub fn headline(task: &str) -> Option<&'static str> {
+    match task {
+        "generation" => all(GENERATION).next().map(|metric| metric.name),
+        "search" => all(SEARCH).next().map(|metric| metric.name),
+        _ => None,
+    }
 }
 
 /// How ranks are counted.
@@ -76,6 +104,12 @@ mod tests {
         let expected = (1.0 + 1.0 / 3f64.log2()) / 3.0;
         assert!((score("ndcg@10", &[1, 2, 11]) - expected).abs() < 1e-12);
         assert_eq!(score("mrr", &[]), 0.0);
+    }
+
+    #[test]
+    fn metrics_are_known_by_name() {
+        assert_eq!((headline("search"), headline("generation"), headline("x")), (Some("mrr"), Some("bleu"), None));
+        assert_eq!((better("recall@5"), better("mrr_of_random")), (Some(Better::Higher), None));
     }
 
     #[test]

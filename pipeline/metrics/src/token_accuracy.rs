@@ -1,9 +1,13 @@
 //! Token accuracy under teacher forcing: right tokens over all tokens of all references.
 
-use crate::{Generated, Metric};
+use crate::{Better, Generated, Metric};
 
-pub(crate) const METRICS: &[Metric<Generated>] =
-    &[Metric { name: "token_accuracy", signature: "teacher forcing, end token counted", score: token_accuracy }];
+pub(crate) const METRICS: &[Metric<Generated>] = &[Metric {
+    name: "token_accuracy",
+    signature: "teacher forcing, end token counted",
+    better: Better::Higher,
+    score: token_accuracy,
+}];
 
 fn token_accuracy(samples: &[Generated]) -> f64 {
     let total: u64 = samples.iter().map(|s| s.tokens).sum();

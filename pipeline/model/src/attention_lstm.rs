@@ -11,7 +11,7 @@ use crate::lstm::{LstmCell, State, steps};
 use crate::{Batch, Vocabularies};
 
 /// Sizes of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttentionLstmConfig {
     /// Width of the embeddings.

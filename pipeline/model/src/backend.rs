@@ -30,6 +30,18 @@ pub enum Device {
 }
 
 impl Device {
+    /// That a config names a device which this binary could use, on whatever machine it will run.
+    ///
+    /// # Errors
+    /// There is no such device, or the binary was built without it.
+    pub fn check(name: &str) -> Result<(), String> {
+        match name {
+            #[cfg(feature = "cuda")]
+            "cuda" => Ok(()),
+            other => Self::parse(other).map(drop),
+        }
+    }
+
     /// Reads `cpu` or `cuda`.
     ///
     /// # Errors

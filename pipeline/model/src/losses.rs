@@ -11,7 +11,7 @@ const SCALE: f64 = 20.0;
 const MARGIN: f64 = 1.0;
 
 /// What a search model minimises.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// Cross-entropy of the right code among all codes of the batch (multiple negatives ranking).

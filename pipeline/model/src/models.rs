@@ -29,7 +29,7 @@ pub enum Task {
 }
 
 /// One side of a model: which column, by which tokenizer, cut after how many tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Side {
     /// The column.
@@ -58,7 +58,7 @@ pub struct ModelCard {
 }
 
 /// `[train.NAME.model]`; `kind` says which.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ModelConfig {
     /// BiLSTM encoder, Bahdanau attention, LSTM decoder.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Loss, Vocabularies};
 
 /// Sizes of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NbowConfig {
     /// Width of the embeddings.

@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser};
 
 use crate::command_line::run_command;
 use crate::running::begin;
-use crate::{ExitStatus, PipelineOptions, Request, Shard, Stage, describe, run_shard, run_stage};
+use crate::{ExitStatus, PipelineOptions, Request, Shard, Stage, describe, keys, run_shard, run_stage};
 
 /// Options that all stage binaries share.
 #[derive(Debug, Parser)]
@@ -33,6 +33,9 @@ struct Arguments {
     /// Print the stage's steps, resolved config, source digests and inputs as JSON, and run nothing.
     #[arg(long)]
     describe: bool,
+    /// Print the JSON schema of the stage's table of the config, and run nothing.
+    #[arg(long)]
+    keys: bool,
     /// Print what running it would cost, as JSON, and run nothing.
     #[arg(long)]
     forecast: bool,
@@ -62,13 +65,11 @@ fn command(stage: &str) -> clap::Command {
 }
 
 fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
+    if arguments.keys {
+        return answer(&keys::<S::Config>());
+    }
     if arguments.describe {
-        let text = serde_json::to_string_pretty(&describe::<S>(&arguments.pipeline.config()?)?)?;
-        #[allow(clippy::print_stdout, reason = "the answer to --describe")]
-        {
-            println!("{text}");
-        }
-        return Ok(ExitStatus::Done);
+        return answer(&describe::<S>(&arguments.pipeline.config()?)?);
     }
     let (config, store) = arguments.pipeline.open()?;
     let request = Request {
@@ -79,16 +80,18 @@ fn start<S: Stage>(arguments: &Arguments) -> Result<ExitStatus> {
     };
     if arguments.forecast {
         let (context, _) = begin::<S>(&store, &config, &describe::<S>(&config)?, &request)?;
-        let text = serde_json::to_string_pretty(&S::forecast(&context, &config.section(S::NAME)?)?)?;
-        #[allow(clippy::print_stdout, reason = "the answer to --forecast")]
-        {
-            println!("{text}");
-        }
-        return Ok(ExitStatus::Done);
+        return answer(&S::forecast(&context, &config.section(S::NAME)?)?);
     }
     match arguments.shard.filter(|shard| !shard.is_all()) {
         Some(shard) => drop(run_shard::<S>(&store, &config, &request, shard)?),
         None => drop(run_stage::<S>(&store, &config, &request)?),
     }
+    Ok(ExitStatus::Done)
+}
+
+/// Prints what was asked for instead of running.
+#[allow(clippy::print_stdout, reason = "it is asked for")]
+fn answer(value: &impl serde::Serialize) -> Result<ExitStatus> {
+    println!("{}", serde_json::to_string_pretty(value)?);
     Ok(ExitStatus::Done)
 }

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Command, Parser};
 
-use crate::{Config, ExitStatus, Plan, Store, exit_status, input_error, newest_plan, telemetry};
+use crate::{Config, ExitStatus, RunOption, Runs, Store, cache_folder, config_error, exit_status, telemetry};
 
 /// Which pipeline, with which values.
 #[derive(Clone, Debug, Args)]
 pub struct PipelineOptions {
-    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, then configs/quickstart.toml].
+    /// The pipeline's TOML file [default: $CODEPAIR_CONFIG, codepair.toml, configs/quickstart.toml].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Override one value of the config, such as train.attention.epochs=8; may be repeated.
@@ -39,18 +39,32 @@ impl PipelineOptions {
         Ok((config, store))
     }
 
-    /// The store and the pipeline's newest plan in it.
+    /// The runs that may be asked. What they made says their plans, so of the config only the names of pipeline and store count.
     ///
     /// # Errors
-    /// As [`Self::open`]; exit 3: there is no plan.
-    pub fn newest_plan(&self) -> Result<(Store, Plan)> {
+    /// As [`Self::open`] and [`Runs::new`]. Exit 2: an override that would change nothing.
+    pub fn runs(&self, chosen: &RunOption) -> Result<Runs> {
+        self.refuse_sets(&["name", "store"])?;
         let (config, store) = self.open()?;
-        let (name, path) = (config.name(), config.path().display());
-        let plan = newest_plan(&store, name)?.ok_or_else(|| {
-            let url = store.url();
-            input_error(format!("the pipeline {name:?} has never run in {url}; run: codepair run --config {path}"))
-        })?;
-        Ok((store, plan))
+        Runs::new(store, config, chosen)
+    }
+
+    /// That no value is overridden but those in the tables `read`.
+    ///
+    /// # Errors
+    /// Exit 2: one is.
+    pub fn refuse_sets(&self, read: &[&str]) -> Result<()> {
+        let is_ignored = |set: &&String| {
+            let key = set.split(['.', '=']).next().unwrap_or_default().trim();
+            !read.contains(&key)
+        };
+        match self.set.iter().find(is_ignored) {
+            None => Ok(()),
+            Some(set) => Err(config_error(format!(
+                "--set {set} would change nothing here: this shows what runs made, whatever the config says by now; codepair runs \
+                 lists them, and --run chooses one"
+            ))),
+        }
     }
 }
 
@@ -59,18 +73,50 @@ pub fn run_binary<A: Parser>(run: impl FnOnce(&A) -> Result<ExitStatus>) -> Exit
     run_command(A::command(), run)
 }
 
+/// The commands that an error may advise, of which each wants the config that this one was given.
+const ADVISED: [&str; 8] = ["run", "plan", "runs", "status", "sql", "logs", "verify", "gc"];
+
 /// An error's words. What they advise to run is of the pipeline that was asked for, which need not be the default one.
-fn addressed(words: String, given: &[String]) -> String {
+fn addressed(words: &str, given: &[String]) -> String {
     let config = given.iter().enumerate().find_map(|(at, word)| match word.strip_prefix("--config")? {
         "" => given.get(at + 1).map(String::as_str),
         rest => rest.strip_prefix('='),
     });
-    match config {
-        Some(config) if words.contains("codepair run") && !words.contains("--config") => {
-            format!("{words} (with --config {config})")
+    let Some(config) = config else { return words.to_owned() };
+    let config = if config.contains(char::is_whitespace) { format!("'{config}'") } else { config.to_owned() };
+    let mut parts = words.split("codepair ");
+    let mut addressed = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        addressed.push_str("codepair ");
+        let end = part.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(part.len());
+        let (command, rest) = part.split_at(end);
+        addressed.push_str(command);
+        if ADVISED.contains(&command) && !rest.split(['\n', ';']).next().unwrap_or_default().contains("--config") {
+            addressed.push_str(&format!(" --config {config}"));
         }
-        _ => words,
+        addressed.push_str(rest);
     }
+    addressed
+}
+
+/// What to do where a disk is full; nothing where none is.
+fn full_disk(error: &anyhow::Error) -> String {
+    let is_full = |error: &(dyn std::error::Error + 'static)| {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+    };
+    // Some libraries keep the words of an error alone.
+    let says_so = || format!("{error:#}").contains("No space left on device");
+    if !error.chain().any(is_full) && !says_so() {
+        return String::new();
+    }
+    let temporary = std::env::temp_dir();
+    format!(
+        "; a disk is full: temporary files are in {} (TMPDIR names another folder), downloads in {} (CODEPAIR_CACHE), and \
+         artifacts in the store, of which codepair gc shows what is left over",
+        temporary.display(),
+        cache_folder().display()
+    )
 }
 
 /// As [`run_binary`], of a command that was given more than its type says.
@@ -86,7 +132,7 @@ pub(crate) fn run_command<A: Parser>(command: Command, run: impl FnOnce(&A) -> R
     telemetry::start();
     let status = run(&arguments).unwrap_or_else(|error| {
         let given: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        tracing::error!("{}", addressed(format!("{error:#}"), &given));
+        tracing::error!("{}", addressed(&format!("{error:#}{}", full_disk(&error)), &given));
         exit_status(&error)
     });
     status.into()
@@ -97,13 +143,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_is_named_with_what_to_do() {
+        let full = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::StorageFull)).context("while sorting");
+        assert!(full_disk(&full).contains("TMPDIR names another folder"), "{}", full_disk(&full));
+        assert!(full_disk(&anyhow::anyhow!("External: No space left on device (os error 28)")).contains("codepair gc"));
+        assert_eq!(full_disk(&std::io::Error::from(std::io::ErrorKind::NotFound).into()), "");
+    }
+
+    #[test]
     fn advice_is_of_the_pipeline_that_was_asked_for() {
         let given = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let advice = || "a is damaged; make it anew with: codepair run --force a".to_owned();
+        let advice =
+            "a is damaged; make it anew with: codepair run --force a; codepair runs lists them, as the codepair of old";
         for words in [&["codepair", "sql", "--config", "c.toml", "q"][..], &["codepair", "--config=c.toml"]] {
-            assert!(addressed(advice(), &given(words)).ends_with("--force a (with --config c.toml)"));
+            let said = addressed(advice, &given(words));
+            assert!(
+                said.contains("with: codepair run --config c.toml --force a; codepair runs --config c.toml lists"),
+                "{said}"
+            );
+            assert!(said.ends_with("as the codepair of old"), "{said}");
         }
-        assert_eq!(addressed(advice(), &given(&["codepair", "run"])), advice());
-        assert_eq!(addressed("no".to_owned(), &given(&["codepair", "--config", "c"])), "no");
+        assert_eq!(addressed(advice, &given(&["codepair", "run"])), advice);
+        let whole = "run: codepair run --config d.toml";
+        assert_eq!(addressed(whole, &given(&["codepair", "--config", "c"])), whole);
+        let spaced = addressed("codepair plan", &given(&["codepair", "--config", "my c.toml"]));
+        assert_eq!(spaced, "codepair plan --config 'my c.toml'");
     }
 }

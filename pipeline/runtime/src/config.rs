@@ -1,5 +1,6 @@
 //! The pipeline's config: one TOML file, overridden by `--set`, each stage reading its own table.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -10,7 +11,10 @@ use toml::{Table, Value};
 
 use crate::config_error;
 
-const DEFAULT_PATH: &str = "configs/quickstart.toml";
+/// The config of whoever names none: their own, which `codepair init` writes.
+pub const OWN_CONFIG: &str = "codepair.toml";
+/// Else that of a checkout of codepair.
+const SHIPPED_CONFIG: &str = "configs/quickstart.toml";
 
 /// A config file as read, variables expanded and `--set` applied, not yet given meaning by the stages.
 #[derive(Clone, Debug)]
@@ -20,10 +24,12 @@ pub struct Config {
     table: Table,
     /// The same before variables were expanded: what may be kept.
     written: Table,
+    /// What was typed after the `=` of each `--set`, by its key: `2024` may be meant as a text.
+    typed: BTreeMap<String, String>,
 }
 
 /// `[resources.STAGE]`: how much of the machine a stage may use; never part of a fingerprint.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
     /// Worker threads; all cores unless told, one for training.
@@ -38,6 +44,15 @@ pub struct Resources {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub struct ByteSize(pub u64);
+
+impl schemars::JsonSchema for ByteSize {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ByteSize".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["integer", "string"] })
+    }
+}
 
 impl TryFrom<Value> for ByteSize {
     type Error = String;
@@ -67,19 +82,23 @@ impl std::str::FromStr for ByteSize {
     }
 }
 
+/// Bytes with which a stage that has to do with few can do at all.
+const LEAST_MEMORY: u64 = 16 << 20;
+
 impl Config {
-    /// Reads `path`, else `CODEPAIR_CONFIG`, else `configs/quickstart.toml`.
+    /// Reads `path`, else `CODEPAIR_CONFIG`, else `codepair.toml`, else `configs/quickstart.toml`.
     ///
     /// # Errors
     /// Exit 2: no such file, no TOML, an unknown table, a bad name or `--set`.
     pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Self> {
+        let own = || if Path::new(OWN_CONFIG).is_file() { OWN_CONFIG } else { SHIPPED_CONFIG }.into();
         let path = match path {
             Some(path) => path.to_owned(),
-            None => std::env::var_os("CODEPAIR_CONFIG").map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from),
+            None => std::env::var_os("CODEPAIR_CONFIG").map_or_else(own, PathBuf::from),
         };
         let text = std::fs::read_to_string(&path).map_err(|error| {
             config_error(format!(
-                "cannot read the config {}: {error}; name one with --config or CODEPAIR_CONFIG",
+                "cannot read the config {}: {error}; name one with --config or CODEPAIR_CONFIG, or write one: codepair init PATH",
                 path.display()
             ))
         })?;
@@ -93,8 +112,10 @@ impl Config {
     pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Self> {
         let mut table: Table = toml::from_str(text)
             .map_err(|error| config_error(format!("{} is no valid TOML: {error}", path.display())))?;
+        let mut typed = BTreeMap::new();
         for set in sets {
-            apply_set(&mut table, set)?;
+            let (key, text) = apply_set(&mut table, set)?;
+            typed.insert(key, text);
         }
         let written = table.clone();
         for (key, value) in &mut table {
@@ -109,11 +130,18 @@ impl Config {
         }
         let name = match table.get("name") {
             Some(Value::String(name)) => name.clone(),
-            _ => return Err(config_error(format!("{}: `name` is missing: name = \"my-pipeline\"", path.display()))),
+            Some(_) if typed.contains_key("name") => typed["name"].clone(),
+            Some(other) => {
+                return Err(config_error(format!(
+                    "{}: name: {other} is no text; write it as \"{other}\"",
+                    path.display()
+                )));
+            }
+            None => return Err(config_error(format!("{}: `name` is missing: name = \"my-pipeline\"", path.display()))),
         };
-        let config = Self { path: path.to_owned(), name, table, written };
+        let config = Self { path: path.to_owned(), name, table, written, typed };
         config.check_name("name", &config.name)?;
-        STAGES.iter().try_for_each(|stage| config.resources(stage.name).map(drop))?;
+        config.check_resources()?;
         for stage in STAGES.iter().filter(|stage| stage.per_model) {
             config.tables(stage.name).iter().try_for_each(|model| config.check_name(stage.name, model))?;
         }
@@ -179,19 +207,43 @@ impl Config {
     /// `[resources.STAGE]`.
     ///
     /// # Errors
-    /// Exit 2: as [`Config::section`].
+    /// Exit 2: as [`Config::section`], a key that the stage does not read, or a value that cannot be.
     pub fn resources(&self, stage: &str) -> Result<Resources> {
-        for (key, _) in self.table.get("resources").and_then(Value::as_table).into_iter().flatten() {
-            let known: Vec<&str> = STAGES.iter().map(|s| s.name).collect();
+        let resources: Resources = self.read(&["resources", stage])?;
+        let place = format!("{}: resources.{stage}", self.path.display());
+        let read = codepair_schemas::stage(stage).map_or(&[][..], |entry| entry.resources);
+        let table = self.table.get("resources").and_then(|all| all.get(stage)).and_then(Value::as_table);
+        if let Some(key) = table.into_iter().flat_map(Table::keys).find(|key| !read.contains(&key.as_str())) {
+            return Err(config_error(format!("{place}.{key}: {stage} does not read it; it reads {}", read.join(", "))));
+        }
+        if resources.threads == Some(0) {
+            return Err(config_error(format!("{place}.threads must be at least 1")));
+        }
+        if let Some(limit) = resources.memory_limit.filter(|limit| limit.0 < LEAST_MEMORY) {
+            return Err(config_error(format!(
+                "{place}.memory_limit = {}: that is bytes, and the least is {} MiB; write it as \"1GiB\"",
+                limit.0,
+                LEAST_MEMORY >> 20
+            )));
+        }
+        Ok(resources)
+    }
+
+    fn check_resources(&self) -> Result<()> {
+        let known: Vec<&str> = STAGES.iter().map(|s| s.name).collect();
+        for (key, value) in self.table.get("resources").and_then(Value::as_table).into_iter().flatten() {
             if !known.contains(&key.as_str()) {
+                let unknown = unknown_key(key, "[resources]", &known);
+                return Err(config_error(format!("{}: {unknown}", self.path.display())));
+            }
+            if !value.is_table() {
                 return Err(config_error(format!(
-                    "{}: {}",
-                    self.path.display(),
-                    unknown_key(key, "[resources]", &known)
+                    "{}: resources.{key} = {value}: it is a table, such as {{ threads = 2 }}",
+                    self.path.display()
                 )));
             }
         }
-        self.read(&["resources", stage])
+        known.iter().try_for_each(|stage| self.resources(stage).map(drop))
     }
 
     /// The names of the tables in a stage's table, such as the models of `[train.NAME]`.
@@ -222,24 +274,60 @@ impl Config {
                 other => other,
             };
         }
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let (mut place, mut message) = (keys.join("."), String::new());
-            let outer = (error.path().to_string(), error.into_inner().to_string());
-            // Within a table of some kind the path begins anew.
-            let mut next = Some(outer);
-            while let Some((path, said)) = next.take() {
-                if path != "." {
-                    place = format!("{place}.{path}");
-                }
-                next = said
-                    .strip_prefix(WITHIN)
-                    .and_then(|said| said.split_once(WITHIN))
-                    .map(|(p, m)| (p.into(), m.into()));
-                message = said;
+        loop {
+            let error = match serde_path_to_error::deserialize(value.clone()) {
+                Ok(read) => return Ok(read),
+                Err(error) => error,
+            };
+            let (place, message) = place_and_message(keys.join("."), error);
+            // `--set licence=2024` is a text where one is asked for.
+            let within = place.strip_prefix(&format!("{}.", keys.join("."))).unwrap_or_default();
+            let typed = message.contains("expected a string").then(|| self.typed.get(&place)).flatten();
+            if typed.is_none_or(|text| !make_text(&mut value, within, text)) {
+                let (path, said) = (self.path.display(), explain(&message, &place));
+                return Err(config_error(format!("{path}: {said}{}", self.mistyped(&place, &message))));
             }
-            let message = explain(&message, &place);
-            config_error(format!("{}: {message}", self.path.display()))
-        })
+        }
+    }
+}
+
+impl Config {
+    /// Of a table that lacks what all of its kind have: the one that its name may be meant for.
+    fn mistyped(&self, place: &str, message: &str) -> String {
+        let Some((stage, name)) = place.split_once('.').filter(|(_, name)| !name.contains('.')) else {
+            return String::new();
+        };
+        let others = self.tables(stage);
+        let others: Vec<&str> = others.iter().map(String::as_str).filter(|other| *other != name).collect();
+        let nearest = nearest(name, &others).filter(|_| message.starts_with("missing field"));
+        nearest.map_or(String::new(), |nearest| format!("; did you mean [{stage}.{nearest}]?"))
+    }
+}
+
+/// Where in the config an error lies, and what is wrong there.
+fn place_and_message(mut place: String, error: serde_path_to_error::Error<toml::de::Error>) -> (String, String) {
+    let mut message = String::new();
+    // Within a table of some kind the path begins anew.
+    let mut next = Some((error.path().to_string(), error.into_inner().to_string()));
+    while let Some((path, said)) = next.take() {
+        if path != "." {
+            place = format!("{place}.{path}");
+        }
+        next = said.strip_prefix(WITHIN).and_then(|said| said.split_once(WITHIN)).map(|(p, m)| (p.into(), m.into()));
+        message = said;
+    }
+    (place, message)
+}
+
+/// Makes the value at a path a text; false where it is one already, or is not there.
+fn make_text(table: &mut Value, path: &str, text: &str) -> bool {
+    let place = path.split('.').try_fold(table, |place, key| place.get_mut(key));
+    match place {
+        Some(place) if !place.is_str() => {
+            *place = Value::String(text.to_owned());
+            true
+        }
+        _ => false,
     }
 }
 
@@ -275,6 +363,19 @@ pub fn of_kind<T: DeserializeOwned, E: serde::de::Error>(table: Table) -> Result
     })
 }
 
+/// The schema of a table whose `kind` is one of several, each with its own.
+#[must_use]
+pub fn schema_of_kinds(kinds: Vec<(&str, schemars::Schema)>) -> schemars::Schema {
+    let with_kind = |(kind, mut schema): (&str, schemars::Schema)| {
+        let object = schema.ensure_object();
+        let properties = object.entry("properties").or_insert_with(|| serde_json::json!({}));
+        properties["kind"] = serde_json::json!({ "const": kind });
+        schema.to_value()
+    };
+    let kinds: Vec<serde_json::Value> = kinds.into_iter().map(with_kind).collect();
+    schemars::json_schema!({ "oneOf": kinds })
+}
+
 /// Rewrites serde's "unknown field" so that it names the nearest known key.
 fn explain(message: &str, place: &str) -> String {
     let message = message.lines().next().unwrap_or_default();
@@ -286,6 +387,20 @@ fn explain(message: &str, place: &str) -> String {
     if let (true, Some((value, known))) = (message.starts_with("unknown variant"), quoted.split_first()) {
         return format!("{place}: unknown value `{value}`{}", suggestion(value, known));
     }
+    // Rust's names of types are none of the config's.
+    let types = [
+        ("u32", "a whole number"),
+        ("u64", "a whole number"),
+        ("usize", "a whole number"),
+        ("f64", "a number"),
+        ("a boolean", "true or false"),
+        ("a string", "a text"),
+    ];
+    for (name, words) in types {
+        if let Some(start) = message.strip_suffix(&format!("expected {name}")) {
+            return format!("{place}: {start}expected {words}");
+        }
+    }
     format!("{place}: {message}")
 }
 
@@ -294,16 +409,23 @@ fn unknown_key(key: &str, place: &str, known: &[&str]) -> String {
 }
 
 fn suggestion(word: &str, known: &[&str]) -> String {
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(word, nearest) > 0.7 => format!("; did you mean `{nearest}`?"),
-        _ if known.is_empty() => String::new(),
-        _ => format!("; known are {}", known.join(", ")),
+    match nearest(word, known) {
+        Some(nearest) => format!("; did you mean `{nearest}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known are {}", known.join(", ")),
     }
 }
 
-/// Applies `a.b=c`; `c` is TOML where it parses as such, else a string.
-fn apply_set(table: &mut Table, set: &str) -> Result<()> {
+/// The known word that another one may be meant for.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let likeness = |known: &str| strsim::jaro_winkler(word, known);
+    let nearest = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    nearest.filter(|nearest| likeness(nearest) > 0.7)
+}
+
+/// Applies `a.b=c`; `c` is TOML where it parses as such, else a string. Returns both as they were typed.
+fn apply_set(table: &mut Table, set: &str) -> Result<(String, String)> {
     let (key, text) = set
         .split_once('=')
         .ok_or_else(|| config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")))?;
@@ -311,7 +433,11 @@ fn apply_set(table: &mut Table, set: &str) -> Result<()> {
         .ok()
         .and_then(|mut t| t.remove("value"))
         .unwrap_or_else(|| Value::String(text.to_owned()));
-    let mut keys: Vec<&str> = key.trim().split('.').collect();
+    let key = key.trim();
+    let mut keys: Vec<&str> = key.split('.').collect();
+    if keys.iter().any(|part| part.trim().is_empty()) {
+        return Err(config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")));
+    }
     let last = keys.pop().context("a split has at least one part")?;
     let mut place = table;
     for part in keys {
@@ -321,7 +447,7 @@ fn apply_set(table: &mut Table, set: &str) -> Result<()> {
             .ok_or_else(|| config_error(format!("--set {set}: `{part}` is a value, not a table")))?;
     }
     place.insert(last.to_owned(), value);
-    Ok(())
+    Ok((key.to_owned(), text.to_owned()))
 }
 
 /// Expands `${NAME}` and `${NAME:-default}` in every string.
@@ -344,20 +470,36 @@ fn expand_text(key: &str, text: &str) -> Result<String> {
     let mut rest = text;
     while let Some(start) = rest.find("${") {
         out.push_str(&rest[..start]);
-        let Some(length) = rest[start..].find('}') else {
+        let Some(length) = closing_brace(&rest[start + 2..]) else {
             return Err(config_error(format!("{key}: `${{` without its `}}` in {text:?}")));
         };
-        let inner = &rest[start + 2..start + length];
+        let inner = &rest[start + 2..start + 2 + length];
         let (name, default) = inner.split_once(":-").map_or((inner, None), |(n, d)| (n, Some(d)));
         match (std::env::var(name), default) {
             (Ok(value), _) if !value.is_empty() => out.push_str(&value),
-            (_, Some(default)) => out.push_str(default),
+            // A default may name another variable.
+            (_, Some(default)) => out.push_str(&expand_text(key, default)?),
             _ => return Err(config_error(format!("{key}: the environment variable {name} is not set"))),
         }
-        rest = &rest[start + length + 1..];
+        rest = &rest[start + 2 + length + 1..];
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Where the brace closes that was open before `text`, those of variables within it aside.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    let bytes = text.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'{' if at > 0 && bytes[at - 1] == b'$' => depth += 1,
+            b'}' if depth == 0 => return Some(at),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 #[cfg(test)]

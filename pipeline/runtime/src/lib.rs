@@ -24,6 +24,7 @@ mod plan;
 mod progress;
 mod retry;
 mod running;
+mod runs;
 mod shards;
 mod spool;
 mod stage;
@@ -36,7 +37,7 @@ mod writes;
 pub use artifact::{Attempt, Published, newest_generation, supersede};
 pub use bootstrap::main;
 pub use command_line::{PipelineOptions, run_binary};
-pub use config::{ByteSize, Config, Resources, of_kind, take_kind};
+pub use config::{ByteSize, Config, OWN_CONFIG, Resources, nearest, of_kind, schema_of_kinds, take_kind};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
 pub use digest::{
     DIGEST_BLOCK, Digest, cache_folder, file_digest, files_digest, hex, remember_digest, sha256, short_digest,
@@ -44,7 +45,7 @@ pub use digest::{
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::ResolvedInput;
 pub use interrupt::{Hold, Interrupt};
-pub use machine::{machine_memory_bytes, threads};
+pub use machine::{host, machine_memory_bytes, threads};
 pub use manifest::{InputRecord, Manifest, Output};
 pub use merge::with_column;
 pub use paged::{Paged, PagedCounts};
@@ -57,9 +58,10 @@ pub use plan::{PLAN_FORMAT, Plan, PlannedStep, newest_plan, plans, run_folder};
 pub use progress::{PROGRESS_LINES, Progress, ProgressLine, bars};
 pub use retry::{back_off, retry_after};
 pub use running::{run_shard, run_stage};
+pub use runs::{RunOption, Runs, short_run};
 pub use shards::{Position, Shard, Shards};
 pub use spool::{Piece, Spool};
-pub use stage::{Context, Merge, Request, Stage, describe};
+pub use stage::{Context, Merge, Request, Stage, describe, is_unrecorded, keys};
 pub use store::{Created, DEEP_STACK, Store, block_on, refuse_credentials};
 pub use telemetry::logs_as_json;
 pub use text::{TextReader, decode, what_it_is};

@@ -25,7 +25,9 @@ pub fn machine_memory_bytes() -> u64 {
     machine.into_iter().chain(allowed).min().unwrap_or(4 << 30)
 }
 
-pub(crate) fn host() -> String {
+/// The machine's name; empty where the system does not say.
+#[must_use]
+pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 

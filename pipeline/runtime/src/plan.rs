@@ -144,7 +144,7 @@ pub fn newest_plan(store: &Store, pipeline: &str) -> Result<Option<Plan>> {
     Ok(None)
 }
 
-fn find_plan(store: &Store, pipeline: &str, run: &str) -> Result<Option<Plan>> {
+pub(crate) fn find_plan(store: &Store, pipeline: &str, run: &str) -> Result<Option<Plan>> {
     let path = format!("{}/plan.json", run_folder(pipeline, run));
     let Some(bytes) = store.find(&path)? else { return Ok(None) };
     let place = format!("{}/{path}", store.url());

@@ -1,10 +1,12 @@
 //! What a stage is, and what it runs with.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use arrow::array::RecordBatch;
 use codepair_schemas::Stage as StageEntry;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::{Attempt, Config, Description, Interrupt, Manifest, ResolvedInput, Shard, Shards, Step, Store, parquet_io};
@@ -14,7 +16,7 @@ pub trait Stage {
     /// The stage's name in the table of stages.
     const NAME: &'static str;
     /// Its table of the config.
-    type Config: DeserializeOwned + Sync;
+    type Config: DeserializeOwned + JsonSchema + Sync;
 
     /// The steps that the config asks for.
     ///
@@ -162,6 +164,28 @@ pub fn describe<S: Stage>(config: &Config) -> Result<Description> {
         step.schemas = datasets.map(|d| (d.name.to_owned(), d.version)).collect();
     }
     Ok(Description { stage: entry.name.to_owned(), revision: entry.revision, steps })
+}
+
+thread_local! {
+    /// Whether the defaults of all keys are wanted.
+    static SHOWS_ALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// For `skip_serializing_if`, of keys that cannot change the output, such as paths and limits: they are in no fingerprint, and
+/// only the documentation of the keys shows their defaults.
+pub fn is_unrecorded<T>(_: &T) -> bool {
+    !SHOWS_ALL.get()
+}
+
+/// The JSON schema of a table of the config, with the documentation and the default of each key.
+#[must_use]
+pub fn keys<T: JsonSchema>() -> schemars::Schema {
+    let settings =
+        schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    SHOWS_ALL.set(true);
+    let schema = settings.into_generator().into_root_schema_for::<T>();
+    SHOWS_ALL.set(false);
+    schema
 }
 
 pub(crate) fn entry<S: Stage>() -> Result<&'static StageEntry> {

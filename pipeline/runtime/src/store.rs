@@ -87,8 +87,9 @@ impl Store {
         }
         refuse_credentials(url)?;
         let parsed = url::Url::parse(url).map_err(|error| config_error(format!("[store] url = {url:?}: {error}")))?;
-        let (objects, root) = object_store::parse_url_opts(&parsed, options)
-            .map_err(|error| config_error(format!("[store] url = {url:?}: {error}")))?;
+        let (objects, root) = object_store::parse_url_opts(&parsed, options).map_err(|error| {
+            config_error(format!("[store] url = {url:?}: {error}; known are file://, s3://, gs:// and az://"))
+        })?;
         Ok(Self { objects: objects.into(), root, url: url.trim_end_matches('/').to_owned(), local: None })
     }
 

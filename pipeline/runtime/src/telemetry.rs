@@ -20,9 +20,14 @@ pub(crate) fn start() {
     let started = if logs_as_json() {
         builder.json().try_init()
     } else {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).compact().try_init()
+        builder.with_target(false).with_ansi(std::io::stderr().is_terminal() && !no_color()).compact().try_init()
     };
     if let Err(error) = started {
         tracing::debug!("logging was started before: {error}");
     }
+}
+
+/// Whether output is asked to have no colours (<https://no-color.org>).
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -14,13 +14,13 @@ struct Page;
 
 impl Stage for Page {
     const NAME: &'static str = "report";
-    type Config = toml::Table;
+    type Config = std::collections::BTreeMap<String, i64>;
 
-    fn steps(_config: &toml::Table, _whole: &Config) -> Result<Vec<Step>> {
+    fn steps(_config: &Self::Config, _whole: &Config) -> Result<Vec<Step>> {
         Ok(vec![Step::default()])
     }
 
-    fn run(context: &mut Context, _config: &toml::Table) -> Result<()> {
+    fn run(context: &mut Context, _config: &Self::Config) -> Result<()> {
         context.attempt.add_file("pages", "a.html", "page")
     }
 }

@@ -8,8 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clap::{Parser, ValueEnum};
 use codepair_runtime::{
-    ByteSize, DEEP_STACK, ExitStatus, Manifest, PipelineOptions, Plan, PlannedStep, Store, block_on, config_error,
-    machine_memory_bytes, run_binary, threads,
+    ByteSize, DEEP_STACK, ExitStatus, Manifest, PipelineOptions, Plan, PlannedStep, RunOption, Runs, Store, block_on,
+    config_error, machine_memory_bytes, run_binary, threads,
 };
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -18,12 +18,14 @@ use futures::StreamExt as _;
 /// A table is as wide as its widest cells, so all of it is held in memory before the first line is printed.
 const TABLE_BYTES: usize = 64 << 20;
 
-/// Queries every dataset of a pipeline's newest plan. Read-only.
+/// Queries every dataset of one of a pipeline's runs. Read-only.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(flatten)]
     pipeline: PipelineOptions,
+    #[command(flatten)]
+    run: RunOption,
     /// How to print the rows.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -52,15 +54,17 @@ fn main() -> ExitCode {
 }
 
 fn answer(arguments: &Arguments) -> Result<ExitStatus> {
-    let (store, plan) = arguments.pipeline.newest_plan()?;
+    let runs = arguments.pipeline.runs(&arguments.run)?;
     let limit = arguments.memory_limit.map_or_else(|| machine_memory_bytes() / 2, |limit| limit.0);
     let scratch = tempfile::tempdir()?;
     // Half of a session's limit is its pool's.
     let context = codepair_sql::bounded_session(threads("sql"), Some(limit.saturating_mul(2)), scratch.path())?;
-    let tables = codepair_sql::register_plan(&context, &store, &plan)?;
+    let plan = plan_with(&runs, &codepair_sql::datasets(&context, &arguments.query))?;
+    let store = &runs.store;
+    let tables = codepair_sql::register_plan(&context, store, &plan)?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = block_on(context.sql_with_options(&arguments.query, reading))
-        .map_err(|error| config_error(format!("{error}{}", unwritten(&error, arguments, &store, &plan, &tables))))?;
+        .map_err(|error| config_error(format!("{error}{}", unwritten(&error, arguments, store, &plan, &tables))))?;
     let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
     let mut rows = block_on(frame.execute_stream()).map_err(explain)?;
     let mut printer = Printer::new(arguments.format, schema);
@@ -71,6 +75,31 @@ fn answer(arguments: &Arguments) -> Result<ExitStatus> {
     }
     printer.finish()?;
     Ok(ExitStatus::Done)
+}
+
+/// The newest run whose steps have all written the datasets that are asked for, or else one of which some have, or else the
+/// newest of all.
+fn plan_with(runs: &Runs, datasets: &[String]) -> Result<Plan> {
+    let is_written = |step: &PlannedStep| Ok(Manifest::find(&runs.store, &step.name, &step.fingerprint)?.is_some());
+    let has = |plan: &Plan, by_all: bool| -> Result<Option<()>> {
+        for dataset in datasets {
+            let writers: Vec<&str> = codepair_schemas::stage_of_dataset(dataset).map(|stage| stage.name).collect();
+            let steps = plan.steps.iter().filter(|step| writers.contains(&step.stage.as_str()));
+            let written = steps.map(is_written).collect::<Result<Vec<bool>>>()?;
+            let is_there = if by_all { !written.contains(&false) } else { written.contains(&true) };
+            if written.is_empty() || !is_there {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    };
+    let what = if datasets.is_empty() { "dataset".to_owned() } else { datasets.join(" and no ") };
+    for (by_all, what) in [(true, format!("whole {what}")), (false, what)] {
+        if let Some((plan, ())) = runs.newest_with(&what, |plan| has(plan, by_all))? {
+            return Ok(plan);
+        }
+    }
+    runs.newest()
 }
 
 /// Which step a dataset would be of that the query names and that is not there; else the tables that there are.
@@ -105,7 +134,7 @@ fn explain(error: DataFusionError) -> anyhow::Error {
 enum Printer {
     Table { batches: Vec<RecordBatch>, bytes: usize },
     Csv(Box<arrow::csv::Writer<std::io::Stdout>>),
-    Json(arrow::json::ArrayWriter<std::io::Stdout>),
+    Json(Box<arrow::json::ArrayWriter<std::io::Stdout>>),
 }
 
 impl Printer {
@@ -119,7 +148,11 @@ impl Printer {
                 let _ = writer.write(&empty);
                 Self::Csv(Box::new(writer))
             }
-            Format::Json => Self::Json(arrow::json::ArrayWriter::new(std::io::stdout())),
+            Format::Json => {
+                // A row without a key would look like one of another table.
+                let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+                Self::Json(Box::new(builder.build(std::io::stdout())))
+            }
         }
     }
 

@@ -37,7 +37,7 @@ const SPECIAL: [&str; 3] = ["<pad>", "<s>", "</s>"];
 pub struct Error(tokenizers::Error);
 
 /// How text is cut before byte pairs are merged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cut {
     /// Every byte is kept; decoding gives the text back.

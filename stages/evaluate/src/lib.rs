@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use test_split::{Example, examples};
 
-/// `[evaluate]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What models are tested with.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluate {
     /// Models that need no training, scored over the same candidates.
@@ -31,7 +31,7 @@ pub struct Evaluate {
 }
 
 /// A model that needs no training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Baseline {
     /// Okapi BM25 over the words of text and code.
@@ -66,6 +66,10 @@ impl Stage for Evaluate {
         if config.beam_width == 0 || config.ranking_depth == 0 {
             return Err(config_error("evaluate.beam_width and evaluate.ranking_depth must be at least 1"));
         }
+        let device = whole.resources(Self::NAME)?.device;
+        device
+            .map_or(Ok(()), |device| Device::check(&device))
+            .map_err(|why| config_error(format!("resources.evaluate.device: {why}")))?;
         let models = whole.tables("train");
         let value = serde_json::to_value(config)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);

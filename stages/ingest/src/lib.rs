@@ -3,6 +3,7 @@
 
 mod files;
 mod found;
+mod look;
 mod shards;
 mod sink;
 mod sources;
@@ -18,6 +19,7 @@ use sink::{Sink, Splits};
 use sources::Reading;
 use split::SplitBy;
 
+pub use look::{Seen, look};
 pub use sources::Source;
 pub use split::Shares;
 
@@ -41,6 +43,7 @@ impl Stage for Ingest {
         let mut digests = BTreeMap::new();
         let (mut resolved, mut overrides) = (serde_json::Map::new(), serde_json::Map::new());
         for (name, source) in sources {
+            source.check_columns(config).with_context(|| format!("[ingest.{name}]"))?;
             digests.insert(name.clone(), source.digest(config).with_context(|| format!("[ingest.{name}]"))?);
             let (value, changed) = source.values()?;
             resolved.insert(name.clone(), value);
@@ -69,6 +72,7 @@ impl Stage for Ingest {
                     "[ingest.{name}]: the files changed while they were read, or since they were hashed; run it again"
                 )));
             }
+            sink.say_splits();
             summaries.push(sink.summary(source.kind(), read.digest, read.files));
         }
         let splits = sink.splits().clone();

@@ -1,11 +1,13 @@
 //! Where sources put their rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use anyhow::Result;
 use codepair_runtime::{Attempt, PagedCounts, Position, RowWriter, Shard};
 use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query, Rejected, Source};
+
+use twox_hash::XxHash3_64;
 
 use crate::found::{Found, Identified};
 
@@ -44,6 +46,7 @@ pub(crate) struct Sink {
     counts: Counts,
     /// Functions and pairs of each split, by source.
     splits: Splits,
+    groups: BTreeMap<String, Groups>,
     ids: Ids,
     /// In words, of each source that has one.
     first_rejections: BTreeMap<String, String>,
@@ -56,6 +59,37 @@ pub(crate) struct Ids {
     /// How often each hash came; empty once there are so many that they lie on disk.
     few: HashMap<u64, u64, BuildHasherDefault<AsItIs>>,
     many: Option<PagedCounts>,
+}
+
+/// The groups of a split, told apart as long as they are few.
+#[derive(Default)]
+struct Groups {
+    seen: HashSet<u64, BuildHasherDefault<AsItIs>>,
+    /// The last one, for rows of one group mostly follow each other.
+    last: String,
+}
+
+/// So many groups are told apart.
+const MOST_GROUPS: usize = 100_000;
+
+impl Groups {
+    fn add(&mut self, group: &str) {
+        if (self.last == group && !self.seen.is_empty()) || self.seen.len() > MOST_GROUPS {
+            return;
+        }
+        group.clone_into(&mut self.last);
+        self.seen.insert(XxHash3_64::oneshot(group.as_bytes()));
+    }
+}
+
+impl std::fmt::Display for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.seen.len() {
+            1 => write!(f, "1 group"),
+            count if count > MOST_GROUPS => write!(f, "more than {MOST_GROUPS} groups"),
+            count => write!(f, "{count} groups"),
+        }
+    }
 }
 
 /// Hashes that are counted in memory at most, and bytes of those on disk that may be in memory.
@@ -130,6 +164,7 @@ impl Sink {
             source: String::new(),
             counts: Counts::default(),
             splits: BTreeMap::new(),
+            groups: BTreeMap::new(),
             ids: Ids::new()?,
             first_rejections: BTreeMap::new(),
             position: (!shard.is_all()).then(Position::default),
@@ -140,6 +175,7 @@ impl Sink {
     pub(crate) fn begin(&mut self, source: &str) {
         source.clone_into(&mut self.source);
         self.counts = Counts::default();
+        self.groups.clear();
         self.position = self.position.map(|_| Position::default());
     }
 
@@ -187,13 +223,13 @@ impl Sink {
         match row.found {
             Found::Function(found) => {
                 self.counts.functions += 1;
-                self.count_split(&found.split);
+                self.count_split(&found.split, &found.group);
                 let id = self.ids.next(row.hash)?;
                 self.functions.push(Function { id, source, ordinal, ..found })
             }
             Found::Pair(found) => {
                 self.counts.pairs += 1;
-                self.count_split(&found.split);
+                self.count_split(&found.split, &found.group);
                 let id = self.ids.next(row.hash)?;
                 self.pairs.push(Pair { id, source, ordinal, ..found })
             }
@@ -222,7 +258,25 @@ impl Sink {
         }
     }
 
-    fn count_split(&mut self, split: &str) {
+    /// The splits of the current source in words: rows and groups of each.
+    pub(crate) fn say_splits(&self) {
+        let counts = self.splits.get(&self.source).into_iter().flatten();
+        let said: Vec<String> = counts
+            .map(|(split, rows)| match self.groups.get(split) {
+                Some(groups) => format!("{split} {rows} rows of {groups}"),
+                None => format!("{split} {rows} rows"),
+            })
+            .collect();
+        if !said.is_empty() {
+            tracing::info!("{}: {}", self.source, said.join(", "));
+        }
+    }
+
+    fn count_split(&mut self, split: &str, group: &str) {
+        match self.groups.get_mut(split) {
+            Some(groups) => groups.add(group),
+            None => self.groups.entry(split.to_owned()).or_default().add(group),
+        }
         if !self.splits.contains_key(&self.source) {
             self.splits.insert(self.source.clone(), BTreeMap::new());
         }

@@ -1,20 +1,21 @@
 //! The kinds of sources: one file a kind, one line in the list.
 
-mod array;
-mod lines;
+pub(crate) mod array;
+pub(crate) mod lines;
 mod mapped;
 mod pickle;
-mod records;
+pub(crate) mod records;
 mod skim;
-mod table;
+pub(crate) mod table;
 
 use anyhow::Result;
-use codepair_runtime::{Config, Progress, Shard, of_kind, ordered, overrides, take_kind};
+use codepair_runtime::{Config, Progress, Shard, of_kind, ordered, overrides, schema_of_kinds, take_kind};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::files::{Files, Item, Opened};
 use crate::found::{Found, identified};
+use crate::look::{Trial, columns_are_there, try_out};
 use crate::sink::Sink;
 use crate::split::{Shares, SplitBy};
 
@@ -32,6 +33,10 @@ pub(crate) trait SourceKind: Serialize + Default + Sync {
     fn files(&self, config: &Config) -> Result<Files>;
     /// Licence and origin of rows that do not say their own.
     fn provenance(&self) -> (&str, &str);
+    /// The path, and the columns that its rows must have, where the config names them.
+    fn needed_columns(&self) -> (&str, Vec<&str>) {
+        ("", Vec::new())
+    }
     /// By which shares its rows come into splits; nothing where these are official, or constant.
     fn shares(&self) -> Option<Shares> {
         None
@@ -69,6 +74,15 @@ macro_rules! kinds {
             }
         }
 
+        impl schemars::JsonSchema for Source {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!(Source).into()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schema_of_kinds(vec![$((stringify!($module), <$module::$kind>::json_schema(generator))),*])
+            }
+        }
+
         impl Source {
             /// The name of its kind.
             #[must_use]
@@ -88,6 +102,16 @@ macro_rules! kinds {
             }
             pub(crate) fn split_by(&self) -> Option<SplitBy> {
                 match self { $(Self::$kind(kind) => kind.split_by()),* }
+            }
+            fn needed_columns(&self) -> (&str, Vec<&str>) {
+                match self { $(Self::$kind(kind) => kind.needed_columns()),* }
+            }
+            /// Reads some files, spread over all, to see what comes of them.
+            ///
+            /// # Errors
+            /// Exit 3: a file is damaged.
+            pub(crate) fn try_out(&self, config: &Config, bytes: u64) -> Result<Trial> {
+                match self { $(Self::$kind(kind) => try_out(kind, config, bytes)),* }
             }
             /// Reads all files and puts their rows into the sink, in order.
             ///
@@ -111,6 +135,21 @@ kinds! {
     Csv(csv),
 }
 
+/// The files of rows at a path, of one of the kinds whose columns are mapped.
+///
+/// # Errors
+/// Exit 3: there are none.
+pub(crate) fn row_files(kind: &str, path: &str, config: &Config) -> Result<Files> {
+    let ends = match kind {
+        "csv" => csv::ENDS,
+        "parquet" => parquet::ENDS,
+        _ => jsonl::ends(path),
+    };
+    mapped::find(config, path, ends, &[])
+}
+
+pub(crate) use jsonl::Piece as JsonPiece;
+
 /// What was read of a source.
 #[derive(Debug)]
 pub(crate) struct Read {
@@ -129,6 +168,15 @@ impl Source {
         let value = serde_json::to_value(self)?;
         let changed = overrides(&value, &serde_json::to_value(self.default_of_kind())?);
         Ok((value, changed))
+    }
+
+    /// That the first rows have the columns that the config names.
+    ///
+    /// # Errors
+    /// Exit 2: none of them has one of these; the columns that there are.
+    pub(crate) fn check_columns(&self, config: &Config) -> Result<()> {
+        let (path, needed) = self.needed_columns();
+        if needed.is_empty() { Ok(()) } else { columns_are_there(self.kind(), path, &needed, config) }
     }
 
     /// Digest of the content of the source's files.

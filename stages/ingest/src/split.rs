@@ -5,7 +5,7 @@ use codepair_runtime::{config_error, sha256};
 use serde::{Deserialize, Serialize};
 
 /// Shares of the groups that go to validation and test; the rest is for training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shares {
     /// For validation.
@@ -51,7 +51,7 @@ impl Shares {
 }
 
 /// Which rows stay together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SplitBy {
     /// Those with the same content.
@@ -65,7 +65,7 @@ pub(crate) enum SplitBy {
 }
 
 /// The split of all rows of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Constant {
     Train,

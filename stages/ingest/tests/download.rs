@@ -85,6 +85,9 @@ fn serve(mut stream: TcpStream, files: &Files, log: &Mutex<Vec<String>>) {
         let version = if path.starts_with("/replaced") && method == "GET" { 2 } else { 1 };
         head += &format!("ETag: \"v{version}\"\r\n");
     }
+    if path.starts_with("/encoded") && (method == "GET" || !path.contains("later")) {
+        head += "Content-Encoding: gzip\r\n";
+    }
     if range.is_some() {
         let shift = usize::from(path.starts_with("/shifted"));
         head += &format!("Content-Range: bytes {}-{}/{}\r\n", start - shift, content.len() - 1, content.len());
@@ -124,8 +127,12 @@ fn packed(split: &str) -> Vec<u8> {
         "repo": "r", "path": "p", "func_name": "f", "language": "python", "code": "def f(a):\n    return a",
         "docstring": "Say.", "partition": split, "url": "u"
     });
+    gzipped(&row.to_string())
+}
+
+fn gzipped(text: &str) -> Vec<u8> {
     let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    writer.write_all(row.to_string().as_bytes()).unwrap();
+    writer.write_all(text.as_bytes()).unwrap();
     writer.finish().unwrap()
 }
 
@@ -178,6 +185,28 @@ fn a_server_that_refuses_head_is_asked_otherwise() {
 }
 
 /// A part that is another than was asked for is not appended to what is there.
+/// Some servers pack what they send, also for those who did not ask for it; of others each file that is packed is called so.
+#[test]
+fn a_file_that_is_packed_for_the_way_is_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[
+        ("/encoded/rows.jsonl", gzipped(ROWS)),
+        ("/encoded/later.jsonl", gzipped(ROWS)),
+        ("/encoded/packed.jsonl.gz", gzipped(ROWS)),
+        ("/encoded/broken.jsonl", b"no gzip at all".to_vec()),
+    ]);
+    let read =
+        |name: &str| ingest(folder.path(), &format!("{COLUMNS}\npath = \"{}/encoded/{name}\"", server.url()), "");
+    for name in ["rows.jsonl", "later.jsonl", "packed.jsonl.gz"] {
+        let said = said(&read(name));
+        assert!(said.contains("s: 2 rows of 1 files, 0 of them rejected"), "{name}: {said}");
+    }
+    for _ in 0..2 {
+        let said = said(&read("broken.jsonl"));
+        assert!(said.contains("the server said that it is packed by gzip, and it is no gzip"), "{said}");
+    }
+}
+
 #[test]
 fn a_part_from_elsewhere_is_thrown_away() {
     let folder = tempfile::tempdir().unwrap();

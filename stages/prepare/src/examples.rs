@@ -1,6 +1,6 @@
 //! The one pass over the wide rows: examples, duplicates and rejected rows are written as decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Result, ensure};
 use arrow::array::{Array, RecordBatch, StringArray};
@@ -120,6 +120,7 @@ pub(crate) fn write(context: &mut Context, config: &Prepare, verdicts: &Verdicts
         duplicates: context.attempt.row_writer()?,
         reasons: HashMap::new(),
         costs: HashMap::new(),
+        splits: BTreeMap::new(),
         kept: 0,
     };
     let progress = Progress::new("writing examples", "rows", verdicts.keys().positions.total);
@@ -142,10 +143,13 @@ pub(crate) fn write(context: &mut Context, config: &Prepare, verdicts: &Verdicts
         ensure!(cursor.is_used_up()?, "rows of {} are left over when all sources are written", dataset.name);
     }
     drop(cursors);
-    let Pass { examples, rejected, duplicates, reasons, costs, kept, .. } = pass;
+    let Pass { examples, rejected, duplicates, reasons, costs, splits, kept, .. } = pass;
     context.attempt.finish_all(vec![duplicates.into_writer()?, rejected.into_writer()?, examples.into_writer()?])?;
     note_costs(context, costs);
-    tracing::info!("{kept} examples, {} rows rejected", reasons.values().sum::<u64>());
+    let said: Vec<String> = splits.iter().map(|(split, rows)| format!("{split} {rows}")).collect();
+    let rejected = reasons.values().sum::<u64>();
+    tracing::info!("{kept} examples ({}), {rejected} rows rejected", said.join(", "));
+    context.attempt.note("splits", serde_json::to_value(splits)?);
     reasons.into_iter().for_each(|(reason, rows)| context.attempt.count_rejected(&reason, rows));
     Ok(())
 }
@@ -211,6 +215,8 @@ struct Pass<'a> {
     reasons: HashMap<String, u64>,
     /// Rows that each tested text keeps out, by its id.
     costs: HashMap<String, u64>,
+    /// Examples of each split that were made from nothing else.
+    splits: BTreeMap<String, u64>,
     kept: u64,
 }
 
@@ -249,6 +255,9 @@ impl Pass<'_> {
                     self.kept += 1;
                     let wrong = labels.is_some_and(|labels| labels.is_valid(row) && labels.value(row) == 0.0);
                     let kind = kinds.map_or(if wrong { "negative" } else { "original" }, |kinds| kinds.value(row));
+                    if kind == "original" {
+                        *self.splits.entry(splits.value(row).to_owned()).or_default() += 1;
+                    }
                     self.examples.push(Example {
                         id: id.to_owned(),
                         ordinal: position,

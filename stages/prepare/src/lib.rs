@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 use crate::scratch::Scratch;
 use crate::verdicts::Verdicts;
 
-/// `[prepare]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How rows become examples: which are duplicates, which leak what is tested on, which are left out.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Prepare {
     /// Jaccard similarity of 5-token shingles from which two functions count as near-duplicates.
@@ -67,7 +67,7 @@ impl Default for Prepare {
 }
 
 /// Which part of a docstring becomes the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TextPart {
     /// The first paragraph.
@@ -76,8 +76,8 @@ pub enum TextPart {
     Full,
 }
 
-/// `[prepare.tokenizers.NAME]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A tokenizer, trained on the training split.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerConfig {
     /// Tokens at most, special ones included.
@@ -131,6 +131,18 @@ impl Prepare {
     }
 }
 
+impl Prepare {
+    /// Warns of tokenizers that no model reads, where there are models: a name may be mistyped.
+    fn warn_of_unread(&self, models: &BTreeMap<String, serde_json::Value>) {
+        let reads = |name: &String| {
+            models.values().any(|model| ["source", "target"].iter().any(|side| model[side]["tokenizer"] == *name))
+        };
+        for name in self.tokenizers.keys().filter(|name| !models.is_empty() && !reads(name)) {
+            tracing::warn!("[prepare.tokenizers.{name}] is read by no model");
+        }
+    }
+}
+
 /// Two rows of this Jaccard similarity share one of the bands of five rows with a probability of 0.954: 1 - (1 - 0.65^5)^25.
 const LEAST_THRESHOLD: f64 = 0.65;
 
@@ -155,8 +167,10 @@ impl Stage for Prepare {
     const NAME: &'static str = "prepare";
     type Config = Self;
 
-    fn steps(config: &Self, _whole: &Config) -> Result<Vec<Step>> {
+    fn steps(config: &Self, whole: &Config) -> Result<Vec<Step>> {
         config.check()?;
+        candidates::check_filters(config)?;
+        config.warn_of_unread(&whole.section("train")?);
         let value = serde_json::to_value(config)?;
         let mut changed = overrides(&value, &serde_json::to_value(Self::default())?);
         let default = serde_json::to_value(TokenizerConfig::default())?;

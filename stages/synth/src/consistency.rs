@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 const ROUNDING: f32 = 1e-5;
 
 /// `consistency = { by = "bm25" }`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Consistency {
     /// `bm25`, or a search model that codepair trained: `NAME@FINGERPRINT`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use codepair_runtime::{Config, Context, of_kind, overrides, take_kind};
+use codepair_runtime::{Config, Context, of_kind, overrides, schema_of_kinds, take_kind};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -31,6 +31,10 @@ pub(crate) trait GeneratorKind: Serialize + Default {
     /// Whether it makes vectors, which others may read.
     fn makes_vectors(&self) -> bool {
         false
+    }
+    /// The generator whose vectors it reads, where it reads some.
+    fn reads_vectors_of(&self) -> Option<&str> {
+        None
     }
     /// Whether it reads queries.
     fn reads_queries(&self) -> bool {
@@ -60,6 +64,15 @@ macro_rules! kinds {
             }
         }
 
+        impl schemars::JsonSchema for Generator {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!(Generator).into()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schema_of_kinds(vec![$((stringify!($module), <$module::$kind>::json_schema(generator))),*])
+            }
+        }
+
         impl Generator {
             fn default_of_kind(&self) -> Self {
                 match self { $(Self::$kind(_) => Self::$kind($module::$kind::default())),* }
@@ -81,6 +94,9 @@ macro_rules! kinds {
             }
             pub(crate) fn makes_vectors(&self) -> bool {
                 match self { $(Self::$kind(kind) => kind.makes_vectors()),* }
+            }
+            pub(crate) fn reads_vectors_of(&self) -> Option<&str> {
+                match self { $(Self::$kind(kind) => kind.reads_vectors_of()),* }
             }
             pub(crate) fn reads_queries(&self) -> bool {
                 match self { $(Self::$kind(kind) => kind.reads_queries()),* }

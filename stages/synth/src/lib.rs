@@ -11,12 +11,27 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Config, Context, Input, Merge, Stage, Step};
+use codepair_runtime::{Config, Context, Input, Merge, Stage, Step, config_error};
 
 pub use generators::Generator;
 
 /// `[synth.NAME]`, one table a generator.
 pub type Generators = BTreeMap<String, Generator>;
+
+/// That the vectors which a generator reads are made by another.
+fn check_vectors(name: &str, generator: &Generator, all: &Generators) -> Result<()> {
+    let makers = || all.iter().filter(|(_, maker)| maker.makes_vectors()).map(|(name, _)| name.as_str());
+    match generator.reads_vectors_of() {
+        Some(by) if !makers().any(|maker| maker == by) => {
+            let known: Vec<&str> = ["bm25"].into_iter().chain(makers()).collect();
+            Err(config_error(format!(
+                "synth.{name}.by = {by:?}: it is bm25 or a generator of kind embed; there are {}",
+                known.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The stage.
 pub struct Synth;
@@ -30,6 +45,7 @@ impl Stage for Synth {
         let mut sources = BTreeMap::new();
         for (name, generator) in generators {
             let place = || format!("[synth.{name}]");
+            check_vectors(name, generator, generators)?;
             let (value, changed) = generator.values()?;
             resolved.insert(name.clone(), value);
             overrides.insert(name.clone(), changed);

@@ -209,7 +209,7 @@ pub(crate) fn chunked(
 }
 
 /// What a pair says of its parent's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PairKind {
     /// The code does what the text says.

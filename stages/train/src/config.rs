@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// What is trained on what, and how.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// What the model reads.
@@ -47,10 +47,10 @@ pub struct TrainConfig {
     #[serde(default)]
     pub max_examples: Option<usize>,
     /// Steps between rows of `training_steps`.
-    #[serde(default = "defaults::log_steps", skip_serializing)]
+    #[serde(default = "defaults::log_steps", skip_serializing_if = "codepair_runtime::is_unrecorded")]
     pub log_steps: u64,
     /// Seconds between checkpoints; one is also made after every epoch.
-    #[serde(default = "defaults::checkpoint_seconds", skip_serializing)]
+    #[serde(default = "defaults::checkpoint_seconds", skip_serializing_if = "codepair_runtime::is_unrecorded")]
     pub checkpoint_seconds: u64,
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use codepair_model::{CpuDevice, Device, TrainCpu};
-use codepair_runtime::{Config, Context, Input, Stage, Step, config_error};
+use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, input_error};
 
 pub use config::TrainConfig;
 
@@ -26,11 +26,17 @@ impl Stage for Train {
     type Config = Models;
 
     fn steps(models: &Models, whole: &Config) -> Result<Vec<Step>> {
+        check_device(whole)?;
         let tokenizers = &whole.section::<serde_json::Value>("prepare")?["tokenizers"];
         models
             .iter()
             .map(|(name, model)| {
                 check_tokenizers(name, model, tokenizers)?;
+                if !model.negatives.is_empty() && whole.tables("synth").is_empty() {
+                    return Err(config_error(format!(
+                        "train.{name}.negatives: no [synth.NAME] makes any; a table with kind = \"mined\" or \"offline\" does"
+                    )));
+                }
                 step(name, model)
             })
             .collect()
@@ -39,6 +45,7 @@ impl Stage for Train {
     fn run(context: &mut Context, models: &Models) -> Result<()> {
         let name = context.model.clone().context("train runs one model")?;
         let config = models.get(&name).with_context(|| format!("[train.{name}] is missing"))?;
+        check_splits(context)?;
         match Device::parse(&context.device).map_err(config_error)? {
             Device::Cpu => session::train::<TrainCpu>(context, &name, config, &CpuDevice::default()),
             #[cfg(feature = "cuda")]
@@ -48,6 +55,33 @@ impl Stage for Train {
             }
         }
     }
+}
+
+/// That there are rows to learn from, to choose an epoch by and to test on, before anything is trained. What was prepared by an
+/// older codepair does not say.
+fn check_splits(context: &Context) -> Result<()> {
+    let notes = context.all_inputs().iter().find_map(|input| input.manifest.notes.get("splits")?.as_object());
+    let Some(splits) = notes else { return Ok(()) };
+    let rows = |split: &str| splits.get(split).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let all = ["train", "validation", "test"];
+    let empty: Vec<&str> = all.into_iter().filter(|split| rows(split) == 0).collect();
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let which = if empty.len() == 1 { "split" } else { "splits" };
+    let empty = empty.join(" and ");
+    let said = all.map(|split| format!("{split} {}", rows(split))).join(", ");
+    Err(input_error(format!(
+        "no rows are in the {which} {empty} ({said}): let a source give it some, such as [ingest.NAME] shares = {{ validation = 0.1, \
+         test = 0.1 }}, or add a source; what was left out: codepair sql \"select reason, count(*) from rejected group by 1\""
+    )))
+}
+
+fn check_device(whole: &Config) -> Result<()> {
+    let device = whole.resources(Train::NAME)?.device;
+    device
+        .map_or(Ok(()), |device| Device::check(&device))
+        .map_err(|why| config_error(format!("resources.{}.device: {why}", Train::NAME)))
 }
 
 /// That the tokenizers of a model are there, and read what it wants of them.

@@ -8,8 +8,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use codepair_runtime::{Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, block_on, exit_status, logs_as_json};
+use codepair_runtime::{
+    Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, block_on, exit_status, host, logs_as_json,
+};
 
+use super::beat::Beating;
 use super::log::{Log, Logs};
 use super::{Ended, Launch};
 use crate::binaries::{command, level_and_message};
@@ -39,6 +42,10 @@ struct Children {
 }
 
 impl Children {
+    fn names(&self, launch: &Launch<'_>) -> Vec<String> {
+        self.running.keys().map(|step| launch.plan.steps[*step].name.clone()).collect()
+    }
+
     fn signal(&self, number: libc::c_int) {
         self.running.values().for_each(|running| signal(&running.child, number));
     }
@@ -64,6 +71,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
     watch_for_interrupts();
     let (events, inbox) = channel();
     let logs = Logs::new(launch.store, launch.plan);
+    let beating = Beating::begin(launch.store, launch.plan, host());
     let mut waiting: Vec<usize> = launch.steps.clone();
     let mut running = Children { running: BTreeMap::new(), grace: GRACE };
     let mut ended: Vec<Ended> = Vec::new();
@@ -88,7 +96,10 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
         {
             let step = waiting.remove(at);
             match start(launch, step, &logs, &events) {
-                Ok(child) => drop(running.running.insert(step, child)),
+                Ok(child) => {
+                    running.running.insert(step, child);
+                    beating.at(running.names(launch));
+                }
                 Err(error) => ended
                     .push(Ended { exit: Some(1), ..never_began(&launch.plan.steps[step].name, &format!("{error:#}")) }),
             }
@@ -101,6 +112,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
             }
             Ok(Event::Closed { step }) => {
                 if let Some(done) = running.running.remove(&step) {
+                    beating.at(running.names(launch));
                     ended.push(end(launch, step, done));
                 }
             }

@@ -53,6 +53,25 @@ impl From<Output> for Ran {
     }
 }
 
+/// Short trainings: what they reach is of no account here.
+pub const SHORT: [&str; 4] = ["--set", "train.search.epochs=4", "--set", "train.generate.epochs=1"];
+
+/// Questions with the functions that answer them, no two alike.
+pub fn own_rows(count: usize) -> String {
+    let verbs = ["add", "multiply", "subtract", "compare", "divide", "join", "scale"];
+    let things = ["prices", "weights", "lengths", "names", "angles", "colours", "dates", "matrices", "words"];
+    let row = |n: usize| {
+        let (verb, thing) = (verbs[n % verbs.len()], things[n / verbs.len() % things.len()]);
+        serde_json::json!({
+            "id": n,
+            "question": format!("How do I {verb} two {thing} of the kind {n}?"),
+            "answer": format!("def {verb}_{thing}_{n}(first_{thing}, second_{thing}):\n    {verb}ed = {n} + first_{thing}\n    return {verb}ed, second_{thing}\n"),
+        })
+        .to_string()
+    };
+    (0..count).map(|n| row(n) + "\n").collect()
+}
+
 /// A config, a store and overrides.
 pub struct Pipeline {
     pub folder: tempfile::TempDir,
@@ -75,6 +94,14 @@ impl Pipeline {
         let config = folder.path().join("pipeline.toml");
         std::fs::write(&config, format!("name = \"test\"\n[store]\nurl = \"file://store\"\n{text}")).unwrap();
         Self { config, folder, sets: Vec::new() }
+    }
+
+    /// A folder with rows of one's own in `rows.jsonl`, and no config.
+    pub fn own_rows(count: usize) -> Self {
+        let own = Self::written("");
+        std::fs::remove_file(&own.config).unwrap();
+        own.write("rows.jsonl", own_rows(count));
+        own
     }
 
     /// Uses another store from now on.
@@ -103,7 +130,13 @@ impl Pipeline {
         let (first, rest) = arguments.split_at(usize::from(name == "codepair"));
         let mut command = Command::new(binary(name));
         command.args(first).arg("--config").arg(&self.config);
-        for set in &self.sets {
+        // What asks for runs that there are refuses values that would change nothing.
+        let (plans, stores) = match first {
+            ["plan" | "run"] => (true, true),
+            ["schema" | "config" | "init"] => (false, false),
+            _ => (name != "codepair", true),
+        };
+        for set in self.sets.iter().filter(|set| plans || (stores && set.starts_with("store."))) {
             command.arg("--set").arg(set);
         }
         command.args(rest);
@@ -115,6 +148,11 @@ impl Pipeline {
             .output()
             .unwrap()
             .into()
+    }
+
+    /// `codepair` without the config.
+    pub fn plain(&self, arguments: &[&str]) -> Ran {
+        Command::new(binary("codepair")).args(arguments).current_dir(self.folder.path()).output().unwrap().into()
     }
 
     pub fn codepair(&self, arguments: &[&str]) -> Ran {

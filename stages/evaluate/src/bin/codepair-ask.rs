@@ -9,7 +9,8 @@ use clap::{Parser, ValueEnum};
 use codepair_evaluate::{Example, examples};
 use codepair_model::{Cpu, CpuDevice, Model, ModelCard, Task, Trained, beam};
 use codepair_runtime::{
-    ExitStatus, Manifest, PipelineOptions, Plan, Store, config_error, input_error, read_output, run_binary, text_column,
+    ExitStatus, Manifest, PipelineOptions, Plan, RunOption, Runs, Store, config_error, input_error, read_output,
+    run_binary, text_column,
 };
 use codepair_schemas::Field;
 use codepair_search::{dot, top_k};
@@ -18,13 +19,15 @@ use codepair_search::{dot, top_k};
 const SHOWN: usize = 5;
 const BEAM_WIDTH: usize = 4;
 
-/// Asks a trained model of a pipeline's newest plan.
+/// Asks a trained model of one of a pipeline's runs.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(flatten)]
     pipeline: PipelineOptions,
-    /// The model [default: the first of the newest plan that can do it].
+    #[command(flatten)]
+    run: RunOption,
+    /// The model [default: the first of the run that can do it].
     #[arg(long)]
     model: Option<String>,
     /// What to do with the text.
@@ -48,33 +51,68 @@ fn main() -> ExitCode {
 }
 
 fn answer(arguments: &Arguments) -> Result<String> {
-    let (store, plan) = arguments.pipeline.newest_plan()?;
+    if arguments.text.trim().is_empty() {
+        return Err(config_error("the text is empty: say what to look for, or what the code should do"));
+    }
+    let runs = arguments.pipeline.runs(&arguments.run)?;
+    let (what, task) = match arguments.task {
+        AskedTask::Search => ("trained search model", Task::Search),
+        AskedTask::Generate => ("trained generator", Task::Generation),
+    };
+    let named = arguments.model.as_deref();
+    let has = |plan: &Plan| model_of(&runs.store, plan, named, task);
+    let Some((plan, manifest)) =
+        runs.newest_with(&named.map_or(what.to_owned(), |name| format!("model {name}, or it is no {what}")), has)?
+    else {
+        return Err(nothing(&runs, named, what));
+    };
     let device = CpuDevice::default();
-    let model = find(&store, &plan, arguments, &device)?;
+    let model = Trained::load(&runs.store, &manifest, &device)?;
     match arguments.task {
         AskedTask::Generate => generate(&model, &arguments.text, &device),
-        AskedTask::Search => search(&store, &plan, &model, &arguments.text, &device),
+        AskedTask::Search => search(&runs.store, &plan, &model, &arguments.text, &device),
     }
 }
 
-/// The model that was named, or the first that can do what is asked.
-fn find(store: &Store, plan: &Plan, arguments: &Arguments, device: &CpuDevice) -> Result<Trained<Cpu>> {
-    let task = if arguments.task == AskedTask::Search { Task::Search } else { Task::Generation };
-    let steps: Vec<_> = plan.steps.iter().filter(|step| step.stage == "train").collect();
-    if let Some(name) = &arguments.model
-        && !steps.iter().any(|step| step.description.model.as_ref() == Some(name))
-    {
-        let names: Vec<&str> = steps.iter().filter_map(|s| s.description.model.as_deref()).collect();
-        return Err(config_error(format!("there is no model {name}; there are {}", names.join(", "))));
-    }
-    let named = |model: &Option<String>| arguments.model.is_none() || *model == arguments.model;
-    for step in steps.into_iter().filter(|step| named(&step.description.model)) {
-        let Some(manifest) = Manifest::find(store, &step.name, &step.fingerprint)? else { continue };
-        if ModelCard::of(store, &manifest)?.model.task() == task {
-            return Trained::load(store, &manifest, device);
+/// The model of a run that was named, or the first that can do what is asked; nothing where it is not there yet, or what it
+/// searches is not.
+fn model_of(store: &Store, plan: &Plan, named: Option<&str>, task: Task) -> Result<Option<Manifest>> {
+    if task == Task::Search {
+        let Some(prepare) = plan.step("prepare") else { return Ok(None) };
+        if Manifest::find(store, "prepare", &prepare.fingerprint)?.is_none() {
+            return Ok(None);
         }
     }
-    Err(input_error("no trained model can do that yet; run: codepair run"))
+    for step in plan.steps.iter().filter(|step| step.stage == "train") {
+        if named.is_some() && step.description.model.as_deref() != named {
+            continue;
+        }
+        let Some(manifest) = Manifest::find(store, &step.name, &step.fingerprint)? else { continue };
+        if ModelCard::of(store, &manifest)?.model.task() == task {
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
+}
+
+/// Why nobody answers: no run has a model of that name, or none that can do what is asked.
+fn nothing(runs: &Runs, named: Option<&str>, what: &str) -> anyhow::Error {
+    let plan = match runs.newest() {
+        Ok(plan) => plan,
+        Err(error) => return error,
+    };
+    let known: Vec<&str> =
+        plan.steps.iter().filter(|s| s.stage == "train").filter_map(|s| s.description.model.as_deref()).collect();
+    match named {
+        Some(name) if !known.contains(&name) => {
+            config_error(format!("there is no model {name}; there are {}", known.join(", ")))
+        }
+        Some(name) => input_error(format!("{name} is no {what} in any run; run: codepair run")),
+        None if known.is_empty() => {
+            config_error(format!("the config has no model, and no run has a {what}; [train.NAME] is one"))
+        }
+        None => input_error(format!("no run has a {what} yet; run: codepair run")),
+    }
 }
 
 fn generate(model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<String> {

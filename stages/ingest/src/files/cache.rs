@@ -111,7 +111,7 @@ pub(super) fn cached(key: &str, is_sure: bool, fill: impl FnOnce(&mut File) -> R
 /// Opens a file that nobody else writes: who comes second waits. What was renamed meanwhile is no longer it.
 fn lock(path: &Path) -> Result<File> {
     loop {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         file.lock()?;
         if path.metadata().is_ok_and(|now| file.metadata().is_ok_and(|own| own.ino() == now.ino())) {
             return Ok(file);

@@ -2,18 +2,20 @@
 //! broke off, also in a later run.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufReader, Seek as _, Write as _};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use codepair_runtime::{Failure, back_off, block_on, input_error, retry_after};
+use codepair_runtime::{Failure, back_off, block_on, cache_folder, input_error, retry_after};
 use futures::StreamExt as _;
 use reqwest::header::HeaderValue;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 
 use super::cache::{Meter, Remote, cached, check, fetch_all, pinned};
+use super::gzip::GzipReader;
+use super::packing::has_end;
 use super::source_file::SourceFile;
 
 /// Tries after the first, where a server is busy or a download breaks off.
@@ -52,6 +54,19 @@ impl Address {
         Err(input_error(format!("the server says {status}{}", if is_refused { self.advice } else { "" })))
     }
 
+    /// Whether what comes is the file packed by gzip for the way (RFC 9110, section 8.4). Of a file that is packed itself some
+    /// servers say so too, and send it as it is.
+    fn is_encoded(&self, response: &Response) -> Result<bool> {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        match header(response, "content-encoding").trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(false),
+            "gzip" | "x-gzip" => Ok(!has_end(path, ".gz") && !has_end(path, ".tgz")),
+            other => {
+                Err(input_error(format!("the server packs it by {other:?}, which was not asked for and is not read")))
+            }
+        }
+    }
+
     /// Reads it at once, as a list of files is.
     ///
     /// # Errors
@@ -84,7 +99,9 @@ impl Address {
         let answer = self.accepted(answer)?;
         // Some say 0 of what they do not know.
         let length = header(&answer, "content-length").parse().ok().filter(|length| *length > 0);
-        Ok(Some(WebFile { address: self.clone(), validator: validator(&answer).to_owned(), pin: None, length }))
+        let is_encoded = self.is_encoded(&answer)?;
+        let validator = validator(&answer).to_owned();
+        Ok(Some(WebFile { address: self.clone(), validator, pin: None, length, is_encoded }))
     }
 }
 
@@ -109,7 +126,10 @@ pub(super) struct WebFile {
     validator: String,
     /// The SHA-256 that it must have, so that no other version can be taken for it.
     pin: Option<String>,
+    /// Of what the server sends.
     length: Option<u64>,
+    /// What it sends is packed for the way, and is kept unpacked.
+    is_encoded: bool,
 }
 
 impl Remote for WebFile {
@@ -131,7 +151,11 @@ impl WebFile {
     async fn download(&self, file: &mut File, meter: &mut Meter<'_>) -> Result<()> {
         let client = client()?;
         let (mut attempt, mut had) = (0, file.metadata()?.len());
-        while let Err(error) = self.receive(client, file, meter).await {
+        let is_encoded = loop {
+            let error = match self.receive(client, file, meter).await {
+                Ok(is_encoded) => break is_encoded,
+                Err(error) => error,
+            };
             let received = file.metadata()?.len();
             // What comes on is not lost, however often it breaks off.
             attempt = if received > had { 0 } else { attempt + 1 };
@@ -145,12 +169,16 @@ impl WebFile {
             }
             tracing::warn!("{}: {error:#}; going on", self.address.url);
             tokio::time::sleep(back_off(attempt)).await;
+        };
+        if is_encoded {
+            unpack(file)
+                .map_err(|error| input_error(format!("the server said that it is packed by gzip, and {error}")))?;
         }
         Ok(())
     }
 
-    /// Appends what is missing.
-    async fn receive(&self, client: &Client, file: &mut File, meter: &mut Meter<'_>) -> Result<()> {
+    /// Appends what is missing, and says whether it is packed for the way.
+    async fn receive(&self, client: &Client, file: &mut File, meter: &mut Meter<'_>) -> Result<bool> {
         let mut received = file.metadata()?.len();
         // Without a strong validator nobody knows whether what is there is of the same file.
         let is_sure = self.validator.starts_with('"') || self.validator.ends_with("GMT");
@@ -159,7 +187,7 @@ impl WebFile {
             received = 0;
         }
         if self.length == Some(received) {
-            return Ok(());
+            return Ok(self.is_encoded);
         }
         let request = || {
             let request = self.address.request(client, Method::GET);
@@ -175,8 +203,11 @@ impl WebFile {
         }
         let response = self.address.accepted(response)?;
         self.check_version(&response, file)?;
+        let is_encoded = self.address.is_encoded(&response)?;
+        // Of another form the length is another.
+        let length = self.length.filter(|_| is_encoded == self.is_encoded);
         if response.status() == StatusCode::PARTIAL_CONTENT {
-            check_range(header(&response, "content-range"), received, self.length).or_else(|error| {
+            check_range(header(&response, "content-range"), received, length).or_else(|error| {
                 // It is begun anew, without asking for a part.
                 file.set_len(0)?;
                 Err(error)
@@ -194,10 +225,10 @@ impl WebFile {
             received += piece.len() as u64;
             meter.reach(received);
         }
-        if self.length.is_some_and(|length| length != received) {
+        if length.is_some_and(|length| length != received) {
             bail!("it ended after {received} bytes");
         }
-        Ok(())
+        Ok(is_encoded)
     }
 
     /// That what comes is what the server spoke of: it is kept under that name.
@@ -210,6 +241,17 @@ impl WebFile {
         file.set_len(0)?;
         Err(input_error("it was replaced while it was read; run it again"))
     }
+}
+
+/// Replaces what a file holds by what it was packed from; one that cannot be unpacked is empty afterwards, and so is begun anew.
+fn unpack(file: &mut File) -> std::io::Result<()> {
+    let mut plain = tempfile::tempfile_in(cache_folder())?;
+    file.rewind()?;
+    let unpacked = std::io::copy(&mut GzipReader::new(BufReader::new(&*file)), &mut plain);
+    file.set_len(0)?;
+    unpacked?;
+    plain.rewind()?;
+    std::io::copy(&mut plain, file).map(drop)
 }
 
 /// That a part is the one that was asked for (RFC 9110, section 14.4).

@@ -21,11 +21,11 @@ use crate::split::{SplitBy, Standing};
 
 /// `<language>/final/jsonl/{train,valid,test}/<language>_<split>_<n>.jsonl.gz`, or `<language>/**/*.parquet`; and where
 /// they are there, `annotationStore.csv` and `queries.csv`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Codesearchnet {
     /// The folder or URL above `<language>`, or a zip.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
     path: String,
     /// Of python, java, javascript, go, php and ruby.
     languages: Vec<Language>,
@@ -33,7 +33,9 @@ pub struct Codesearchnet {
     definitions: bool,
     /// Patterns of files to leave out.
     exclude: Vec<String>,
+    /// What the licence column says.
     licence: String,
+    /// What the origin column says.
     origin: String,
 }
 
@@ -146,7 +148,7 @@ impl SourceKind for Codesearchnet {
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
         let name = file.name().to_owned();
         match name.rsplit(['/', '.']).next().unwrap_or_default() {
-            "parquet" => table::cut(file, &COLUMNS, &mut |table| emit(Piece::Table(table))),
+            "parquet" => table::cut(file, table::Wanted::Named(&COLUMNS), &mut |table| emit(Piece::Table(table))),
             "pkl" => definitions(file, emit),
             "csv" if name.ends_with("queries.csv") => {
                 records::cut(file, CSV, &mut |records| emit(Piece::Queries(records)))

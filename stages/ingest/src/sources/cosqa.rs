@@ -14,15 +14,17 @@ use crate::files::{self, Files, Look, Opened, Patterns};
 use crate::found::Found;
 
 /// A folder with `code_idx_map.txt`, `cosqa-retrieval-*.json` and `cosqa-{train,dev,test}.json`, as far as they are there.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cosqa {
     /// The folder, or an archive of it.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
     path: String,
     /// Patterns of files to leave out.
     exclude: Vec<String>,
+    /// What the licence column says.
     licence: String,
+    /// What the origin column says.
     origin: String,
 }
 

@@ -12,6 +12,9 @@ use crate::files::{Files, Opened, has_end, unpacked};
 use crate::found::Found;
 use crate::split::{Shares, SplitBy};
 
+/// What its files' names end with.
+pub(super) const ENDS: &[&str] = &["csv", "tsv"];
+
 mapped! {
     /// A file, folder or archive of `.csv` and `.tsv`, packed or not.
     pub struct Csv {
@@ -31,7 +34,13 @@ impl SourceKind for Csv {
                 return Err(config_error(format!("{name} must be one ASCII character, and no quote or line end")));
             }
         }
-        self.find(config, &["csv", "tsv"])
+        self.find(config, ENDS)
+    }
+
+    fn needed_columns(&self) -> (&str, Vec<&str>) {
+        // Of other marks the first rows are not looked at.
+        let is_usual = self.delimiter.is_none() && self.escape.is_none();
+        (&self.path, if is_usual { self.columns.needed() } else { Vec::new() })
     }
 
     fn provenance(&self) -> (&str, &str) {

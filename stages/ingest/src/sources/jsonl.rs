@@ -14,6 +14,11 @@ use crate::files::{Files, Opened, file_name, has_end, unpacked};
 use crate::found::Found;
 use crate::split::{Shares, SplitBy};
 
+/// What its files' names end with. In a folder of rows many a `.json` is something else.
+pub(super) fn ends(path: &str) -> &'static [&'static str] {
+    if is_array(file_name(path)) { &["json"] } else { &["jsonl", "ndjson"] }
+}
+
 mapped! {
     /// A file, folder or archive of `.jsonl` or `.ndjson`, or a `.json` that holds one array, packed or not.
     pub struct Jsonl {}
@@ -23,9 +28,11 @@ impl SourceKind for Jsonl {
     type Piece = Piece;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        // In a folder of rows many a `.json` is something else.
-        let is_array = is_array(file_name(&self.path));
-        self.find(config, if is_array { &["json"] } else { &["jsonl", "ndjson"] })
+        self.find(config, ends(&self.path))
+    }
+
+    fn needed_columns(&self) -> (&str, Vec<&str>) {
+        (&self.path, self.columns.needed())
     }
 
     fn provenance(&self) -> (&str, &str) {

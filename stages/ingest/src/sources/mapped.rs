@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use anyhow::Result;
 use codepair_code::{find_docstring, holds_code};
-use codepair_runtime::config_error;
+use codepair_runtime::{Config, config_error};
 use codepair_schemas::rows::{Function, Pair, Query};
 use serde::{Deserialize, Serialize};
 
 use super::line_feeds;
+use crate::files::{self, Files, Look, Patterns};
 use crate::found::{Found, no_code};
 use crate::split::{Constant, Shares, SplitBy, Standing, split_of_word};
 
@@ -18,11 +19,11 @@ macro_rules! mapped {
         $($(#[$field_meta:meta])* $field:ident: $kind:ty = $default:expr,)*
     }) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             /// The file, folder or archive, or a URL.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             path: String,
             /// Patterns of files to leave out.
             exclude: Vec<String>,
@@ -76,37 +77,48 @@ macro_rules! mapped {
             fn find(&self, config: &codepair_runtime::Config, include: &[&str]) -> anyhow::Result<$crate::files::Files> {
                 self.columns.check()?;
                 self.shares.check()?;
-                // As some systems write names.
-                let include: Vec<String> = include
-                    .iter()
-                    .flat_map(|end| [format!("**/*.{end}"), format!("**/*.{}", end.to_uppercase())])
-                    .collect();
-                let patterns = $crate::files::Patterns::new(&include, &self.exclude)?;
-                let look = $crate::files::Look { archives: true, ..Default::default() };
-                $crate::files::find(config, &self.path, patterns, look)
+                $crate::sources::mapped::find(config, &self.path, include, &self.exclude)
             }
         }
     };
 }
 pub(crate) use mapped;
 
+/// The files at a path whose names have one of these ends.
+pub(crate) fn find(config: &Config, path: &str, ends: &[&str], exclude: &[String]) -> Result<Files> {
+    // As some systems write names.
+    let include = ends.iter().flat_map(|end| [format!("**/*.{end}"), format!("**/*.{}", end.to_uppercase())]);
+    let patterns = Patterns::new(&include.collect::<Vec<_>>(), exclude)?;
+    files::find(config, path, patterns, Look { archives: true, ..Look::default() })
+}
+
 /// Names of columns; `code` and `docstring` are needed, `code` and `text`, or `query` alone.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Columns {
+    /// The code.
     code: String,
+    /// Of a function: its documentation.
     docstring: String,
     /// What belongs to a code; such rows go to `pairs`.
     text: Option<String>,
     /// Of a pair: 1 where it is right, 0 where it is wrong.
     label: Option<String>,
+    /// Of a function: its name.
     name: Option<String>,
+    /// The repository, whose rows stay in one split.
     repo: Option<String>,
+    /// The file in it.
     path: Option<String>,
+    /// Where it is to be seen.
     url: Option<String>,
+    /// train, validation or test (also valid, val, dev).
     split: Option<String>,
+    /// The programming language.
     language: Option<String>,
+    /// The licence.
     licence: Option<String>,
+    /// Where the row is from.
     origin: Option<String>,
     /// What a user asks; such rows go to `queries`.
     query: Option<String>,
@@ -161,6 +173,12 @@ impl Columns {
              of pairs of a text and a code: columns = { text = \"question\", code = \"answer\" }; or query, with or without \
              context, of what users ask: columns = { query = \"question\", context = \"project\" }",
         ))
+    }
+
+    /// The names of those without which there is no row.
+    pub(crate) fn needed(&self) -> Vec<&str> {
+        let named = [self.code.as_str(), &self.docstring].into_iter().filter(|name| !name.is_empty());
+        named.chain([&self.text, &self.query].into_iter().filter_map(Option::as_deref)).collect()
     }
 
     /// The names of all that are mapped.

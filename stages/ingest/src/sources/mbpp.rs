@@ -14,17 +14,19 @@ use crate::found::Found;
 use crate::split::Shares;
 
 /// `mbpp.jsonl`, or the sanitized subset `sanitized-mbpp.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mbpp {
     /// The file, or its URL.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
     path: String,
     /// Shares of validation and test, by a hash of the task's number; without it MBPP's official splits.
     shares: Option<Shares>,
     /// Patterns of files to leave out.
     exclude: Vec<String>,
+    /// What the licence column says.
     licence: String,
+    /// What the origin column says.
     origin: String,
 }
 

@@ -14,11 +14,11 @@ const LINES: usize = 4096;
 
 /// A folder of `NAME.SOURCE` and `NAME.TARGET`, packed (`.gz`) or not. `NAME` says the split: `train…`, `val…` or `dev…`,
 /// `test…`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParallelText {
     /// The folder, or an archive of it.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
     path: String,
     /// The ending of the files to translate from, such as `fr`; their lines become `text`.
     source: String,

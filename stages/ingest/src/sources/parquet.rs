@@ -5,10 +5,13 @@ use codepair_runtime::Config;
 
 use super::SourceKind;
 use super::mapped::{Origin, mapped};
-use super::table::{self, Table};
+use super::table::{self, Table, Wanted};
 use crate::files::{Files, Opened};
 use crate::found::Found;
 use crate::split::{Shares, SplitBy};
+
+/// What its files' names end with.
+pub(super) const ENDS: &[&str] = &["parquet", "arrow"];
 
 mapped! {
     /// A file, folder or archive of `.parquet` or `.arrow`, such as a Hugging Face dataset. A field within others is named
@@ -20,7 +23,11 @@ impl SourceKind for Parquet {
     type Piece = Table;
 
     fn files(&self, config: &Config) -> Result<Files> {
-        self.find(config, &["parquet", "arrow"])
+        self.find(config, ENDS)
+    }
+
+    fn needed_columns(&self) -> (&str, Vec<&str>) {
+        (&self.path, self.columns.needed())
     }
 
     fn provenance(&self) -> (&str, &str) {
@@ -36,7 +43,7 @@ impl SourceKind for Parquet {
     }
 
     fn cut(&self, file: &mut Opened, emit: &mut dyn FnMut(Table) -> Result<()>) -> Result<()> {
-        table::cut(file, &self.columns.names(), emit)
+        table::cut(file, Wanted::Named(&self.columns.names()), emit)
     }
 
     fn rows(&self, table: Table) -> Result<Vec<Found>> {

@@ -1,5 +1,6 @@
 //! CSV files (RFC 4180), some records at a time. Quotes are taken strictly: a stray one spoils its own record, and nothing else.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use anyhow::Result;
@@ -330,6 +331,12 @@ impl Records {
             (Some((at, _)), None) => record.get(at).map(String::as_str),
             _ => None,
         }
+    }
+
+    /// The texts of each record, by column.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = BTreeMap<String, String>> {
+        let whole = self.list.iter().filter_map(|(_, record)| record.as_ref().ok());
+        whole.map(|record| self.header.iter().cloned().zip(record.iter().cloned()).collect())
     }
 
     /// Why a column has no text, in words.

@@ -15,15 +15,15 @@ use crate::found::Found;
 use crate::split::{Constant, Shares, SplitBy, Standing};
 
 /// A folder, or the standard library of an interpreter.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceTree {
     /// A folder, a git checkout (of which what git tracks counts), an archive (`.zip`, `.whl`, `.tar.gz`), or a folder of
     /// archives.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
     path: Option<String>,
     /// Take the standard library of this interpreter instead, such as `python3`.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
     python: Option<String>,
     /// Read the archives in a folder too.
     archives: bool,

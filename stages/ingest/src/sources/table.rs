@@ -1,13 +1,14 @@
 //! Parquet and Arrow IPC files, a batch of rows at a time.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 
 use anyhow::Result;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 use codepair_runtime::{input_error, what_it_is};
@@ -42,11 +43,48 @@ struct Texts {
     are_numbers: bool,
 }
 
+/// Which columns are read.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    /// These, as far as they are there.
+    Named(&'a [&'a str]),
+    /// All that hold texts, those within others too.
+    Texts,
+}
+
+impl Wanted<'_> {
+    fn names(self, batch: &RecordBatch) -> Vec<String> {
+        match self {
+            Self::Named(names) => names.iter().map(|name| (*name).to_owned()).collect(),
+            Self::Texts => {
+                let mut names = Vec::new();
+                batch.schema().fields().iter().for_each(|field| text_names("", field, &mut names));
+                names
+            }
+        }
+    }
+}
+
+fn text_names(outer: &str, field: &Field, names: &mut Vec<String>) {
+    let name = if outer.is_empty() { field.name().clone() } else { format!("{outer}.{}", field.name()) };
+    match field.data_type() {
+        DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::Dictionary(..) => names.push(name),
+        DataType::Struct(inner) => inner.iter().for_each(|field| text_names(&name, field, names)),
+        _ => {}
+    }
+}
+
 /// Cuts a Parquet or Arrow file into tables of those columns of `wanted` that it has.
 ///
 /// # Errors
 /// Exit 3: it is damaged, or none; a wanted column can hold no text.
-pub(crate) fn cut(file: &mut Opened, wanted: &[&str], emit: &mut dyn FnMut(Table) -> Result<()>) -> Result<()> {
+pub(crate) fn cut(file: &mut Opened, wanted: Wanted, emit: &mut dyn FnMut(Table) -> Result<()>) -> Result<()> {
     let is_arrow = has_end(unpacked(file.name()), ".arrow");
     match file.on_disk() {
         Some(path) => {
@@ -69,7 +107,7 @@ pub(crate) fn cut(file: &mut Opened, wanted: &[&str], emit: &mut dyn FnMut(Table
 fn read(
     file: &Opened,
     content: impl ChunkReader + 'static,
-    wanted: &[&str],
+    wanted: Wanted,
     emit: &mut dyn FnMut(Table) -> Result<()>,
 ) -> Result<()> {
     let damaged = |error: &dyn std::fmt::Display| file.damaged(error);
@@ -85,7 +123,10 @@ fn read(
         )));
     }
     let reader = ParquetRecordBatchReaderBuilder::try_new(content).map_err(|e| damaged(&e))?;
-    let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().copied());
+    let mask = match wanted {
+        Wanted::Named(names) => ProjectionMask::columns(reader.parquet_schema(), names.iter().copied()),
+        Wanted::Texts => ProjectionMask::all(),
+    };
     let batches = reader.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| damaged(&e))?;
     tables(file, batches, wanted, emit)
 }
@@ -94,7 +135,7 @@ fn read(
 fn arrow(
     file: &Opened,
     mut content: impl Read + Seek,
-    wanted: &[&str],
+    wanted: Wanted,
     emit: &mut dyn FnMut(Table) -> Result<()>,
 ) -> Result<()> {
     let damaged = |error: &dyn std::fmt::Display| file.damaged(error);
@@ -110,7 +151,7 @@ fn arrow(
 fn tables(
     file: &Opened,
     batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
-    wanted: &[&str],
+    wanted: Wanted,
     emit: &mut dyn FnMut(Table) -> Result<()>,
 ) -> Result<()> {
     let mut first = 1;
@@ -119,8 +160,8 @@ fn tables(
         for start in (0..batch.num_rows()).step_by(BATCH_ROWS) {
             let batch = batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start));
             let rows = batch.num_rows();
-            let columns = wanted.iter().filter_map(|name| Some((*name, column(&batch, name)?)));
-            let columns = columns.map(|(name, column)| Ok((name.to_owned(), texts(file, name, &column)?)));
+            let columns = wanted.names(&batch).into_iter().filter_map(|name| Some((column(&batch, &name)?, name)));
+            let columns = columns.map(|(column, name)| texts(file, &name, &column).map(|texts| (name, texts)));
             let columns = columns.collect::<Result<Vec<_>>>()?;
             emit(Table { file: file.name().to_owned(), split: file.split(), first, columns, rows })?;
             first += rows;
@@ -198,6 +239,12 @@ impl Table {
             None if texts.values.is_valid(row) => Cell::Text(Cow::Borrowed(texts.values.value(row))),
             None => Cell::Null,
         }
+    }
+
+    /// The texts of each row, by column.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = BTreeMap<String, String>> {
+        let text = move |name: &str, row| self.text(name, row).unwrap_or_default().to_owned();
+        (0..self.rows).map(move |row| self.columns.iter().map(|(name, _)| (name.clone(), text(name, row))).collect())
     }
 
     /// Where a row stands.

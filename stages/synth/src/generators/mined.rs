@@ -24,7 +24,7 @@ const CHUNK: usize = 1024;
 const BLOCK: usize = 4096;
 
 /// How negatives are mined.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mined {
     /// `bm25`, or the name of a generator of kind `embed` that makes vectors of texts and codes.
@@ -45,6 +45,7 @@ pub struct Mined {
     relative_margin: Option<f32>,
     /// Of those that are left `top`, the nearest, or `random`.
     sample: Sample,
+    /// Of what is sampled at random.
     seed: u64,
     /// Mine only for the first so many rows.
     limit: Option<usize>,
@@ -72,6 +73,10 @@ impl GeneratorKind for Mined {
     fn files(&self, _config: &Config) -> Result<BTreeMap<String, String>> {
         self.rules().check()?;
         Ok(BTreeMap::new())
+    }
+
+    fn reads_vectors_of(&self) -> Option<&str> {
+        (self.by != "bm25").then_some(self.by.as_str())
     }
 
     fn generate(&self, context: &Context, name: &str, made: &mut Made) -> Result<()> {

@@ -20,7 +20,7 @@ const NEAREST: usize = 8;
 const CHUNK: usize = 2048;
 
 /// How many pairs of each sort are made from a row.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Offline {
     /// Edits that keep the meaning, such as other names for local variables.

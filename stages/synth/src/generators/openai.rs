@@ -28,10 +28,10 @@ asking! {
     pub struct Openai {
         /// A file with the user's message, a Jinja template over `text`, `code`, `context` (repository and path), `language` and
         /// `phrasings`.
-        #[serde(skip_serializing)]
+        #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
         prompt: String = String::new(),
         /// A JSON-lines file of examples: `text`, `code` and the right `answer`, or `answers`.
-        #[serde(skip_serializing)]
+        #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
         few_shots: Option<String> = None,
         /// The system message.
         system: String = String::new(),
@@ -46,6 +46,7 @@ asking! {
         phrasings: usize = 1,
         /// Ask only for so many rows, by the hash of their ids.
         limit: Option<usize> = None,
+        /// How freely the server picks tokens; 0 is the most likely ones.
         temperature: f32 = 0.7,
         /// Tokens of an answer at most.
         answer_tokens: u32 = 512,
@@ -53,6 +54,7 @@ asking! {
         answer_limit: AnswerLimit = AnswerLimit::default(),
         /// A regular expression that the answer matches, for servers that need bounded schemas.
         answer_pattern: Option<String> = None,
+        /// Sent with each request, for servers that heed it.
         seed: i64 = 0,
         /// Keep only pairs whose code ranks first for its text: `{ by = "bm25" }`, or `{ by = "NAME@FINGERPRINT" }` of a
         /// search model; `rank` and `min_score` say how well.
@@ -61,7 +63,7 @@ asking! {
 }
 
 /// The rows to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Rows {
     Documented,

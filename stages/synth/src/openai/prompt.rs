@@ -44,7 +44,7 @@ pub(crate) struct Shown<'a> {
 const NAMES: [&str; 5] = ["text", "code", "context", "language", "phrasings"];
 
 /// The name of the parameter that bounds an answer: servers know one of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AnswerLimit {
     /// OpenAI's.

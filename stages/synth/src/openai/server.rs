@@ -159,7 +159,7 @@ macro_rules! asking {
         $($(#[$field_meta:meta])* $visible:vis $field:ident: $kind:ty = $default:expr,)*
     }) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             $($(#[$field_meta])* $visible $field: $kind,)*
@@ -169,40 +169,43 @@ macro_rules! asking {
             model: String,
             /// The environment variable that holds the key; servers without keys need none. OpenAI itself gets that in
             /// `OPENAI_API_KEY`, no other server does unless this says so.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             api_key_env: Option<String>,
             /// Dollars a million tokens.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             price: $crate::openai::Price,
             /// Dollars to spend on this generator at most, in all runs together, whatever becomes of its prompt.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             max_cost: Option<f64>,
             /// Tokens to spend likewise, of requests and answers.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             max_tokens: Option<u64>,
             /// How often a request is asked at most whose answer cannot be used, such as one of another form. Each is paid for.
             attempts: u32,
             /// Publish what there is although requests are open, for want of money or because they failed; the next run asks
             /// for the rest. Without it that is an error, and nothing is lost either.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             partial: bool,
             /// Requests under way at once at most; fewer where the server is overloaded.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             concurrency: usize,
-            #[serde(skip_serializing)]
+            /// What the server allows; so much is sent at most.
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             requests_per_minute: Option<u32>,
-            #[serde(skip_serializing)]
+            /// Likewise, of requests and answers.
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             tokens_per_minute: Option<u32>,
-            #[serde(skip_serializing)]
+            /// How long an answer may take.
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             timeout_seconds: f64,
             /// Tries after the first for busy or broken answers.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             retries: u32,
             /// Send the requests as batches (`/v1/batches`), which are answered within a day, at OpenAI for half the price.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             batches: bool,
             /// Look so often whether a batch is done.
-            #[serde(skip_serializing)]
+            #[serde(skip_serializing_if = "codepair_runtime::is_unrecorded")]
             poll_seconds: f64,
         }
 
