@@ -2,6 +2,7 @@
 
 mod examples;
 mod scores;
+mod training;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use self::examples::{Generated, Heatmap, Query, generated, heatmaps, queries};
 use self::scores::{Model, ScoreColumn, Scores, score_columns};
+use self::training::{Synthesis, Training, syntheses, trainings};
 use crate::{Report, plots};
 
 #[derive(Serialize)]
@@ -19,11 +21,14 @@ pub(crate) struct Data {
     pipeline: String,
     fingerprint: String,
     git_commit: Option<String>,
+    made: String,
     search: Vec<Model>,
     search_columns: Vec<ScoreColumn>,
     generation: Vec<Model>,
     generation_columns: Vec<ScoreColumn>,
     signatures: BTreeMap<String, String>,
+    trainings: Vec<Training>,
+    syntheses: Vec<Synthesis>,
     curves: Vec<Figure>,
     lengths: Vec<Figure>,
     heatmaps: Vec<Heatmap>,
@@ -49,7 +54,10 @@ struct Source {
     files: u64,
     rows_read: u64,
     functions: u64,
+    pairs: u64,
     problems: u64,
+    queries: u64,
+    judgments: u64,
     rejected: u64,
     digest: String,
 }
@@ -68,6 +76,7 @@ struct StepRow {
     digest: String,
     seconds: f64,
     peak_megabytes: u64,
+    ended: String,
     host: String,
 }
 
@@ -101,6 +110,9 @@ pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
         fingerprint: context.attempt.fingerprint().to_owned(),
         git_commit: context.inputs("sources").next().and_then(|m| m.git_commit.clone()),
         signatures,
+        made: format!("{:.0}", jiff::Timestamp::now()),
+        trainings: trainings(context),
+        syntheses: syntheses(context)?,
         curves: curves(context)?,
         lengths,
         heatmaps: heatmaps(context)?,
@@ -140,7 +152,8 @@ fn sources(context: &Context) -> Result<Vec<Source>> {
         let (names, kinds, digests) = (texts("source")?, texts("kind")?, texts("digest")?);
         let numbers = |name| integer_column(&batch, name);
         let (files, read, functions) = (numbers("files")?, numbers("rows_read")?, numbers("functions")?);
-        let (problems, rejected) = (numbers("problems")?, numbers("rejected")?);
+        let (pairs, problems, rejected) = (numbers("pairs")?, numbers("problems")?, numbers("rejected")?);
+        let (queries, judgments) = (numbers("queries")?, numbers("judgments")?);
         for row in 0..batch.num_rows() {
             found.push(Source {
                 source: names.value(row).to_owned(),
@@ -148,7 +161,10 @@ fn sources(context: &Context) -> Result<Vec<Source>> {
                 files: files[row],
                 rows_read: read[row],
                 functions: functions[row],
+                pairs: pairs[row],
                 problems: problems[row],
+                queries: queries[row],
+                judgments: judgments[row],
                 rejected: rejected[row],
                 digest: digests.value(row).to_owned(),
             });
@@ -182,6 +198,7 @@ fn steps(context: &Context) -> Vec<StepRow> {
             fingerprint: manifest.fingerprint.clone(),
             digest: manifest.digest.clone(),
             seconds: manifest.seconds(),
+            ended: format!("{:.0}", manifest.ended_at),
             peak_megabytes: manifest.peak_memory_bytes / 1_000_000,
             host: manifest.host.clone(),
         });

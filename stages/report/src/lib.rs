@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 
-/// `[report]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The page that shows the scores.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Report {
     /// The page's heading; the pipeline's name without it.

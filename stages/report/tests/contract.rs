@@ -3,7 +3,7 @@
 
 use codepair_report::Report;
 use codepair_runtime::{Config, Store, testing};
-use codepair_schemas::rows::{Attention, Example, Prediction, Ranking, Rejected, Score, Source};
+use codepair_schemas::rows::{Attention, Example, Prediction, Ranking, Rejected, Score, Source, SyntheticPair};
 
 #[test]
 fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
@@ -15,6 +15,7 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
             source: "s".into(),
             kind: "jsonl".into(),
             rows_read: 1234567,
+            pairs: 1234567,
             digest: "0".repeat(64),
             ..Source::default()
         }])?;
@@ -26,14 +27,23 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         }])
     })
     .unwrap();
-    testing::publish(&store, "synth", |attempt| attempt.write_rows::<Rejected>([])).unwrap();
+    testing::publish(&store, "synth", |attempt| {
+        attempt.write_rows([SyntheticPair {
+            generator: "llm".into(),
+            kind: "positive".into(),
+            ..SyntheticPair::default()
+        }])?;
+        attempt.note("llm", serde_json::json!({ "requests": 1200, "cost_dollars": 0.25 }));
+        attempt.write_rows::<Rejected>([])
+    })
+    .unwrap();
     let hostile = "<script>alert(1)</script>";
     testing::publish(&store, "prepare", |attempt| {
         attempt.write_rows::<Rejected>([])?;
         attempt.write_rows([Example {
             id: "e".into(),
             text: hostile.into(),
-            name: "f".into(),
+            code: "\n  return first".into(),
             split: "test".into(),
             ..Example::default()
         }])
@@ -63,7 +73,8 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         attempt.write_rows::<Attention>([])
     })
     .unwrap();
-    let datasets = ["sources", "rejected", "examples", "scores", "predictions", "rankings", "attention"];
+    let datasets =
+        ["sources", "rejected", "synthetic_pairs", "examples", "scores", "predictions", "rankings", "attention"];
     let manifest = testing::run::<Report>(&store, &config, None, &datasets).unwrap();
     let page = String::from_utf8(manifest.read_named(&store, "pages/report.html").unwrap().to_vec()).unwrap();
     for part in [
@@ -74,10 +85,19 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         "syntax_error",
         "&lt;script&gt;",
         "the right one is at rank 1",
+        "return first</span>",
+        "1 positive",
+        "requests 1,200, cost dollars 0.25",
     ] {
         assert!(page.contains(part), "{part} is not on the page");
     }
     assert!(!page.contains(hostile));
+    let links = page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap());
+    for link in links {
+        assert!(page.contains(&format!("id=\"{link}\"")), "nothing is at #{link}");
+    }
+    // There is one model, and none of its scores is the better one.
+    assert!(!page.contains("id=\"generation\"") && !page.contains(" best\""));
     let data: serde_json::Value =
         serde_json::from_slice(&manifest.read_named(&store, "pages/report.json").unwrap()).unwrap();
     assert_eq!(data["search"][0]["scores"]["exact mrr"], 0.4321);

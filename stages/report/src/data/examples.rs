@@ -9,6 +9,8 @@ use serde::Serialize;
 
 /// Tokens of a target that a heatmap shows.
 const HEATMAP_ROWS: u64 = 24;
+/// Characters of a candidate that are shown.
+const LINE: usize = 72;
 /// Candidates shown of each query.
 const SHOWN_CANDIDATES: usize = 3;
 
@@ -52,7 +54,8 @@ struct Answer {
 #[derive(Serialize)]
 struct Candidate {
     rank: u64,
-    name: String,
+    /// The first line of its code.
+    line: String,
     score: f64,
     relevant: bool,
 }
@@ -118,13 +121,20 @@ pub(super) fn generated(context: &Context, count: usize) -> Result<Vec<Generated
     Ok(all.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, row)| row).collect())
 }
 
+/// By what a code is known: not all have a name.
+fn first_line(code: &str) -> String {
+    let line = code.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    if line.chars().count() > LINE { line.chars().take(LINE).chain(['…']).collect() } else { line.to_owned() }
+}
+
 pub(super) fn queries(context: &Context, count: usize) -> Result<Vec<Query>> {
     let mut names: HashMap<String, (String, String)> = HashMap::new();
-    for batch in context.read("examples", &["id", "name", "text", "split"])? {
+    for batch in context.read("examples", &["id", "code", "text", "split"])? {
         let texts = |name| text_column(&batch, name);
-        let (ids, found, queries, splits) = (texts("id")?, texts("name")?, texts("text")?, texts("split")?);
+        let (ids, codes, queries, splits) = (texts("id")?, texts("code")?, texts("text")?, texts("split")?);
         for row in (0..batch.num_rows()).filter(|&row| splits.value(row) == "test") {
-            names.insert(ids.value(row).to_owned(), (found.value(row).to_owned(), queries.value(row).to_owned()));
+            let shown = (first_line(codes.value(row)), queries.value(row).to_owned());
+            names.insert(ids.value(row).to_owned(), shown);
         }
     }
     let mut found: BTreeMap<u64, (String, BTreeMap<String, Answer>)> = BTreeMap::new();
@@ -145,7 +155,7 @@ pub(super) fn queries(context: &Context, count: usize) -> Result<Vec<Query>> {
             if answer.candidates.len() < SHOWN_CANDIDATES {
                 answer.candidates.push(Candidate {
                     rank: ranks[row],
-                    name: name(candidates.value(row)).0,
+                    line: name(candidates.value(row)).0,
                     score: scores.value(row),
                     relevant: relevant.value(row),
                 });

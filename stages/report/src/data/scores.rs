@@ -1,8 +1,9 @@
 //! The comparison tables and the plot of scores by input length.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use codepair_metrics::{Better, GENERATION, SEARCH, all, better};
 use codepair_runtime::{Context, Manifest, float_column, integer_column, read_output, text_column};
 use serde::Serialize;
 use serde_json::Value;
@@ -26,22 +27,37 @@ pub(super) struct Model {
 pub(super) struct ScoreColumn {
     key: String,
     label: String,
-    best: f64,
+    /// The best value, where it is known which values are better.
+    best: Option<f64>,
 }
 
-/// All metrics of the models, MRR and BLEU first; what a random ranking would reach is no column.
+/// All metrics of the models, in the order of their lists; what a random ranking would reach is no column.
 pub(super) fn score_columns(models: &[Model]) -> Vec<ScoreColumn> {
-    let mut best: BTreeMap<&String, f64> = BTreeMap::new();
-    for (key, value) in models.iter().flat_map(|model| &model.scores) {
-        let entry = best.entry(key).or_insert(*value);
-        *entry = entry.max(*value);
-    }
-    best.retain(|key, _| !key.ends_with("_of_random"));
-    let label = |key: &str| key.trim_start_matches("exact ").replace('_', " ");
-    let mut columns: Vec<ScoreColumn> =
-        best.into_iter().map(|(key, best)| ScoreColumn { key: key.clone(), label: label(key), best }).collect();
-    columns.sort_by_key(|column| !(column.key.ends_with("mrr") || column.key.ends_with("bleu")));
+    let scores = || models.iter().flat_map(|model| &model.scores);
+    let keys: BTreeSet<&String> = scores().map(|(key, _)| key).filter(|key| !key.ends_with("_of_random")).collect();
+    let column = |key: &String| {
+        let values = scores().filter(|(other, _)| *other == key).map(|(_, value)| *value);
+        let best = match better(metric_of(key)) {
+            Some(Better::Higher) => values.reduce(f64::max),
+            Some(Better::Lower) => values.reduce(f64::min),
+            None => None,
+        };
+        ScoreColumn { key: key.clone(), label: key.trim_start_matches("exact ").replace('_', " "), best }
+    };
+    let mut columns: Vec<ScoreColumn> = keys.into_iter().map(column).collect();
+    columns.sort_by_key(|column| place(metric_of(&column.key)));
     columns
+}
+
+/// `mrr` of `exact mrr`.
+fn metric_of(key: &str) -> &str {
+    key.rsplit(' ').next().unwrap_or(key)
+}
+
+/// Where a metric stands in the lists of them; after all where it is in none.
+fn place(metric: &str) -> usize {
+    let names = all(SEARCH).map(|metric| metric.name).chain(all(GENERATION).map(|metric| metric.name));
+    names.into_iter().position(|name| name == metric).unwrap_or(usize::MAX)
 }
 
 /// The rows of one model's `scores`.
