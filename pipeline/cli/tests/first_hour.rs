@@ -366,6 +366,46 @@ fn a_missing_split_stops_the_run_before_anything_is_trained() {
     assert!(said.contains("rows: test ") && said.contains(" rows of ") && said.contains(" groups, train "), "{said}");
 }
 
+/// Who trains the same at the same time is told at once, and `status` says that it goes on.
+#[test]
+fn two_runs_of_one_training_are_told() {
+    use std::io::{BufRead as _, BufReader};
+    let endless = CONFIG.replace("epochs = 1", "epochs = 1000000\npatience = 1000000");
+    let pipeline = Pipeline::written(&endless);
+    pipeline.write("rows.jsonl", own_rows(200));
+    let start = || {
+        std::process::Command::new(support::binary("codepair"))
+            .args(["run", "--until", "train", "--config"])
+            .arg(pipeline.path("pipeline.toml"))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let end = |mut child: std::process::Child| {
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        child.wait().unwrap();
+    };
+    let first = start();
+    let is_training = || {
+        let beats = pipeline.stored("runs").into_iter().filter(|path| path.ends_with("running.json"));
+        beats.map(|path| std::fs::read_to_string(path).unwrap_or_default()).any(|beat| beat.contains("train:nbow"))
+    };
+    let since = std::time::Instant::now();
+    while !is_training() && since.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(pipeline.codepair(&["status"]).ok().out.contains("running"));
+    let mut second = start();
+    let lines = BufReader::new(second.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let told = lines
+        .take_while(|line| !line.contains("train:nbow begins"))
+        .find(|line| line.contains("is being made already"));
+    end(second);
+    end(first);
+    assert!(told.unwrap().contains("train:nbow is being made already, by the run"));
+    assert!(!is_training(), "a run that ended no longer says that it goes on");
+}
+
 #[test]
 fn colours_can_be_switched_off_and_shipped_configs_written() {
     let pipeline = Pipeline::written("");

@@ -110,13 +110,17 @@ fn full_disk(error: &anyhow::Error) -> String {
     if !error.chain().any(is_full) && !says_so() {
         return String::new();
     }
-    let temporary = std::env::temp_dir();
-    format!(
-        "; a disk is full: temporary files are in {} (TMPDIR names another folder), downloads in {} (CODEPAIR_CACHE), and \
-         artifacts in the store, of which codepair gc shows what is left over",
-        temporary.display(),
-        cache_folder().display()
-    )
+    let said = format!("{error:#}");
+    let place = |folder: &std::path::Path| said.contains(&*folder.to_string_lossy());
+    if said.contains("cannot write file://") {
+        return "; the store's disk is full: codepair gc shows what is left over in it, and store.url names another place"
+            .to_owned();
+    }
+    let (temporary, cache) = (std::env::temp_dir(), cache_folder());
+    if place(&cache) {
+        return format!("; the disk of the cache {} is full: CODEPAIR_CACHE names another folder", cache.display());
+    }
+    format!("; the disk of temporary files, {}, is full: TMPDIR names another folder", temporary.display())
 }
 
 /// As [`run_binary`], of a command that was given more than its type says.
@@ -146,7 +150,8 @@ mod tests {
     fn a_full_disk_is_named_with_what_to_do() {
         let full = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::StorageFull)).context("while sorting");
         assert!(full_disk(&full).contains("TMPDIR names another folder"), "{}", full_disk(&full));
-        assert!(full_disk(&anyhow::anyhow!("External: No space left on device (os error 28)")).contains("codepair gc"));
+        let store = anyhow::anyhow!("cannot write file:///s/a: No space left on device (os error 28)");
+        assert!(full_disk(&store).starts_with("; the store's disk is full: codepair gc"));
         assert_eq!(full_disk(&std::io::Error::from(std::io::ErrorKind::NotFound).into()), "");
     }
 

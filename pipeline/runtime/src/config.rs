@@ -557,6 +557,43 @@ mod tests {
     }
 
     #[test]
+    fn a_default_may_name_another_variable() {
+        let home = std::env::var("HOME").unwrap();
+        let expanded = |text: &str| expand_text("store.url", text).map_err(|error| error.to_string());
+        for (text, wanted) in [
+            ("${CODEPAIR_A:-${CODEPAIR_B:-x}}/y", "x/y".to_owned()),
+            ("${CODEPAIR_A:-${HOME}}", home.clone()),
+            ("${HOME:-${CODEPAIR_B}}", home.clone()),
+            ("{${CODEPAIR_A:-}}", "{}".to_owned()),
+            ("${CODEPAIR_A:-a${CODEPAIR_B:-b}c}${CODEPAIR_C:-d}", "abcd".to_owned()),
+        ] {
+            assert_eq!(expanded(text).unwrap(), wanted, "{text}");
+        }
+        assert!(expanded("${CODEPAIR_A:-${CODEPAIR_B}}").unwrap_err().contains("CODEPAIR_B is not set"));
+        assert!(expanded("${CODEPAIR_A:-${CODEPAIR_B:-x}").unwrap_err().contains("without its `}`"));
+    }
+
+    #[test]
+    fn a_text_may_be_typed_as_a_number() {
+        #[derive(Debug, Deserialize)]
+        struct Texts {
+            licence: String,
+            #[allow(dead_code, reason = "it is read")]
+            rows: u32,
+        }
+        let read = |sets: &[&str]| {
+            parse("name = \"x\"\n[report]\nlicence = \"a\"\nrows = 1", sets)?.section::<Texts>("report")
+        };
+        assert_eq!(read(&["report.licence=2024"]).unwrap().licence, "2024");
+        assert_eq!(read(&["report.licence=1.50"]).unwrap().licence, "1.50");
+        assert_eq!(parse("name = \"x\"", &["name=2024"]).unwrap().name(), "2024");
+        // What a file says stays what it is, and no text becomes a number.
+        assert!(parse("name = 2024", &[]).unwrap_err().to_string().contains("write it as \"2024\""));
+        let number = read(&["report.rows=many"]).unwrap_err().to_string();
+        assert!(number.contains("report.rows") && number.contains("expected a whole number"), "{number}");
+    }
+
+    #[test]
     fn what_is_kept_of_a_config_holds_no_values_of_variables() {
         let path = std::env::var("PATH").unwrap();
         let config = parse("name = \"x\"\n[synth.a]\nsystem = \"${PATH}\"\n[train.b]\nepochs = 2", &[]).unwrap();

@@ -28,7 +28,9 @@ pub fn machine_memory_bytes() -> u64 {
 /// The machine's name; empty where the system does not say.
 #[must_use]
 pub fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    let said = std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
+    // Of other systems the shell may say it.
+    said.unwrap_or_else(|_| std::env::var("HOSTNAME").unwrap_or_default())
 }
 
 /// The commit of the checkout that holds the config; `CODEPAIR_GIT_COMMIT` says it where there is no checkout.
