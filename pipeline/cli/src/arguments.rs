@@ -7,8 +7,8 @@ const AFTER: &str = "\
 Exit codes: 0 done or nothing to do, 1 a stage failed, 2 the command or config is wrong, 3 an input is missing or stale.
 
 A config for your own code or rows:        codepair init PATH
-A first run, with no network and no key:   codepair run
-Rerun only what a change touches:          codepair run --set train.attention.epochs=8
+A first run, with no network and no key:   codepair init --from quickstart; codepair run
+Rerun only what a change touches:          codepair run --set train.NAME.epochs=8
 Look inside any artifact:                  codepair sql \"select source, count(*) from functions group by 1\"";
 
 /// Pairs of natural language and code, to models, to honest scores.
@@ -107,6 +107,12 @@ pub(crate) struct InitOptions {
     /// A source tree, an archive of one, or files of rows (.jsonl, .json, .csv, .tsv, .parquet, .arrow, parallel text); also a
     /// URL of a file [default: this folder].
     pub(crate) path: Option<String>,
+    /// The column of the texts, where it cannot be told.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) text: Option<String>,
+    /// The column of the code.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) code: Option<String>,
     /// Write a shipped config instead: quickstart, sample, codesearchnet, mining or openai.
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,

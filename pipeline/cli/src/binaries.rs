@@ -42,8 +42,14 @@ pub(crate) fn keys(stage: &str) -> Result<serde_json::Value> {
 }
 
 /// Asks what a place holds, and how it can be read.
-pub(crate) fn look<T: DeserializeOwned>(path: &str) -> Result<T> {
-    answer("look", Command::new(binary("look")?).arg("--").arg(path))
+pub(crate) fn look<T: DeserializeOwned>(path: &str, columns: &[(&str, &Option<String>)]) -> Result<T> {
+    let mut command = Command::new(binary("look")?);
+    for (option, column) in columns {
+        if let Some(column) = column {
+            command.arg(format!("{option}={column}"));
+        }
+    }
+    answer("look", command.arg("--").arg(path))
 }
 
 /// Asks a step what it would cost, given the fingerprints of what it reads by dataset.
@@ -126,7 +132,13 @@ pub(crate) fn level_and_message(line: &str) -> (Option<&'static str>, String) {
 /// The last error that a stage logged; or how it panicked.
 pub(crate) fn error_of(log: &str) -> String {
     let error = |line: &str| Some(level_and_message(line)).filter(|(level, _)| *level == Some("ERROR")).map(|(_, m)| m);
-    let last = log.lines().rev().find_map(error);
+    let last = log.lines().rev().enumerate().find_map(|(at, line)| Some((at, error(line)?)));
+    // An error may have lines of its own.
+    let last = last.map(|(at, message)| {
+        let count = log.lines().count();
+        let more = log.lines().skip(count - at).take_while(|line| level_and_message(line).0.is_none());
+        more.fold(message, |message, line| format!("{message}\n{line}"))
+    });
     let panic = || log.lines().find(|line| line.contains(" panicked at ")).map(str::to_owned);
     last.or_else(panic).or_else(|| log.lines().last().map(str::to_owned)).unwrap_or_else(|| "no message".to_owned())
 }
@@ -138,7 +150,7 @@ mod tests {
     #[test]
     fn errors_are_found_in_both_formats() {
         let human = "2026-01-01T00:00:00Z  INFO begins ERROR no\n2026-01-01T00:00:01Z ERROR it broke\nbye";
-        assert_eq!(error_of(human), "it broke");
+        assert_eq!(error_of(human), "it broke\nbye");
         let json = r#"{"timestamp":"t","level":"ERROR","fields":{"message":"it broke"},"target":"x"}"#;
         assert_eq!(error_of(json), "it broke");
         assert_eq!(error_of("thread 'main' panicked at a.rs:1:1:\noh\nnote"), "thread 'main' panicked at a.rs:1:1:");

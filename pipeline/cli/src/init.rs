@@ -6,7 +6,7 @@ mod written;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use codepair_runtime::{ExitStatus, config_error};
+use codepair_runtime::{ExitStatus, config_error, quoted};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -32,13 +32,19 @@ struct Seen {
 
 /// Writes a config, and says what to run next.
 pub(crate) fn init(arguments: &Arguments, options: &InitOptions) -> Result<ExitStatus> {
-    arguments.pipeline.refuse_sets(&[])?;
+    arguments.pipeline.refuse_all_sets()?;
     let folder = options.output.parent().unwrap_or(Path::new("")).to_owned();
     let (files, said) = match (&options.from, &options.path) {
         (Some(name), None) => shipped::files(name, &options.output)?,
         (None, path) => {
             let path = path.as_deref().unwrap_or(".");
-            let seen: Seen = binaries::look(path)?;
+            if path.contains("${") {
+                return Err(config_error(format!(
+                    "{path}: in a config ${{…}} is a variable; rename it, or link to it by another name"
+                )));
+            }
+            let columns = [("--text", &options.text), ("--code", &options.code)];
+            let seen: Seen = binaries::look(path, &columns)?;
             let name = name_of(path);
             let config = written::config(&seen, &name, &as_seen_from(&folder, path)?);
             (vec![(options.output.clone(), config)], written::summary(&seen, path))
@@ -50,7 +56,7 @@ pub(crate) fn init(arguments: &Arguments, options: &InitOptions) -> Result<ExitS
     let given = if options.output == Path::new(codepair_runtime::OWN_CONFIG) {
         String::new()
     } else {
-        format!(" --config {config}")
+        format!(" --config {}", quoted(&config.to_string()))
     };
     print(&format!(
         "{said}\n{config} is written; have a look at it: each key says why. codepair config prints all there are.\n\nnext: codepair plan{given}\n      \
@@ -62,7 +68,11 @@ pub(crate) fn init(arguments: &Arguments, options: &InitOptions) -> Result<ExitS
 /// Writes all files, or none where another one is in the way.
 fn write(files: &[(PathBuf, String)]) -> Result<()> {
     for (path, text) in files {
-        if std::fs::read_to_string(path).is_ok_and(|there| there != *text) || path.is_dir() {
+        let is_free = match std::fs::read(path) {
+            Ok(there) => there == text.as_bytes(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if !is_free {
             return Err(config_error(format!(
                 "{} is there already, and nothing is overwritten; name another with --output",
                 path.display()
@@ -111,11 +121,12 @@ mod tests {
     fn nothing_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("one"), folder.path().join("new/two"));
-        std::fs::write(&one, "mine").unwrap();
+        std::fs::write(&one, b"mine, and no text \xff").unwrap();
         let files = [(two.clone(), "b".to_owned()), (one.clone(), "a".to_owned())];
         assert!(write(&files).unwrap_err().to_string().contains("--output"));
         assert!(!two.exists());
         // What is the same already is no hindrance.
+        std::fs::write(&one, "mine").unwrap();
         write(&[(one, "mine".to_owned()), (two.clone(), "b".to_owned())]).unwrap();
         assert_eq!(std::fs::read_to_string(two).unwrap(), "b");
     }

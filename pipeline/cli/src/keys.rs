@@ -31,9 +31,16 @@ struct Key {
 /// Prints all tables, or those of a stage, or those of a kind.
 pub(crate) fn config(wanted: Option<&str>) -> Result<ExitStatus> {
     let sections = sections()?;
-    let chosen: Vec<&Section> = sections.iter().filter(|section| wanted.is_none_or(|name| section.is(name))).collect();
+    let find = |name: &str| sections.iter().filter(|section| section.is(name)).collect::<Vec<&Section>>();
+    let mut chosen = wanted.map_or_else(|| sections.iter().collect(), find);
+    // `train.nbow` is a table of somebody's own config, of which the stage is known.
+    if let Some((stage, _)) =
+        wanted.and_then(|name| name.trim_matches(['[', ']']).split_once('.')).filter(|_| chosen.is_empty())
+    {
+        chosen = find(stage);
+    }
     if chosen.is_empty() {
-        let mut known: Vec<String> = sections.iter().map(Section::short).collect();
+        let mut known: Vec<String> = sections.iter().map(Section::short).filter(|name| !name.is_empty()).collect();
         known.dedup();
         return Err(config_error(format!(
             "there is no table {}; there are {}",
@@ -74,7 +81,8 @@ impl Section {
     fn is(&self, name: &str) -> bool {
         let name = name.trim_matches(['[', ']']);
         let begins = |place: &str| place == name || place.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        begins(&self.place) || begins(&self.short()) || (self.place.is_empty() && name == "name")
+        let is_kind = self.kind.as_deref() == Some(name);
+        begins(&self.place) || begins(&self.short()) || is_kind || (self.place.is_empty() && name == "name")
     }
 
     /// `synth.openai`: the place without names that users give, and the kind.

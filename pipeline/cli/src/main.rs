@@ -43,16 +43,18 @@ fn dispatch(arguments: &Arguments) -> Result<ExitStatus> {
         Command::Search(options) => ask::search(arguments, options),
         Command::Generate(options) => ask::generate(arguments, options),
         Command::Config { table } => {
-            arguments.pipeline.refuse_sets(&[])?;
+            arguments.pipeline.refuse_all_sets()?;
             keys::config(table.as_deref())
         }
         Command::Completions { shell } => {
-            let name = env!("CARGO_BIN_NAME");
-            clap_complete::generate(*shell, &mut Arguments::command(), name, &mut std::io::stdout());
+            arguments.pipeline.refuse_all_sets()?;
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), env!("CARGO_BIN_NAME"), &mut script);
+            table::print(&String::from_utf8_lossy(&script));
             Ok(ExitStatus::Done)
         }
         Command::Schema { dataset } => {
-            arguments.pipeline.refuse_sets(&[])?;
+            arguments.pipeline.refuse_all_sets()?;
             schema::schema(dataset.as_deref())
         }
         Command::Verify(options) => verify::verify(arguments, options),

@@ -152,7 +152,8 @@ fn describe_all(
             Some(known) if may_leave_out(selection, stage) => Ok(known),
             known => match (describe(stage, config, sets), known) {
                 (Err(error), Some(known)) if exit_status(&error) == ExitStatus::MissingInput => {
-                    tracing::warn!("{error:#}; going by the newest plan, which was made with the same [{stage}]");
+                    let made = newest.map_or(String::new(), |plan| format!(" of {:.0}", plan.created_at));
+                    tracing::warn!("{error:#}; going by the newest plan{made}, which was made with the same [{stage}]");
                     Ok(known)
                 }
                 (described, _) => described,

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, run_folder};
+use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, quoted, run_folder};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Executor, RunOptions, Selection};
-use crate::launch::{Ended, Launch, beat, local, overall};
+use crate::launch::{Ended, Launch, local, overall};
 use crate::planner::{Prospect, Verdict, forecast, prospect};
 use crate::state::failures_path;
 use crate::table::{Table, print};
@@ -67,7 +67,10 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         (ExitStatus::Done, steps) => tracing::info!("{steps} steps in {seconds:.1} s"),
         (_, steps) => {
             let failed = ended.iter().filter(|ended| !ended.succeeded()).count();
-            tracing::error!("the run failed: {failed} of {steps} steps were not made ({seconds:.1} s)");
+            let is_interrupted = ended.iter().all(|ended| ended.exit.is_none_or(|exit| exit == 0));
+            let what =
+                if is_interrupted { "was interrupted; the next one goes on from what is kept" } else { "failed" };
+            tracing::error!("the run {what}: {failed} of {steps} steps were not made ({seconds:.1} s)");
         }
     }
     Ok(status)
@@ -85,7 +88,6 @@ fn launch(
     for &step in &steps {
         tracing::info!("{} will run: {}", verdicts[step].step, verdicts[step].reason);
     }
-    beat::warn_of_others(store, plan, &steps)?;
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let launch = Launch { config, sets: &arguments.pipeline.set, store, plan, steps, jobs };
     match options.executor {
@@ -107,7 +109,7 @@ fn summarise(store: &Store, config: &Config, plan: &Plan, ended: &[Ended]) -> Re
     }
     store.put(&failures_path(&plan.pipeline, &plan.run), serde_json::to_vec_pretty(&failures)?)?;
     let failed = failures.iter().find(|failure| failure.exit.is_some()).map_or("STEP", |failure| failure.step.as_str());
-    tracing::info!("the whole log: codepair logs {failed} --config {}", config.path().display());
+    tracing::info!("the whole log: codepair logs {failed} --config {}", quoted(&config.path().display().to_string()));
     Ok(())
 }
 

@@ -35,7 +35,11 @@ pub(crate) fn runs(arguments: &Arguments, options: &RunsOptions) -> Result<ExitS
         let changed =
             plans.get(at + 1).map_or_else(|| vec!["the first run".to_owned()], |before| changes(before, plan));
         let scores = scores(&runs.store, &standings, &mut known);
-        let state = of_run(&standings).name();
+        let state = match of_run(&standings) {
+            // As of `--until`, or of one that was interrupted.
+            State::Missing => "partial",
+            state => state.name(),
+        };
         let there = standings.iter().filter(|s| s.state <= State::Incomplete).count();
         let shown: Vec<String> =
             scores.iter().map(|score| format!("{} {} {}", score.model, score.metric, rounded(score.value))).collect();
@@ -80,7 +84,7 @@ fn changes(before: &Plan, plan: &Plan) -> Vec<String> {
                 changes.push(difference);
             }
         }
-        if old.generation != step.generation {
+        if step.generation > old.generation {
             changes.push(format!("{} forced", step.name));
         }
     }

@@ -1,7 +1,7 @@
 //! `codepair status` and `codepair logs`.
 
 use anyhow::Result;
-use codepair_runtime::{ExitStatus, Manifest, Plan, Runs, config_error, input_error, short_run};
+use codepair_runtime::{ExitStatus, Manifest, Plan, Runs, advice, config_error, input_error, short_run};
 use serde_json::json;
 
 use crate::arguments::{Arguments, LogsOptions, StatusOptions};
@@ -43,7 +43,10 @@ pub(crate) fn status(arguments: &Arguments, options: &StatusOptions) -> Result<E
         && let Some(whole) = newest_whole(&runs, &plan)?
     {
         let (run, made) = (short_run(&whole.run), whole.created_at);
-        print(&format!("the newest run that is whole is {run} of {made:.0}: codepair status --run {run}"));
+        print(&format!(
+            "the newest run that is whole is {run} of {made:.0}: {}",
+            advice(&format!("codepair status --run {run}"))
+        ));
     }
     Ok(ExitStatus::Done)
 }

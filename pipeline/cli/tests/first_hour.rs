@@ -399,10 +399,10 @@ fn two_runs_of_one_training_are_told() {
     let lines = BufReader::new(second.stderr.take().unwrap()).lines().map_while(Result::ok);
     let told = lines
         .take_while(|line| !line.contains("train:nbow begins"))
-        .find(|line| line.contains("is being made already"));
+        .find(|line| line.contains("train:nbow is being made by the run"));
     end(second);
     end(first);
-    assert!(told.unwrap().contains("train:nbow is being made already, by the run"));
+    assert!(told.unwrap().contains(" as well (process "));
     assert!(!is_training(), "a run that ended no longer says that it goes on");
 }
 
@@ -419,5 +419,59 @@ fn colours_can_be_switched_off_and_shipped_configs_written() {
     pipeline.write("notes/README.md", "none");
     pipeline.plain(&["init", "notes"]).fails(2, &["notes holds nothing that is known by its name", ".jsonl"]);
     pipeline.write("odd.csv", "a,b\none two,three four\n");
-    pipeline.plain(&["init", "odd.csv"]).fails(2, &["has the columns a, b", "columns = { text"]);
+    pipeline
+        .plain(&["init", "odd.csv"])
+        .fails(2, &["has the columns a, b", "codepair init odd.csv --text COLUMN --code COLUMN"]);
+    pipeline.plain(&["init", "odd.csv", "--text", "a", "--code", "c"]).fails(2, &["no column c; there are a, b"]);
+    pipeline.plain(&["init", "empty.csv"]).fails(3, &["empty.csv does not exist"]);
+    pipeline.write("empty.csv", "");
+    pipeline.plain(&["init", "empty.csv"]).fails(3, &["has no rows that can be read"]);
+    pipeline.plain(&["init", "a${X}"]).fails(2, &["${…} is a variable"]);
+    pipeline.plain(&["init", "odd.csv", "--set", "a=b"]).fails(2, &["it is for plan and run"]);
+    pipeline.plain(&["init", "--from", "quickstart", "--output", "my conf.toml"]).ok();
+    let said = pipeline.plain(&["status", "--config", "my conf.toml"]);
+    said.fails(3, &["has never run", "codepair run --config 'my conf.toml'"]);
+}
+
+/// Splits that somebody made themselves stay, and places that look like others are told from them.
+#[test]
+fn splits_of_ones_own_stay() {
+    let pipeline = Pipeline::written("");
+    let lines: Vec<String> = own_rows(120).lines().map(str::to_owned).collect();
+    pipeline.write("named/train.jsonl", lines[..90].join("\n") + "\n");
+    pipeline.write("named/test.jsonl", lines[90..].join("\n") + "\n");
+    pipeline.plain(&["init", "named", "--output", "named.toml"]).ok();
+    let config = std::fs::read_to_string(pipeline.path("named.toml")).unwrap();
+    assert!(!config.contains("split_by") && !config.contains("shares"), "{config}");
+    let counts = |config: &str| {
+        pipeline.plain(&["run", "--until", "ingest", "--config", config]).ok();
+        let query = "select split, count(*) as n from pairs group by 1 order by 1";
+        pipeline.plain(&["sql", "--config", config, "--format", "json", query]).ok().json()
+    };
+    let named = counts("named.toml");
+    assert_eq!(named[0], serde_json::json!({ "split": "test", "n": 30 }));
+    assert_eq!(named[2]["n"].as_u64().unwrap() + named[1]["n"].as_u64().unwrap(), 90);
+    // A column without validation.
+    let with = |(at, line): (usize, &String)| {
+        line.replacen('{', &format!("{{\"split\": \"{}\", ", if at < 90 { "train" } else { "test" }), 1) + "\n"
+    };
+    pipeline.write("column.jsonl", lines.iter().enumerate().map(with).collect::<String>());
+    pipeline.plain(&["init", "column.jsonl", "--output", "column.toml"]).ok();
+    let config = std::fs::read_to_string(pipeline.path("column.toml")).unwrap();
+    assert!(config.contains("validation_of_training = true"), "{config}");
+    let column = counts("column.toml");
+    assert_eq!(column[0], serde_json::json!({ "split": "test", "n": 30 }));
+    assert!(column[1]["split"] == "train" && column[2]["n"].as_u64().unwrap() > 3, "{column}");
+    // Another mark between fields, names that nobody knows, and one with a line end in it.
+    let csv = |line: &String| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        format!("\"{}\";\"{}\";x\n", row["question"].as_str().unwrap(), row["answer"].as_str().unwrap())
+    };
+    let body: String = lines.iter().map(csv).collect();
+    pipeline.write("semi.csv", format!("frage;\"ant\nwort\";c\n{body}"));
+    let said = pipeline.plain(&["init", "semi.csv", "--output", "semi.toml"]).ok().out;
+    assert!(said.contains("120 rows to learn from"), "{said}");
+    let config = std::fs::read_to_string(pipeline.path("semi.toml")).unwrap();
+    assert!(config.contains("delimiter = \";\"") && config.contains("text = \"frage\""), "{config}");
+    pipeline.plain(&["plan", "--config", "semi.toml"]).ok();
 }

@@ -49,6 +49,17 @@ impl PipelineOptions {
         Runs::new(store, config, chosen)
     }
 
+    /// That no value is overridden, of a command that reads no config.
+    ///
+    /// # Errors
+    /// Exit 2: one is.
+    pub fn refuse_all_sets(&self) -> Result<()> {
+        match self.set.first() {
+            None => Ok(()),
+            Some(set) => Err(config_error(format!("--set {set} would change nothing here: it is for plan and run"))),
+        }
+    }
+
     /// That no value is overridden but those in the tables `read`.
     ///
     /// # Errors
@@ -76,6 +87,24 @@ pub fn run_binary<A: Parser>(run: impl FnOnce(&A) -> Result<ExitStatus>) -> Exit
 /// The commands that an error may advise, of which each wants the config that this one was given.
 const ADVISED: [&str; 8] = ["run", "plan", "runs", "status", "sql", "logs", "verify", "gc"];
 
+/// A word as a shell takes it.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:=@%,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Words that advise a command, with the config that this one was given.
+#[must_use]
+pub fn advice(words: &str) -> String {
+    let given: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    addressed(words, &given)
+}
+
 /// An error's words. What they advise to run is of the pipeline that was asked for, which need not be the default one.
 fn addressed(words: &str, given: &[String]) -> String {
     let config = given.iter().enumerate().find_map(|(at, word)| match word.strip_prefix("--config")? {
@@ -83,7 +112,7 @@ fn addressed(words: &str, given: &[String]) -> String {
         rest => rest.strip_prefix('='),
     });
     let Some(config) = config else { return words.to_owned() };
-    let config = if config.contains(char::is_whitespace) { format!("'{config}'") } else { config.to_owned() };
+    let config = quoted(config);
     let mut parts = words.split("codepair ");
     let mut addressed = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -135,8 +164,7 @@ pub(crate) fn run_command<A: Parser>(command: Command, run: impl FnOnce(&A) -> R
     };
     telemetry::start();
     let status = run(&arguments).unwrap_or_else(|error| {
-        let given: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        tracing::error!("{}", addressed(&format!("{error:#}{}", full_disk(&error)), &given));
+        tracing::error!("{}", advice(&format!("{error:#}{}", full_disk(&error))));
         exit_status(&error)
     });
     status.into()

@@ -395,7 +395,15 @@ fn explain(message: &str, place: &str) -> String {
         ("f64", "a number"),
         ("a boolean", "true or false"),
         ("a string", "a text"),
+        ("a sequence", "a list, such as [\"a\"]"),
     ];
+    for rust in
+        ["expected internally tagged enum ", "expected struct ", "expected a map", "expected adjacently tagged enum "]
+    {
+        if let Some((start, _)) = message.split_once(rust) {
+            return format!("{place}: {start}expected a table, such as {{ key = value }}");
+        }
+    }
     for (name, words) in types {
         if let Some(start) = message.strip_suffix(&format!("expected {name}")) {
             return format!("{place}: {start}expected {words}");

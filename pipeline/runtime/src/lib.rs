@@ -36,7 +36,7 @@ mod writes;
 
 pub use artifact::{Attempt, Published, newest_generation, supersede};
 pub use bootstrap::main;
-pub use command_line::{PipelineOptions, run_binary};
+pub use command_line::{PipelineOptions, advice, quoted, run_binary};
 pub use config::{ByteSize, Config, OWN_CONFIG, Resources, nearest, of_kind, schema_of_kinds, take_kind};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
 pub use digest::{

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::plan::find_plan;
-use crate::{Config, Plan, Store, config_error, input_error, plans};
+use crate::{Config, Plan, Store, advice, config_error, input_error, plans};
 
 /// Which run's artifacts are looked at.
 #[derive(Clone, Debug, Default, Args)]
@@ -45,7 +45,15 @@ impl Runs {
 
     /// Their plans, newest first.
     pub fn plans(&self) -> impl Iterator<Item = Result<Plan>> + '_ {
-        self.ids.iter().filter_map(|run| find_plan(&self.store, self.config.name(), run).transpose())
+        let is_chosen = self.ids.len() == 1;
+        self.ids.iter().filter_map(move |run| match find_plan(&self.store, self.config.name(), run) {
+            // Others are there to be asked.
+            Err(error) if !is_chosen => {
+                tracing::warn!("{error:#}; the run is passed over");
+                None
+            }
+            found => found.transpose(),
+        })
     }
 
     /// The plan of the newest.
@@ -73,11 +81,10 @@ impl Runs {
             let plan = plan?;
             let Some(found) = has(&plan)? else { continue };
             if plan.run != newest {
+                let (newest, run, made) = (short_run(&newest), short_run(&plan.run), plan.created_at);
                 tracing::info!(
-                    "the newest run, {}, has no {what}; this is the run {} of {:.0} (codepair runs lists them, --run chooses one)",
-                    short_run(&newest),
-                    short_run(&plan.run),
-                    plan.created_at
+                    "the newest run, {newest}, has no {what}; this is the run {run} of {made:.0} ({} lists them, --run chooses one)",
+                    advice("codepair runs")
                 );
             }
             return Ok(Some((plan, found)));

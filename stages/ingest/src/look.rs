@@ -13,6 +13,7 @@ use codepair_runtime::{Config, config_error, input_error};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::files::has_end;
 use crate::sources::Source;
 use place::Place;
 
@@ -55,30 +56,41 @@ pub struct Seen {
 ///
 /// # Errors
 /// Exit 2: it holds nothing of which the kind or the columns can be told. Exit 3: it is not there, or cannot be read.
-pub fn look(path: &str) -> Result<Seen> {
+pub fn look(path: &str, text: Option<&str>, code: Option<&str>) -> Result<Seen> {
     let config = Config::parse("name = \"look\"", Path::new("codepair.toml"), &[])?;
     let place = Place::find(path)?;
-    let (mut keys, mut remarks) = (place.keys.clone(), Vec::new());
-    if matches!(place.kind, "jsonl" | "csv" | "parquet") {
-        let guessed = columns::guess(place.kind, path, &config)?;
-        if let Some(kind) = guessed.kind {
-            // Rows of a data set that is known by its columns.
-            return seen(kind, Vec::new(), path, &config, guessed.remarks);
-        }
-        keys.extend(guessed.keys);
-        remarks = guessed.remarks;
+    if ROWS.contains(&place.kind) {
+        return rows(place.kind, path, (text, code), &config);
     }
-    seen(place.kind, keys, path, &config, remarks)
+    if text.is_some() || code.is_some() {
+        return Err(config_error(format!("{path} was taken for a {}, which has no columns", place.kind)));
+    }
+    let seen = seen(place.kind, place.keys, path, &config);
+    match seen {
+        // An archive may hold rows as well as sources.
+        Err(error) if packing(path) => {
+            ROWS.iter().find_map(|kind| rows(kind, path, (text, code), &config).ok()).ok_or(error)
+        }
+        seen => seen,
+    }
+}
+
+/// The kinds whose columns are mapped.
+const ROWS: [&str; 3] = ["jsonl", "csv", "parquet"];
+
+fn packing(path: &str) -> bool {
+    [".zip", ".tar", ".tar.gz", ".tgz"].iter().any(|end| has_end(path, end))
+}
+
+fn rows(kind: &str, path: &str, named: (Option<&str>, Option<&str>), config: &Config) -> Result<Seen> {
+    let guessed = columns::guess(kind, path, named, config)?;
+    // Rows of a data set may be known by its columns.
+    seen(guessed.kind.unwrap_or(kind), guessed.keys, path, config)
 }
 
 /// Tries a guess out, and divides rows otherwise where a split would have none.
-fn seen(
-    kind: &str,
-    mut keys: Vec<(String, Value, String)>,
-    path: &str,
-    config: &Config,
-    mut remarks: Vec<String>,
-) -> Result<Seen> {
+fn seen(kind: &str, mut keys: Vec<(String, Value, String)>, path: &str, config: &Config) -> Result<Seen> {
+    let mut remarks = Vec::new();
     let mut trial = source(kind, &keys, path)?.try_out(config, LOOKED_AT)?;
     if trial.rows() == 0 {
         let reasons: Vec<String> = trial.reasons.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
@@ -87,7 +99,14 @@ fn seen(
             if reasons.is_empty() { "it has none".to_owned() } else { reasons.join(", ") }
         )));
     }
-    let can_divide = matches!(kind, "source_tree" | "jsonl" | "csv" | "parquet");
+    // What names of files or a column say is not to be divided otherwise.
+    let has_column = keys.iter().any(|(key, value, _)| key == "columns" && !value["split"].is_null());
+    let can_divide = (kind == "source_tree" || ROWS.contains(&kind)) && !trial.is_named && !has_column;
+    if has_column && trial.rows_of("validation") == 0 && trial.rows_of("train") > 0 {
+        let why = "the split column has no validation, by which training chooses its best epoch";
+        keys.push(("validation_of_training".to_owned(), json!(true), why.to_owned()));
+        trial = source(kind, &keys, path)?.try_out(config, LOOKED_AT)?;
+    }
     for (by, why) in [
         ("file", "the files of a module or repository would all come into one split, and there are few of these"),
         ("row", "the rows of a file would all come into one split, and there are few files"),
@@ -116,10 +135,13 @@ fn seen(
             (keys, trial) = (other, tried);
         }
     }
-    if !trial.fills_splits(1) {
-        remarks.push(
-            "validation or test has no rows: a training will need them; add another source, or more rows".to_owned(),
-        );
+    let empty: Vec<&str> =
+        ["train", "validation", "test"].into_iter().filter(|split| trial.rows_of(split) == 0).collect();
+    if !empty.is_empty() {
+        remarks.push(format!(
+            "nothing is in {}: a training needs it; add another source, or more rows",
+            empty.join(" and ")
+        ));
     }
     Ok(Seen {
         kind: kind.to_owned(),

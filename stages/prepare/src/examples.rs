@@ -215,7 +215,7 @@ struct Pass<'a> {
     reasons: HashMap<String, u64>,
     /// Rows that each tested text keeps out, by its id.
     costs: HashMap<String, u64>,
-    /// Examples of each split that were made from nothing else.
+    /// Examples of each split that models can learn from or are tested on.
     splits: BTreeMap<String, u64>,
     kept: u64,
 }
@@ -255,7 +255,8 @@ impl Pass<'_> {
                     self.kept += 1;
                     let wrong = labels.is_some_and(|labels| labels.is_valid(row) && labels.value(row) == 0.0);
                     let kind = kinds.map_or(if wrong { "negative" } else { "original" }, |kinds| kinds.value(row));
-                    if kind == "original" {
+                    // Of what was made from others, training alone may read it.
+                    if kind == "original" || (kind == "positive" && splits.value(row) == "train") {
                         *self.splits.entry(splits.value(row).to_owned()).or_default() += 1;
                     }
                     self.examples.push(Example {

@@ -89,6 +89,14 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
              shares = {{ validation = 0.2, test = 0.2 }}, or raise target.max_tokens"
         )));
     }
+    let all = (data.training.len() + data.validation.len()) as u64 + data.too_long;
+    if data.too_long * 4 > all {
+        tracing::warn!(
+            "{} of {all} pairs are longer than target.max_tokens = {} and are left out: little is learned from the rest; raise it",
+            data.too_long,
+            config.target.max_tokens
+        );
+    }
     Ok(data)
 }
 

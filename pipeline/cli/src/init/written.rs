@@ -30,10 +30,10 @@ fn source(text: &mut String, seen: &Seen, name: &str, path: &str) -> std::fmt::R
     writeln!(text, "name = {}\n", toml(&name.into()))?;
     writeln!(text, "[store]\nurl = \"file://.codepair\" # beside this file; s3://, gs:// and az:// do as well\n")?;
     writeln!(text, "# {}", rows(seen))?;
-    seen.remarks.iter().try_for_each(|remark| writeln!(text, "# {remark}"))?;
+    seen.remarks.iter().try_for_each(|remark| writeln!(text, "# {}", plain(remark)))?;
     writeln!(text, "[ingest.{name}]\nkind = {}\npath = {}", toml(&seen.kind.as_str().into()), toml(&path.into()))?;
     for (key, value, why) in &seen.keys {
-        let why = if why.is_empty() { String::new() } else { format!(" # {why}") };
+        let why = if why.is_empty() { String::new() } else { format!(" # {}", plain(why)) };
         writeln!(text, "{key} = {}{why}", toml(value))?;
     }
     Ok(())
@@ -141,6 +141,11 @@ pub(super) fn summary(seen: &Seen, path: &str) -> String {
     }
     seen.remarks.iter().for_each(|remark| text.push_str(&format!("{remark}\n")));
     text
+}
+
+/// What may stand in a comment: names of columns may hold anything.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// 1234567 as 1,234,567.

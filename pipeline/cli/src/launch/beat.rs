@@ -22,6 +22,8 @@ pub(crate) struct Beat {
     pub(crate) since: jiff::Timestamp,
     /// The steps that run now.
     pub(crate) steps: Vec<String>,
+    /// The fingerprints of all that it is to make.
+    pub(crate) makes: Vec<String>,
 }
 
 fn path(pipeline: &str, run: &str) -> String {
@@ -35,11 +37,15 @@ pub(crate) struct Beating {
 }
 
 impl Beating {
-    pub(crate) fn begin(store: &Store, plan: &Plan, host: String) -> Self {
+    /// The first is stored at once: of two runs that begin together one sees the other.
+    pub(crate) fn begin(store: &Store, plan: &Plan, steps: &[usize], host: String) -> Self {
+        let makes = steps.iter().map(|step| plan.steps[*step].fingerprint.clone()).collect();
         let path = path(&plan.pipeline, &plan.run);
         let store = store.clone();
         let (steps, news) = channel::<Vec<String>>();
-        let mut beat = Beat { host, process: std::process::id(), since: jiff::Timestamp::now(), steps: Vec::new() };
+        let since = jiff::Timestamp::now();
+        let mut beat = Beat { host, process: std::process::id(), since, steps: Vec::new(), makes };
+        put(&store, &path, &beat);
         let thread = std::thread::spawn(move || {
             loop {
                 match news.recv_timeout(EVERY) {
@@ -47,10 +53,7 @@ impl Beating {
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
-                let written = serde_json::to_vec(&beat).map_err(Into::into).and_then(|bytes| store.put(&path, bytes));
-                if let Err(error) = written {
-                    tracing::debug!("what the run is at could not be stored: {error:#}");
-                }
+                put(&store, &path, &beat);
             }
             if let Err(error) = store.delete(&[path]) {
                 tracing::debug!("what the run was at could not be deleted: {error:#}");
@@ -63,6 +66,13 @@ impl Beating {
     pub(crate) fn at(&self, steps: Vec<String>) {
         // The thread ends after this.
         let _ = self.steps.as_ref().map(|to| to.send(steps));
+    }
+}
+
+fn put(store: &Store, path: &str, beat: &Beat) {
+    let written = serde_json::to_vec(beat).map_err(Into::into).and_then(|bytes| store.put(path, bytes));
+    if let Err(error) = written {
+        tracing::debug!("what the run is at could not be stored: {error:#}");
     }
 }
 
@@ -87,15 +97,10 @@ pub(crate) fn of(store: &Store, pipeline: &str, run: &str) -> Result<Option<Beat
 pub(crate) fn warn_of_others(store: &Store, plan: &Plan, steps: &[usize]) -> Result<()> {
     for run in plans(store, &plan.pipeline)?.into_iter().filter(|run| *run != plan.run).take(LOOKED_AT) {
         let Some(beat) = of(store, &plan.pipeline, &run)? else { continue };
-        let Ok(other) = Plan::load(store, &plan.pipeline, &run) else { continue };
-        let is_made = |step: &&usize| {
-            let own = &plan.steps[**step];
-            let theirs = other.step(&own.name);
-            beat.steps.contains(&own.name) && theirs.is_some_and(|theirs| theirs.fingerprint == own.fingerprint)
-        };
+        let is_made = |step: &&usize| beat.makes.contains(&plan.steps[**step].fingerprint);
         for step in steps.iter().filter(is_made) {
             tracing::warn!(
-                "{} is being made already, by the run {} (process {} on {}, since {:.0}): both will make it, and the first counts; \
+                "{} is being made by the run {} as well (process {} on {}, since {:.0}): the first that ends counts; \
                  Ctrl-C ends this one",
                 plan.steps[*step].name,
                 codepair_runtime::short_run(&run),
@@ -124,12 +129,12 @@ mod tests {
             expanded: Default::default(),
             steps: Vec::new(),
         };
-        let beating = Beating::begin(&store, &plan, "here".to_owned());
+        let beating = Beating::begin(&store, &plan, &[], "here".to_owned());
         beating.at(vec!["train:a".to_owned()]);
         let mut found = None;
         for _ in 0..200 {
             found = of(&store, "p", "01").unwrap();
-            if found.is_some() {
+            if found.as_ref().is_some_and(|beat| !beat.steps.is_empty()) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));

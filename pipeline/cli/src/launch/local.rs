@@ -12,7 +12,7 @@ use codepair_runtime::{
     Manifest, PROGRESS_LINES, PlannedStep, ProgressLine, block_on, exit_status, host, logs_as_json,
 };
 
-use super::beat::Beating;
+use super::beat::{self, Beating};
 use super::log::{Log, Logs};
 use super::{Ended, Launch};
 use crate::binaries::{command, level_and_message};
@@ -71,7 +71,8 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Vec<Ended>> {
     watch_for_interrupts();
     let (events, inbox) = channel();
     let logs = Logs::new(launch.store, launch.plan);
-    let beating = Beating::begin(launch.store, launch.plan, host());
+    let beating = Beating::begin(launch.store, launch.plan, &launch.steps, host());
+    beat::warn_of_others(launch.store, launch.plan, &launch.steps)?;
     let mut waiting: Vec<usize> = launch.steps.clone();
     let mut running = Children { running: BTreeMap::new(), grace: GRACE };
     let mut ended: Vec<Ended> = Vec::new();
@@ -241,6 +242,9 @@ fn end(launch: &Launch<'_>, index: usize, mut running: Running) -> Ended {
         }
     }
     let seconds = running.started.elapsed().as_secs_f64();
+    if exit != Some(0) && INTERRUPTS.load(Ordering::Relaxed) > 0 {
+        return Ended { seconds, ..never_began(&step.name, "it was interrupted") };
+    }
     if has_bar && exit == Some(0) {
         tracing::info!("{} done in {seconds:.1} s", step.name);
     }

@@ -64,7 +64,7 @@ fn answer(arguments: &Arguments) -> Result<String> {
     let Some((plan, manifest)) =
         runs.newest_with(&named.map_or(what.to_owned(), |name| format!("model {name}, or it is no {what}")), has)?
     else {
-        return Err(nothing(&runs, named, what));
+        return Err(nothing(&runs, arguments, what));
     };
     let device = CpuDevice::default();
     let model = Trained::load(&runs.store, &manifest, &device)?;
@@ -96,7 +96,8 @@ fn model_of(store: &Store, plan: &Plan, named: Option<&str>, task: Task) -> Resu
 }
 
 /// Why nobody answers: no run has a model of that name, or none that can do what is asked.
-fn nothing(runs: &Runs, named: Option<&str>, what: &str) -> anyhow::Error {
+fn nothing(runs: &Runs, arguments: &Arguments, what: &str) -> anyhow::Error {
+    let named = arguments.model.as_deref();
     let plan = match runs.newest() {
         Ok(plan) => plan,
         Err(error) => return error,
@@ -107,6 +108,9 @@ fn nothing(runs: &Runs, named: Option<&str>, what: &str) -> anyhow::Error {
         Some(name) if !known.contains(&name) => {
             config_error(format!("there is no model {name}; there are {}", known.join(", ")))
         }
+        _ if arguments.run.run.is_some() => input_error(format!(
+            "that run has no {what}; without --run the newest that has one answers: codepair runs lists them"
+        )),
         Some(name) => input_error(format!("{name} is no {what} in any run; run: codepair run")),
         None if known.is_empty() => {
             config_error(format!("the config has no model, and no run has a {what}; [train.NAME] is one"))

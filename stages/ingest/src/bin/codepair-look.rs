@@ -11,13 +11,20 @@ use codepair_runtime::{ExitStatus, run_binary};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// The column of the texts, where it cannot be told.
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
+    /// The column of the code.
+    #[arg(long, value_name = "COLUMN")]
+    code: Option<String>,
     /// The folder or file, or a URL.
     path: String,
 }
 
 fn main() -> ExitCode {
     run_binary(|arguments: &Arguments| {
-        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&look(&arguments.path)?)?)?;
+        let seen = look(&arguments.path, arguments.text.as_deref(), arguments.code.as_deref())?;
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&seen)?)?;
         Ok(ExitStatus::Done)
     })
 }

@@ -30,7 +30,7 @@ impl Checkout {
             return Ok(None);
         }
         let commit = git(folder, &["rev-parse", "HEAD"]).map_err(|error| {
-            input_error(format!("{} is a git checkout that git cannot read: {error:#}", folder.display()))
+            input_error(format!("{} is a git checkout that git cannot read: {error:#}; commit once where it is new, or name a folder within it", folder.display()))
         })?;
         let remote = git(folder, &["config", "--get", "remote.origin.url"]).unwrap_or_default();
         Ok(Some(Self::new(&remote, commit.trim(), folder)))

@@ -168,6 +168,11 @@ impl Files {
         Self { list, patterns, checkout, splits, is_one_module }
     }
 
+    /// Whether the files' names say which splits they are.
+    pub(crate) fn says_splits(&self) -> bool {
+        self.splits.len() > 1
+    }
+
     /// The numbers of the files that a shard reads: the largest first, each to the shard that has the fewest bytes by then.
     pub(crate) fn of_shard(&self, shard: Shard) -> Vec<usize> {
         let mut by_size: Vec<usize> = (0..self.list.len()).collect();
@@ -204,6 +209,14 @@ impl Files {
             done(file.bytes);
         }
         self.digest_with(digests)
+    }
+
+    /// Opens one file, or what is in it, to look at its beginning.
+    ///
+    /// # Errors
+    /// Exit 3: it cannot be read, or is cut off or damaged.
+    pub(crate) fn peek(&self, number: usize, mut each: impl FnMut(u64, Item) -> Result<()>) -> Result<()> {
+        self.read_file(&self.list[number], &mut |item| each(number as u64, item)).map(drop)
     }
 
     /// Takes the digests of the files anew, for those of the cache were other ones. The next time these count.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use codepair_runtime::{Config, config_error, nearest};
+use codepair_runtime::{Config, config_error, input_error, nearest};
 use serde_json::{Map, Value, json};
 
 use super::language_of;
@@ -14,8 +14,9 @@ use crate::found::Found;
 use crate::sources::{JsonPiece, array, lines, records, table};
 use crate::split::split_of_word;
 
-/// Rows that are looked at.
+/// Rows of a file that are looked at, and files.
 const ROWS: usize = 400;
+const FILES: usize = 6;
 
 /// Names that mean a role, the surest first.
 const CODE: [&str; 26] = [
@@ -78,7 +79,8 @@ const TEXT: [&str; 27] = [
 /// Texts that document a function rather than ask for code.
 const DOCUMENTATION: [&str; 5] = ["docstring", "func_documentation_string", "documentation", "doc", "docs"];
 /// What else a row may say, by role.
-const OTHERS: [(&str, &[&str]); 6] = [
+const OTHERS: [(&str, &[&str]); 7] = [
+    ("label", &["label", "is_correct", "correct"]),
     ("split", &["split", "partition", "split_name", "set", "fold"]),
     ("language", &["language", "lang", "programming_language"]),
     ("repo", &["repo", "repository", "repo_name", "repository_name", "project"]),
@@ -92,19 +94,32 @@ pub(super) struct Guessed {
     /// A kind that has these very columns.
     pub(super) kind: Option<&'static str>,
     pub(super) keys: Vec<(String, Value, String)>,
-    pub(super) remarks: Vec<String>,
 }
 
 /// Some rows: the texts of each by column.
 type Sample = Vec<BTreeMap<String, String>>;
 
-/// Guesses the columns of a source's first rows.
+/// Guesses the columns of a source's first rows, but those that are named: the text's and the code's.
 ///
 /// # Errors
 /// Exit 2: which are text and code cannot be told. Exit 3: the files cannot be read.
-pub(super) fn guess(kind: &str, path: &str, config: &Config) -> Result<Guessed> {
-    let rows = sample(kind, &crate::sources::row_files(kind, path, config)?)?;
-    guess_of(&rows, path)
+pub(super) fn guess(kind: &str, path: &str, named: (Option<&str>, Option<&str>), config: &Config) -> Result<Guessed> {
+    let files = crate::sources::row_files(kind, path, config)?;
+    // Fields of a CSV may be divided by another mark: by the one that makes the most columns.
+    let count = |rows: &Result<Sample>| rows.iter().flatten().map(BTreeMap::len).max().unwrap_or(0);
+    let (mut rows, mut delimiter) = (sample(kind, &files, None), None);
+    for other in [b';', b'\t', b'|'].into_iter().filter(|_| kind == "csv") {
+        let divided = sample(kind, &files, Some(other));
+        if count(&rows) < 2 && count(&divided) > 1 {
+            (rows, delimiter) = (divided, Some(other as char));
+        }
+    }
+    let rows = rows?;
+    let mut guessed = guess_of(&rows, named, path)?;
+    if let Some(delimiter) = delimiter {
+        guessed.keys.insert(0, ("delimiter".to_owned(), json!(delimiter), String::new()));
+    }
+    Ok(guessed)
 }
 
 /// That some of the first rows of a source have the columns that a config names.
@@ -113,9 +128,8 @@ pub(super) fn guess(kind: &str, path: &str, config: &Config) -> Result<Guessed> 
 /// Exit 2: none has one of them; the columns that there are.
 pub(crate) fn are_there(kind: &str, path: &str, needed: &[&str], config: &Config) -> Result<()> {
     // What cannot be read, ingest will say.
-    let Ok(rows) = crate::sources::row_files(kind, path, config).and_then(|files| sample(kind, &files)) else {
-        return Ok(());
-    };
+    let Ok(files) = crate::sources::row_files(kind, path, config) else { return Ok(()) };
+    let Ok(rows) = sample(kind, &files, None) else { return Ok(()) };
     let mut there: Vec<&str> = rows.iter().flat_map(BTreeMap::keys).map(String::as_str).collect();
     there.sort_unstable();
     there.dedup();
@@ -124,17 +138,31 @@ pub(crate) fn are_there(kind: &str, path: &str, needed: &[&str], config: &Config
     match needed.iter().find(|name| !there.is_empty() && !has(name)) {
         None => Ok(()),
         Some(missing) => {
-            let meant = nearest(missing, &there).map_or(String::new(), |meant| format!("; did you mean {meant:?}?"));
-            Err(config_error(format!(
-                "columns name {missing:?}, and none of the first {} rows has it{meant}; there are {}",
-                rows.len(),
-                there.join(", ")
-            )))
+            let meant = nearest(missing, &there);
+            let (seen, list) = (rows.len(), there.join(", "));
+            let what = format!("columns name {missing:?}, and none of the first {seen} rows has it");
+            match meant {
+                Some(meant) => Err(config_error(format!("{what}; did you mean {meant:?}? There are {list}"))),
+                None if there.len() == 1 && list.contains([';', '\t', '|']) => Err(config_error(format!(
+                    "{what}; the only one is {list:?}: name the mark between fields, such as delimiter = \";\""
+                ))),
+                // Nothing else is there: all rows would be rejected.
+                None if seen < ROWS => Err(config_error(format!("{what}; there are {list}"))),
+                None => {
+                    tracing::warn!("{what}; there are {list}");
+                    Ok(())
+                }
+            }
         }
     }
 }
 
-fn guess_of(rows: &Sample, path: &str) -> Result<Guessed> {
+fn guess_of(rows: &Sample, named: (Option<&str>, Option<&str>), path: &str) -> Result<Guessed> {
+    if rows.is_empty() {
+        return Err(input_error(format!(
+            "{path} has no rows that can be read: is it empty, or another format than its name says, or no UTF-8?"
+        )));
+    }
     let columns: Vec<&String> = {
         let mut names: Vec<&String> = rows.iter().flat_map(BTreeMap::keys).collect();
         names.sort();
@@ -143,16 +171,22 @@ fn guess_of(rows: &Sample, path: &str) -> Result<Guessed> {
     };
     let has = |names: &[&str]| names.iter().all(|name| columns.iter().any(|column| *column == name));
     if has(&["task_id", "text", "code", "test_list"]) {
-        return Ok(Guessed { kind: Some("mbpp"), keys: Vec::new(), remarks: Vec::new() });
+        return Ok(Guessed { kind: Some("mbpp"), keys: Vec::new() });
     }
-    let (text, code) = roles(rows, &columns).ok_or_else(|| {
+    let (text, code) = roles(rows, &columns, named).ok_or_else(|| {
         let shown: Vec<&str> = columns.iter().map(|column| column.as_str()).collect();
         config_error(format!(
-            "{path} has the columns {}, and which of them are a text and its code cannot be told; name them in a config: \
-             [ingest.NAME] columns = {{ text = \"…\", code = \"…\" }}",
+            "{path} has the columns {}, and which of them are a text and its code cannot be told; name them: codepair init \
+             {path} --text COLUMN --code COLUMN",
             shown.join(", ")
         ))
     })?;
+    if let Some(absent) = [&text, &code].into_iter().find(|name| !columns.contains(name)) {
+        return Err(config_error(format!(
+            "{path} has no column {absent}; there are {}",
+            columns.iter().map(|column| column.as_str()).collect::<Vec<_>>().join(", ")
+        )));
+    }
     let used = [&text, &code];
     let is_free = |column: &&&String| !used.contains(*column);
     let named = |role: &str, names: &[&str]| {
@@ -162,6 +196,7 @@ fn guess_of(rows: &Sample, path: &str) -> Result<Guessed> {
         let values: Vec<&str> = rows.iter().filter_map(|row| row.get(*column)).map(String::as_str).collect();
         let fits = match role {
             "split" => values.iter().all(|value| split_of_word(value).is_some()),
+            "label" => values.iter().all(|value| matches!(*value, "0" | "1" | "0.0" | "1.0")),
             _ => values.iter().any(|value| !value.trim().is_empty()),
         };
         (fits && !values.is_empty()).then(|| (*column).clone())
@@ -174,7 +209,9 @@ fn guess_of(rows: &Sample, path: &str) -> Result<Guessed> {
     chosen.insert("code".to_owned(), json!(code));
     for (role, names) in OTHERS {
         // A pair has no name of its own.
-        if let Some(column) = named(role, names).filter(|_| role != "name" || documents) {
+        if let Some(column) =
+            named(role, names).filter(|_| (role != "name" || documents) && (role != "label" || !documents))
+        {
             chosen.insert(role.to_owned(), json!(column));
         }
     }
@@ -190,11 +227,14 @@ fn guess_of(rows: &Sample, path: &str) -> Result<Guessed> {
         };
         keys.push(("language".to_owned(), json!(name), why.to_owned()));
     }
-    Ok(Guessed { kind: None, keys, remarks: Vec::new() })
+    Ok(Guessed { kind: None, keys })
 }
 
 /// The column of the texts and that of the codes.
-fn roles(rows: &Sample, columns: &[&String]) -> Option<(String, String)> {
+fn roles(rows: &Sample, columns: &[&String], named: (Option<&str>, Option<&str>)) -> Option<(String, String)> {
+    if let (Some(text), Some(code)) = named {
+        return Some((text.to_owned(), code.to_owned()));
+    }
     let texts = |column: &str| rows.iter().filter_map(|row| row.get(column)).map(String::as_str).collect::<Vec<_>>();
     let place = |names: &[&str], column: &str| {
         names.iter().position(|name| column.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(name)))
@@ -211,12 +251,20 @@ fn roles(rows: &Sample, columns: &[&String]) -> Option<(String, String)> {
         .collect();
     let by_name =
         |names: &[&str], column: &str| place(names, column).map_or(0.0, |at| 2.0 - at as f64 / names.len() as f64);
-    let code = candidates.iter().map(|(column, likeness)| (*column, by_name(&CODE, column) + 2.0 * likeness));
-    let code = code.filter(|(_, score)| *score > 0.6).max_by(|a, b| a.1.total_cmp(&b.1))?.0;
-    let text = candidates.iter().filter(|(column, _)| *column != code);
-    let text = text.map(|(column, likeness)| (*column, by_name(&TEXT, column) - likeness));
-    let text = text.filter(|(_, score)| *score > 0.0).max_by(|a, b| a.1.total_cmp(&b.1))?.0;
-    Some((text.to_owned(), code.to_owned()))
+    let code = candidates.iter().filter(|(column, _)| named.0 != Some(column));
+    let code = code.map(|(column, likeness)| (*column, by_name(&CODE, column) + 2.0 * likeness));
+    let code = code.filter(|(_, score)| *score > 0.6).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(column, _)| column);
+    let code = named.1.or(code)?;
+    let texts: Vec<(&str, f64)> = candidates
+        .iter()
+        .filter(|(column, _)| *column != code)
+        .map(|(column, likeness)| (*column, by_name(&TEXT, column) - likeness))
+        .collect();
+    // Of one alone no name is needed.
+    let least = if texts.len() == 1 { -0.4 } else { 0.0 };
+    let text =
+        texts.iter().filter(|(_, score)| *score > least).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(column, _)| *column);
+    Some((named.0.or(text)?.to_owned(), code.to_owned()))
 }
 
 /// How much a text looks like a program, from 0 to 1: its marks, its lines that are indented or end as statements do.
@@ -232,20 +280,26 @@ fn code_likeness(text: &str) -> f64 {
 }
 
 /// The first rows, their texts by column; fields within others as `meta.code`.
-fn sample(kind: &str, files: &Files) -> Result<Sample> {
-    let mut rows = Sample::new();
-    let each = |_, item: Item| match item {
-        Item::File(file) => take(kind, file, &mut rows),
-        Item::Unreadable { .. } => Ok(()),
-    };
-    let all: Vec<usize> = (0..files.list.len()).collect();
-    match files.read(&all, each, |_| {}) {
-        Err(error) if !error.is::<Enough>() => Err(error),
-        _ => Ok(rows),
+fn sample(kind: &str, files: &Files, delimiter: Option<u8>) -> Result<Sample> {
+    let mut all = Sample::new();
+    // Files may differ: some rows of each of a few, the first and the last among them.
+    let step = files.list.len().div_ceil(FILES).max(1);
+    let last = files.list.len().saturating_sub(1);
+    for number in (0..files.list.len()).filter(|number| number % step == 0 || *number == last) {
+        let mut rows = Sample::new();
+        let each = |_, item: Item| match item {
+            Item::File(file) => take(kind, file, delimiter, &mut rows),
+            Item::Unreadable { .. } => Ok(()),
+        };
+        match files.peek(number, each) {
+            Err(error) if !error.is::<Enough>() => return Err(error),
+            _ => all.append(&mut rows),
+        }
     }
+    Ok(all)
 }
 
-fn take(kind: &str, file: &mut Opened, rows: &mut Sample) -> Result<()> {
+fn take(kind: &str, file: &mut Opened, delimiter: Option<u8>, rows: &mut Sample) -> Result<()> {
     let mut add = |found: &mut dyn Iterator<Item = BTreeMap<String, String>>| {
         rows.extend(found);
         if rows.len() < ROWS { Ok(()) } else { Err(Enough.into()) }
@@ -266,7 +320,8 @@ fn take(kind: &str, file: &mut Opened, rows: &mut Sample) -> Result<()> {
             add(&mut found.into_inner().into_iter())
         }),
         "csv" => {
-            let delimiter = if has_end(unpacked(file.name()), ".tsv") { b'\t' } else { b',' };
+            let usual = if has_end(unpacked(file.name()), ".tsv") { b'\t' } else { b',' };
+            let delimiter = delimiter.unwrap_or(usual);
             let dialect = records::Dialect { delimiter, escape: None };
             records::cut(file, dialect, &mut |records| add(&mut records.texts()))
         }
@@ -280,6 +335,7 @@ fn flatten(outer: &str, object: Map<String, Value>, row: &mut BTreeMap<String, S
         match value {
             Value::String(text) => drop(row.insert(name, text)),
             Value::Object(inner) => flatten(&name, inner, row),
+            Value::Number(number) => drop(row.insert(name, number.to_string())),
             // No text, but a column all the same.
             _ => drop(row.insert(name, String::new())),
         }
@@ -296,7 +352,7 @@ mod tests {
     }
 
     fn columns(of: &[(&str, &str)]) -> Value {
-        guess_of(&rows(of), "x").unwrap().keys[0].1.clone()
+        guess_of(&rows(of), (None, None), "x").unwrap().keys[0].1.clone()
     }
 
     const PYTHON: &str = "def add(a, b):\n    return a + b\n";
@@ -329,10 +385,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_said() {
-        let error = guess_of(&rows(&[("a", "plain words here"), ("b", "more of the same")]), "x.csv").err().unwrap();
+        let error = guess_of(&rows(&[("a", "plain words here"), ("b", "more of the same")]), (None, None), "x.csv")
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("x.csv has the columns a, b"), "{error}");
         let sql = guess_of(
             &rows(&[("question", "How many are there?"), ("query", "SELECT COUNT(*) FROM t WHERE a = 'b';")]),
+            (None, None),
             "x",
         )
         .unwrap();

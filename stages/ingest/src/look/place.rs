@@ -33,15 +33,15 @@ impl Place {
             let files =
                 files.filter_map(Result::ok).filter(|entry| entry.file_type().is_file() || entry.path_is_symlink());
             let names = files.filter_map(|entry| Some(entry.path().strip_prefix(local).ok()?.to_str()?.to_owned()));
-            return Self::of_names(path, &names.take(FILES).collect::<Vec<_>>());
+            return Self::of_names(path, &names.take(FILES).collect::<Vec<_>>(), true);
         }
         if !local.is_file() && !is_url(path) && !path.contains("://") {
             return Err(input_error(format!("{path} does not exist")));
         }
-        Self::of_names(path, &[file_name(path).to_owned()])
+        Self::of_names(path, &[file_name(path).to_owned()], false)
     }
 
-    fn of_names(path: &str, names: &[String]) -> Result<Self> {
+    fn of_names(path: &str, names: &[String], is_folder: bool) -> Result<Self> {
         let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
         if any(&|name| name.ends_with("code_idx_map.txt")) {
             return Ok(Self::of("cosqa"));
@@ -67,7 +67,7 @@ impl Place {
             ("parquet", count(&[".parquet", ".arrow"])),
             ("csv", count(&[".csv", ".tsv"])),
             // In a folder of other things many a `.json` is none of rows.
-            ("jsonl", if names.len() == 1 { count(&[".json"]) } else { 0 }),
+            ("jsonl", if is_folder { 0 } else { count(&[".json"]) }),
         ];
         let (kind, rows) =
             rows.into_iter().reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap_or(("jsonl", 0));
@@ -79,12 +79,12 @@ impl Place {
         if sources == 0 && archives == 0 {
             return Err(config_error(format!(
                 "{path} holds nothing that is known by its name: source files in Go, Java, JavaScript, PHP, Python or Ruby, \
-                 archives of them, .jsonl, .json, .csv, .tsv, .parquet or .arrow, or NAME.SOURCE and NAME.TARGET with lines that \
-                 belong together; the kinds of sources: codepair config ingest"
+                 archives of them, .jsonl, .csv, .tsv, .parquet or .arrow, or NAME.SOURCE and NAME.TARGET with lines that \
+                 belong together; a .json that holds one array is named itself; the kinds of sources: codepair config ingest"
             )));
         }
         let mut keys = languages(names.iter().filter_map(|name| Language::of_path(name)));
-        if archives > 0 && names.len() > 1 {
+        if archives > 0 && is_folder {
             keys.push(("archives".to_owned(), json!(true), "the folder has archives".to_owned()));
         }
         Ok(Self { kind: "source_tree", keys })
@@ -118,17 +118,26 @@ fn parallel(names: &[String]) -> Option<(String, String)> {
         }
     }
     let ends = stems.values().find(|ends| ends.len() == 2)?;
-    let is_data = |end: &&str| matches!(*end, "json" | "jsonl" | "csv" | "tsv" | "parquet" | "arrow" | "zip" | "tar");
+    // A program and its script or its stub are no two texts.
+    const OTHERS: [&str; 20] = [
+        "json", "jsonl", "csv", "tsv", "parquet", "arrow", "zip", "tar", "sh", "bat", "yaml", "yml", "toml", "cfg",
+        "ini", "md", "pyi", "pyc", "ipynb", "log",
+    ];
     let mut training =
         stems.iter().filter(|(stem, _)| stem.rsplit('/').next().is_some_and(|file| file.starts_with("train")));
     let is_same = training.next().is_some_and(|(_, own)| own == ends) && training.all(|(_, own)| own == ends);
+    let pair = ends.clone();
     let mut ends = ends.iter().copied();
     let (one, two) = (ends.next()?, ends.next()?);
     // Texts come before code: of `nl` and `py` the former is what is asked in.
     let is_code =
         |end: &str| Language::of_path(&format!("x.{end}")).is_some() || matches!(end, "code" | "sql" | "cm" | "sh");
     let (source, target) = if is_code(one) && !is_code(two) { (two, one) } else { (one, two) };
-    (is_same && !is_data(&one) && !is_data(&two)).then(|| (source.to_owned(), target.to_owned()))
+    let is_tested = stems
+        .iter()
+        .any(|(stem, own)| *own == pair && !stem.rsplit('/').next().is_some_and(|file| file.starts_with("train")));
+    (is_same && is_tested && !OTHERS.contains(&one) && !OTHERS.contains(&two))
+        .then(|| (source.to_owned(), target.to_owned()))
 }
 
 #[cfg(test)]
@@ -136,7 +145,8 @@ mod tests {
     use super::*;
 
     fn kind(names: &[&str]) -> Result<Place> {
-        Place::of_names("x", &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Place::of_names("x", &names, names.len() > 1)
     }
 
     #[test]
@@ -155,7 +165,7 @@ mod tests {
         }
         let project: Vec<String> =
             (0..50).map(|n| format!("src/a{n}.go")).chain(["testdata/x.csv".to_owned()]).collect();
-        let seen = Place::of_names("x", &project).unwrap();
+        let seen = Place::of_names("x", &project, true).unwrap();
         assert_eq!((seen.kind, &seen.keys[0].1), ("source_tree", &json!(["go"])));
         assert!(kind(&["README.md", "a.json", "b.json"]).unwrap_err().to_string().contains("codepair config ingest"));
     }
@@ -167,7 +177,11 @@ mod tests {
         let values: Vec<&Value> = seen.keys.iter().map(|(_, value, _)| value).collect();
         assert_eq!(values, [&json!("nl"), &json!("py")]);
         assert_eq!(kind(&["train.csv", "train.jsonl"]).unwrap().kind, "jsonl");
-        // A package with stubs is none.
+        // A program beside its script is none, nor a package with stubs.
+        assert_eq!(kind(&["train.py", "train.sh", "test.py", "test.sh"]).unwrap().kind, "source_tree");
+        assert_eq!(kind(&["train.py", "train.txt"]).unwrap().kind, "source_tree");
+        let archive = Place::of_names("x", &["a.zip".to_owned()], true).unwrap();
+        assert_eq!(archive.keys[0].0, "archives");
         assert_eq!(kind(&["testing/a.py", "tests/test_a.py", "tests/test_a.pyi"]).unwrap().kind, "source_tree");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use codepair_runtime::Config;
 
-use crate::files::Item;
+use crate::files::{Item, has_end, unpacked};
 use crate::found::Found;
 use crate::sources::SourceKind;
 use crate::split::Shares;
@@ -25,6 +25,8 @@ pub(crate) struct Trial {
     texts: Vec<usize>,
     codes: Vec<usize>,
     shares: Option<Shares>,
+    /// The names of files say splits.
+    pub(crate) is_named: bool,
     bytes_read: u64,
     bytes: u64,
 }
@@ -33,7 +35,13 @@ pub(crate) struct Trial {
 pub(crate) fn try_out<K: SourceKind>(kind: &K, config: &Config, most: u64) -> Result<Trial> {
     let files = kind.files(config)?;
     let bytes: u64 = files.list.iter().map(|file| file.bytes).sum();
-    let mut trial = Trial { files: files.list.len(), shares: kind.shares(), bytes, ..Trial::default() };
+    let mut trial = Trial {
+        files: files.list.len(),
+        shares: kind.shares(),
+        is_named: files.says_splits(),
+        bytes,
+        ..Trial::default()
+    };
     // Every so many files, as the bytes allow; the last one as far.
     let step = usize::try_from(bytes / most.max(1))?.clamp(1, files.list.len().max(1));
     let numbers: Vec<usize> = (0..files.list.len()).step_by(step).collect();
@@ -50,7 +58,14 @@ pub(crate) fn try_out<K: SourceKind>(kind: &K, config: &Config, most: u64) -> Re
     };
     match files.read(&numbers, each, |bytes| read.set(read.get() + bytes)) {
         Err(error) if !error.is::<Enough>() => return Err(error),
-        Err(_) => trial.bytes_read = read.get().max(trial.bytes_of_rows()),
+        // Of what is packed, or a table of columns, a quarter lies on the disk.
+        Err(_) => {
+            let is_packed = files
+                .list
+                .first()
+                .is_some_and(|file| unpacked(&file.name) != file.name || has_end(&file.name, ".parquet"));
+            trial.bytes_read = read.get().max(trial.bytes_of_rows() / if is_packed { 4 } else { 1 });
+        }
         Ok(_) => trial.bytes_read = read.get(),
     }
     Ok(trial)
@@ -104,10 +119,14 @@ impl Trial {
         rejected as f64 / (rejected + self.without_text + self.rows()).max(1) as f64
     }
 
+    /// Rows of a split.
+    pub(crate) fn rows_of(&self, split: &str) -> usize {
+        self.splits.get(split).copied().unwrap_or(0)
+    }
+
     /// Rows of the smaller one of validation and test.
     pub(crate) fn least_split(&self) -> usize {
-        let rows = |split| self.splits.get(split).copied().unwrap_or(0);
-        rows("validation").min(rows("test"))
+        self.rows_of("validation").min(self.rows_of("test"))
     }
 
     /// Whether validation and test have so many rows, where shares can give them some; and training the most.

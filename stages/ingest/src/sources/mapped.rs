@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::line_feeds;
 use crate::files::{self, Files, Look, Patterns};
 use crate::found::{Found, no_code};
-use crate::split::{Constant, Shares, SplitBy, Standing, split_of_word};
+use crate::split::{Constant, Named, Shares, SplitBy, Standing, split_of_word};
 
 /// Defines the table of a source whose rows are mapped: fields of its own with their defaults, and those that all have.
 macro_rules! mapped {
@@ -37,6 +37,8 @@ macro_rules! mapped {
             split_by: Option<$crate::split::SplitBy>,
             /// Shares of validation and test, where nothing says the split.
             shares: $crate::split::Shares,
+            /// Take the share of validation out of what the split column has for training: of data that has no validation.
+            validation_of_training: bool,
             /// The language of rows where no column says it; Python without this.
             language: String,
             /// What the licence column says where no column does.
@@ -55,6 +57,7 @@ macro_rules! mapped {
                     split: None,
                     split_by: None,
                     shares: $crate::split::Shares::default(),
+                    validation_of_training: false,
                     language: String::new(),
                     licence: String::new(),
                     origin: String::new(),
@@ -69,6 +72,7 @@ macro_rules! mapped {
                     split: self.split,
                     split_by: self.split_by,
                     shares: self.shares,
+                    validation_of_training: self.validation_of_training,
                     language: &self.language,
                 }
             }
@@ -153,6 +157,7 @@ pub(crate) struct Mapping<'a> {
     pub(crate) split: Option<Constant>,
     pub(crate) split_by: Option<SplitBy>,
     pub(crate) shares: Shares,
+    pub(crate) validation_of_training: bool,
     pub(crate) language: &'a str,
 }
 
@@ -342,9 +347,16 @@ impl Mapping<'_> {
                 (None, Some(named)) => named.split(self.shares, &group()),
                 (None, None) => self.shares.split(&group()),
             }),
-            other => split_of_word(other).ok_or_else(|| {
-                ("unknown_split", format!("{other:?} is none of train, validation (valid, val, dev) and test"))
-            }),
+            other => match split_of_word(other) {
+                Some("train") if self.validation_of_training => {
+                    Ok(Named { split: "train", lacks_validation: true }.split(self.shares, &group()))
+                }
+                Some(split) => Ok(split),
+                None => {
+                    let known = "train, validation (valid, val, dev) and test";
+                    Err(("unknown_split", format!("{other:?} is none of {known}")))
+                }
+            },
         }
     }
 }
