@@ -169,7 +169,7 @@ fn the_readme_is_true(pipeline: &Pipeline) {
             }
             ["just", "sql", query] => assert!(!pipeline.sql(query).is_empty(), "{line}"),
             ["just", "run-pipeline", "configs/quickstart.toml", flags @ ..] => {
-                drop(pipeline.codepair(&[&["plan"], flags].concat()).ok())
+                drop(pipeline.codepair(&[&["plan"], flags].concat()).ok());
             }
             ["just", recipe, ..] => {
                 assert!(

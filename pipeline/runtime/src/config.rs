@@ -571,7 +571,7 @@ mod tests {
         for (text, wanted) in [
             ("${CODEPAIR_A:-${CODEPAIR_B:-x}}/y", "x/y".to_owned()),
             ("${CODEPAIR_A:-${HOME}}", home.clone()),
-            ("${HOME:-${CODEPAIR_B}}", home.clone()),
+            ("${HOME:-${CODEPAIR_B}}", home),
             ("{${CODEPAIR_A:-}}", "{}".to_owned()),
             ("${CODEPAIR_A:-a${CODEPAIR_B:-b}c}${CODEPAIR_C:-d}", "abcd".to_owned()),
         ] {
