@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, quoted, run_folder};
+use codepair_runtime::{Config, ExitStatus, Manifest, Plan, Store, newest_plan, quoted, run_folder};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Executor, RunOptions, Selection};
@@ -39,12 +39,15 @@ pub(crate) fn plan(arguments: &Arguments, selection: &Selection) -> Result<ExitS
 pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitStatus> {
     let started = Instant::now();
     let (config, store) = arguments.pipeline.open()?;
-    let Prospect { plan, verdicts, unchanged } =
+    let Prospect { mut plan, verdicts, unchanged } =
         prospect(&config, &arguments.pipeline.set, &store, &options.selection)?;
     let steps: Vec<usize> = verdicts.iter().enumerate().filter(|(_, v)| v.run).map(|(i, _)| i).collect();
     if !unchanged || !steps.is_empty() {
         let path = format!("{}/plan.json", run_folder(&plan.pipeline, &plan.run));
         store.put_new(&path, serde_json::to_vec_pretty(&plan)?)?;
+    } else if let Some(newest) = newest_plan(&store, config.name())? {
+        // Nothing is asked that the newest run was not.
+        plan.run = newest.run;
     }
     let ended =
         if steps.is_empty() { Vec::new() } else { launch(arguments, options, (&config, &store), &plan, &verdicts)? };
@@ -108,8 +111,10 @@ fn summarise(store: &Store, config: &Config, plan: &Plan, ended: &[Ended]) -> Re
         return Ok(());
     }
     store.put(&failures_path(&plan.pipeline, &plan.run), serde_json::to_vec_pretty(&failures)?)?;
-    let failed = failures.iter().find(|failure| failure.exit.is_some()).map_or("STEP", |failure| failure.step.as_str());
-    tracing::info!("the whole log: codepair logs {failed} --config {}", quoted(&config.path().display().to_string()));
+    if let Some(failed) = failures.iter().find(|failure| failure.exit.is_some()) {
+        let config = quoted(&config.path().display().to_string());
+        tracing::info!("the whole log: codepair logs {} --config {config}", failed.step);
+    }
     Ok(())
 }
 

@@ -84,6 +84,8 @@ fn rows_of_ones_own_are_learned_from_and_two_runs_compared() {
         steps.filter(|step| step["step"] == name).map(|step| step["state"].as_str().unwrap().to_owned()).next().unwrap()
     };
     assert_eq!((state("prepare").as_str(), state("train:search").as_str()), ("fresh", "done"));
+    // What has nothing to do is the newest run's.
+    assert_eq!(short("5")["run"], second["run"]);
     let listed = runs(&pipeline);
     assert_eq!(listed.len(), 2);
     assert_eq!(listed[0]["changed"], serde_json::json!(["train.search.epochs: 2 → 5"]));
@@ -155,6 +157,9 @@ fn the_store_moves(pipeline: &Pipeline, run: &str) {
     }
     let search = there.plain(&["search", "x"]);
     search.fails(3, &["manifest.json is damaged", "codepair run"]);
+    // Whoever asks for something else need not wait for it.
+    let other = there.plain(&["sql", "--run", run, "--format", "json", "select count(*) as n from pairs"]).ok();
+    assert!(other.out.contains("400") && other.err.contains("its datasets are left out"), "{other:?}");
     assert!(there.plain(&["status", "--run", run]).ok().out.contains("manifest.json is damaged"));
 }
 

@@ -1,5 +1,6 @@
 //! Logging: for people by default, one JSON object a line with `CODEPAIR_LOG_FORMAT=json`.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -20,14 +21,31 @@ pub(crate) fn start() {
     let started = if logs_as_json() {
         builder.json().try_init()
     } else {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal() && !no_color()).compact().try_init()
+        builder
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal() && !no_color(std::env::var_os("NO_COLOR")))
+            .compact()
+            .try_init()
     };
     if let Err(error) = started {
         tracing::debug!("logging was started before: {error}");
     }
 }
 
-/// Whether output is asked to have no colours (<https://no-color.org>).
-fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+/// Whether the variable `NO_COLOR` asks for output without colours (<https://no-color.org>).
+fn no_color(value: Option<OsString>) -> bool {
+    value.is_some_and(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_switched_off_by_anything_but_nothing() {
+        assert_eq!(
+            [None, Some(""), Some("1"), Some("0")].map(|value| no_color(value.map(Into::into))),
+            [false, false, true, true]
+        );
+    }
 }

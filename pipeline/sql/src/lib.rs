@@ -121,7 +121,11 @@ pub fn datasets(context: &SessionContext, query: &str) -> Vec<String> {
 pub fn register_plan(context: &SessionContext, store: &Store, plan: &Plan) -> Result<Vec<String>> {
     let mut manifests = Vec::new();
     for step in &plan.steps {
-        manifests.extend(Manifest::find(store, &step.name, &step.fingerprint)?);
+        match Manifest::find(store, &step.name, &step.fingerprint) {
+            Ok(found) => manifests.extend(found),
+            // Whoever asks for what it holds is told before; others need not wait for it.
+            Err(error) => tracing::warn!("{error:#}; its datasets are left out"),
+        }
     }
     let mut tables: BTreeMap<&str, Vec<(&Manifest, &str)>> = BTreeMap::new();
     let mut tokenizers = HashMap::new();

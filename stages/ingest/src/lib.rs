@@ -43,8 +43,8 @@ impl Stage for Ingest {
         let mut digests = BTreeMap::new();
         let (mut resolved, mut overrides) = (serde_json::Map::new(), serde_json::Map::new());
         for (name, source) in sources {
-            source.check_columns(config).with_context(|| format!("[ingest.{name}]"))?;
             digests.insert(name.clone(), source.digest(config).with_context(|| format!("[ingest.{name}]"))?);
+            source.check_columns(config).with_context(|| format!("[ingest.{name}]"))?;
             let (value, changed) = source.values()?;
             resolved.insert(name.clone(), value);
             overrides.insert(name.clone(), changed);

@@ -87,7 +87,7 @@ fn a_source_without_a_usable_row_is_told_when_all_is_there() {
     let folder = tempfile::tempdir().unwrap();
     write_files(folder.path());
     for file in 0..7 {
-        std::fs::write(folder.path().join(format!("rows/{file}.jsonl")), "{\"code\": 7}\n").unwrap();
+        std::fs::write(folder.path().join(format!("rows/{file}.jsonl")), "{\"code\": 7, \"doc\": 7}\n").unwrap();
     }
     let (config, store) = (config(folder.path()), Store::memory());
     assert!(shard(&store, &config, "1/2").unwrap().is_none());

@@ -34,6 +34,8 @@ pub(crate) fn curves(training: &[(f64, f64)], validation: &[(f64, f64)]) -> Resu
             .label_style(LABEL)
             .x_label_formatter(&|step| format!("{step:.0}"))
             .y_label_formatter(&|loss| format!("{loss:.2}"))
+            // Of few steps each has one label.
+            .x_labels((last as usize + 1).min(10))
             .draw()?;
         chart
             .draw_series(LineSeries::new(training.iter().copied(), TRAINING.stroke_width(2)))?

@@ -87,7 +87,7 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         "the right one is at rank 1",
         "return first</span>",
         "1 positive",
-        "requests 1,200, cost dollars 0.25",
+        "cost dollars 0.25, requests 1,200",
     ] {
         assert!(page.contains(part), "{part} is not on the page");
     }

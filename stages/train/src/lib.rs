@@ -32,7 +32,7 @@ impl Stage for Train {
             .iter()
             .map(|(name, model)| {
                 check_tokenizers(name, model, tokenizers)?;
-                if !model.negatives.is_empty() && whole.tables("synth").is_empty() {
+                if !model.negatives.is_empty() && !has_negatives(whole) {
                     return Err(config_error(format!(
                         "train.{name}.negatives: no [synth.NAME] makes any; a table with kind = \"mined\" or \"offline\" does"
                     )));
@@ -57,14 +57,29 @@ impl Stage for Train {
     }
 }
 
+/// Whether a config has what makes negatives; one of the training alone says nothing of that.
+fn has_negatives(whole: &Config) -> bool {
+    let sources = whole.raw("ingest");
+    let has_labels = |source: &serde_json::Value| source["kind"] == "cosqa" || !source["columns"]["label"].is_null();
+    let mut sources = sources.as_object().into_iter().flatten().map(|(_, source)| source).peekable();
+    sources.peek().is_none() || !whole.tables("synth").is_empty() || sources.any(has_labels)
+}
+
 /// That there are rows to learn from, to choose an epoch by and to test on, before anything is trained. What was prepared by an
 /// older codepair does not say.
 fn check_splits(context: &Context) -> Result<()> {
-    let notes = context.all_inputs().iter().find_map(|input| input.manifest.notes.get("splits")?.as_object());
-    let Some(splits) = notes else { return Ok(()) };
+    let prepared = context.all_inputs().iter().map(|input| &input.manifest);
+    let Some((manifest, splits)) =
+        prepared.filter_map(|made| Some((made, made.notes.get("splits")?.as_object()?))).next()
+    else {
+        return Ok(());
+    };
     let rows = |split: &str| splits.get(split).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    // Problems that are for testing are no examples.
+    let has_problems = manifest.rejected.get("evaluation_only").is_some_and(|rows| *rows > 0);
     let all = ["train", "validation", "test"];
-    let empty: Vec<&str> = all.into_iter().filter(|split| rows(split) == 0).collect();
+    let empty: Vec<&str> =
+        all.into_iter().filter(|split| rows(split) == 0 && !(*split == "test" && has_problems)).collect();
     if empty.is_empty() {
         return Ok(());
     }

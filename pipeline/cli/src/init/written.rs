@@ -66,7 +66,7 @@ fn models(text: &mut String, seen: &Seen) -> std::fmt::Result {
          [train.search]\nmodel = {{ kind = \"nbow\", embedding = 256, shared = true }}\n\
          source = {{ column = \"text\", tokenizer = \"search\", max_tokens = {source} }} # nine in ten texts are that short\n\
          target = {{ column = \"code\", tokenizer = \"search\", max_tokens = {target} }}\n\
-         epochs = {epochs} # at most: it ends where validation gets no better\npatience = 3\nbatch_size = {batch}\nlearning_rate = 3e-3"
+         epochs = {epochs} # at most: it ends where validation gets no better\npatience = 3\nbatch_size = {batch}\nlearning_rate = 3e-3\nlog_steps = 5"
     )?;
     if seen.rows < LEAST_TO_GENERATE {
         return writeln!(
@@ -90,7 +90,7 @@ fn models(text: &mut String, seen: &Seen) -> std::fmt::Result {
          [train.generate]\nmodel = {{ kind = \"attention_lstm\", embedding = 128, hidden = 128 }}\n\
          source = {{ column = \"text\", tokenizer = \"text\", max_tokens = {source} }}\n\
          target = {{ column = \"code\", tokenizer = \"code\", max_tokens = {longest} }} # {longer}\n\
-         epochs = {epochs} # raise it where the report's curve of the validation still falls\nbatch_size = {BATCH}\nlearning_rate = 2e-3"
+         epochs = {epochs} # raise it where the report's curve of the validation still falls\nbatch_size = {BATCH}\nlearning_rate = 2e-3\nlog_steps = 5"
     )?;
     if train > examples {
         writeln!(

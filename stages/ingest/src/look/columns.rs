@@ -142,10 +142,11 @@ pub(crate) fn are_there(kind: &str, path: &str, needed: &[&str], config: &Config
             let (seen, list) = (rows.len(), there.join(", "));
             let what = format!("columns name {missing:?}, and none of the first {seen} rows has it");
             match meant {
-                Some(meant) => Err(config_error(format!("{what}; did you mean {meant:?}? There are {list}"))),
-                None if there.len() == 1 && list.contains([';', '\t', '|']) => Err(config_error(format!(
-                    "{what}; the only one is {list:?}: name the mark between fields, such as delimiter = \";\""
+                _ if there.len() == 1 && list.contains([';', '\t', '|']) => Err(config_error(format!(
+                    "columns name {missing:?}, and there is no such column, but {list}; is it divided by another character? \
+                     delimiter = \";\""
                 ))),
+                Some(meant) => Err(config_error(format!("{what}; did you mean {meant:?}? There are {list}"))),
                 // Nothing else is there: all rows would be rejected.
                 None if seen < ROWS => Err(config_error(format!("{what}; there are {list}"))),
                 None => {
