@@ -49,8 +49,15 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         // Nothing is asked that the newest run was not.
         plan.run = newest.run;
     }
-    let ended =
-        if steps.is_empty() { Vec::new() } else { launch(arguments, options, (&config, &store), &plan, &verdicts)? };
+    for &step in &steps {
+        tracing::info!("{} will run: {}", verdicts[step].step, verdicts[step].reason);
+    }
+    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let launch = Launch { config: &config, sets: &arguments.pipeline.set, store: &store, plan: &plan, steps, jobs };
+    let ended = match options.executor {
+        _ if launch.steps.is_empty() => Vec::new(),
+        Executor::Local => local::launch(&launch)?,
+    };
     summarise(&store, &config, &plan, &ended)?;
     let status = overall(&ended);
     let page = report(&store, &plan)?;
@@ -77,25 +84,6 @@ pub(crate) fn run(arguments: &Arguments, options: &RunOptions) -> Result<ExitSta
         }
     }
     Ok(status)
-}
-
-/// Runs the steps of a plan that are to run.
-fn launch(
-    arguments: &Arguments,
-    options: &RunOptions,
-    (config, store): (&Config, &Store),
-    plan: &Plan,
-    verdicts: &[Verdict],
-) -> Result<Vec<Ended>> {
-    let steps: Vec<usize> = verdicts.iter().enumerate().filter(|(_, v)| v.run).map(|(i, _)| i).collect();
-    for &step in &steps {
-        tracing::info!("{} will run: {}", verdicts[step].step, verdicts[step].reason);
-    }
-    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let launch = Launch { config, sets: &arguments.pipeline.set, store, plan, steps, jobs };
-    match options.executor {
-        Executor::Local => local::launch(&launch),
-    }
 }
 
 /// Logs the failures once, and keeps them with the run.

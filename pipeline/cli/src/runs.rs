@@ -66,7 +66,7 @@ pub(crate) fn runs(arguments: &Arguments, options: &RunsOptions) -> Result<ExitS
     Ok(ExitStatus::Done)
 }
 
-/// Four significant digits: MRR is a share, BLEU goes up to 100.
+/// Three digits of a share, such as MRR; two behind the point of what goes up to 100, as BLEU does.
 fn rounded(value: f64) -> String {
     if value.abs() < 1.0 { format!("{value:.3}") } else { format!("{value:.2}") }
 }
