@@ -32,7 +32,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "synth",
-        revision: 6,
+        revision: 7,
         per_model: false,
         threads: None,
         resources: &["threads"],
@@ -41,7 +41,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "prepare",
-        revision: 7,
+        revision: 8,
         per_model: false,
         threads: None,
         resources: &["threads", "memory_limit"],

@@ -1,13 +1,10 @@
 //! Maps whose keys are hashes already.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by a hash.
 pub(crate) type HashedMap<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
-
-/// A set of hashes.
-pub(crate) type HashedSet = HashSet<u64, BuildHasherDefault<Identity>>;
 
 /// Takes the key as it is.
 #[derive(Default)]

@@ -181,7 +181,17 @@ pub(crate) const fn hash(bytes: &[u8]) -> u64 {
 }
 
 pub(crate) fn fold(values: &[u64]) -> u64 {
-    values.iter().fold(values.len() as u64, |h, v| mix(h.rotate_left(5) ^ v))
+    values.iter().fold(values.len() as u64, |h, v| add(h, *v))
+}
+
+/// [`fold`] of values and of their reverse: two chains at once, for each waits for its last multiplication.
+pub(crate) fn fold_both_ways(values: &[u64]) -> (u64, u64) {
+    let start = values.len() as u64;
+    values.iter().zip(values.iter().rev()).fold((start, start), |(one, two), (a, b)| (add(one, *a), add(two, *b)))
+}
+
+fn add(hash: u64, value: u64) -> u64 {
+    mix(hash.rotate_left(5) ^ value)
 }
 
 pub(crate) const fn mix(value: u64) -> u64 {

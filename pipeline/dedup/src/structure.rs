@@ -1,12 +1,16 @@
 //! Programs that differ in the names of their variables alone (type-2 clones: Roy & Cordy, 2007).
 
+use std::num::NonZeroU32;
+
 use crate::bound::bindings;
-use crate::hasher::{HashedMap, HashedSet};
-use crate::minhash::{fold, hash, trim_start, word_length};
-use crate::token::Token;
+use crate::hasher::HashedMap;
+use crate::minhash::{fold_both_ways, hash, trim_start, word_length};
+use crate::token::{Language, Token, Tokens};
 
 /// Shorter programs are the same too often: every getter is.
 const TOKENS: usize = 20;
+/// Names that most programs do not have more of.
+const NAMES: usize = 48;
 
 /// A hash of a program in which each variable is the number of its first occurrence; nothing for short programs.
 ///
@@ -15,101 +19,101 @@ const TOKENS: usize = 20;
 /// grammar: the languages are Python, Java, JavaScript, Go, PHP and Ruby.
 #[must_use]
 pub fn structure(code: &str, language: &str) -> Option<u128> {
-    let tokens = tokens(code, language);
+    let language = Language::of(language);
+    let (tokens, names) = tokens(code, language);
     if tokens.len() < TOKENS {
         return None;
     }
-    let (mut bound, mut freed) = (HashedSet::default(), HashedSet::default());
-    let bind = |at: usize| {
-        bound.insert(tokens[at].hash);
+    let bound = bindings(&tokens, names, language);
+    let (mut numbers, mut next) = (vec![None; names + 1], 0u64);
+    let mut number = |token: &Token| {
+        let Some(name) = token.name.filter(|name| bound.has(*name)) else { return token.hash };
+        *numbers[name.get() as usize].get_or_insert_with(|| {
+            next += 1;
+            next - 1
+        })
     };
-    let free = |at: usize| {
-        freed.insert(tokens[at].hash);
-    };
-    bindings(&tokens, language, bind, free);
-    let mut numbers: HashedMap<u64> = HashedMap::default();
-    let number = |token: &Token| {
-        if token.is_name && bound.contains(&token.hash) && !freed.contains(&token.hash) {
-            let next = numbers.len() as u64;
-            return *numbers.entry(token.hash).or_insert(next);
-        }
-        token.hash
-    };
-    let mut hashes: Vec<u64> = tokens.iter().map(number).collect();
-    let forward = fold(&hashes);
-    hashes.reverse();
-    Some(u128::from(forward) << 64 | u128::from(fold(&hashes)))
+    let hashes: Vec<u64> = tokens.0.iter().map(&mut number).collect();
+    let (forward, backward) = fold_both_ways(&hashes);
+    Some(u128::from(forward) << 64 | u128::from(backward))
 }
 
-fn tokens<'a>(code: &'a str, language: &str) -> Vec<Token<'a>> {
-    let keywords = if language == "python" { &PYTHON } else { &KEYWORDS };
+/// The tokens, and how many names there are.
+fn tokens(code: &str, language: Language) -> (Tokens, usize) {
+    let keywords = if language == Language::Python { &PYTHON } else { &KEYWORDS };
     let mut tokens: Vec<Token> = Vec::with_capacity(code.len() / 4);
-    let (mut rest, mut end) = (code, 0);
-    while let Some(text) = next(&mut rest, language) {
-        let start = code.len() - rest.len() - text.len();
-        let own = hash(text.as_bytes());
-        let is_word = starts_name(text);
-        let before = tokens.last().map_or("", |token| token.text);
-        // `@` marks a variable of an object in Ruby, and a decorator in Python.
-        let is_name = is_word && !matches!(before, "." | "@") && !keywords.contains(own);
-        let begins_line = tokens.is_empty() || code[end..start].contains('\n');
-        tokens.push(Token { text, hash: own, is_word, is_name, begins_line });
-        end = start + text.len();
-    }
-    tokens
-}
-
-fn starts_name(token: &str) -> bool {
-    token.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '$')
-}
-
-/// The next word, string or mark; comments are passed over.
-fn next<'a>(rest: &mut &'a str, language: &str) -> Option<&'a str> {
+    let mut names: HashedMap<NonZeroU32> = HashedMap::with_capacity_and_hasher(NAMES, Default::default());
+    let (mut rest, mut before) = (code, 0);
     loop {
-        *rest = trim_start(rest);
-        match comment(rest, language) {
-            Some(length) => *rest = &rest[length..],
-            None => break,
+        let behind = skip(rest, language);
+        let begins_line = tokens.is_empty() || rest[..rest.len() - behind.len()].bytes().any(|byte| byte == b'\n');
+        let Some(first) = behind.chars().next() else { return (Tokens(tokens), names.len()) };
+        let (text, after) = behind.split_at(length(behind, first));
+        rest = after;
+        let own = hash(text.as_bytes());
+        let is_word = begins_name(first);
+        // `@` marks a variable of an object in Ruby, and a decorator in Python.
+        let is_name = is_word && !matches!(before, b'.' | b'@') && !keywords.contains(own);
+        let count = names.len() as u32;
+        let name = is_name.then(|| *names.entry(own).or_insert(NonZeroU32::MIN.saturating_add(count)));
+        before = if text.len() == 1 && !is_word { text.as_bytes()[0] } else { 0 };
+        tokens.push(Token { hash: own, name, mark: before, is_word, is_variable: first == '$', begins_line });
+    }
+}
+
+fn begins_name(first: char) -> bool {
+    first.is_alphabetic() || matches!(first, '_' | '$')
+}
+
+/// Bytes of the word, string or mark that `text` begins with.
+fn length(text: &str, first: char) -> usize {
+    match first {
+        '"' | '\'' | '`' => string(text, first as u8),
+        c if c.is_alphanumeric() || c == '_' || c == '$' => c.len_utf8() + word_length(&text[c.len_utf8()..]),
+        c => c.len_utf8(),
+    }
+}
+
+/// What stands behind white space and comments.
+fn skip(mut text: &str, language: Language) -> &str {
+    loop {
+        text = trim_start(text);
+        match comment(text, language) {
+            Some(length) => text = &text[length..],
+            None => return text,
         }
     }
-    let first = rest.chars().next()?;
-    let length = match first {
-        '"' | '\'' | '`' => string(rest, first),
-        c if c.is_alphanumeric() || c == '_' || c == '$' => {
-            let start = c.len_utf8();
-            start + word_length(&rest[start..])
-        }
-        c => c.len_utf8(),
-    };
-    let (token, after) = rest.split_at(length);
-    *rest = after;
-    Some(token)
 }
 
 /// Bytes of the comment that `text` begins with.
-fn comment(text: &str, language: &str) -> Option<usize> {
-    let hash = matches!(language, "python" | "ruby" | "php");
-    let slashes = !matches!(language, "python" | "ruby");
-    if hash && text.starts_with('#') || slashes && text.starts_with("//") {
-        return Some(text.find('\n').unwrap_or(text.len()));
+fn comment(text: &str, language: Language) -> Option<usize> {
+    match text.as_bytes() {
+        [b'#', ..] if language.has_hash() => {}
+        [b'/', b'/', ..] if language.has_slashes() => {}
+        [b'/', b'*', ..] if language.has_slashes() => {
+            return Some(text[2..].find("*/").map_or(text.len(), |end| end + 4));
+        }
+        _ => return None,
     }
-    (slashes && text.starts_with("/*")).then(|| text[2..].find("*/").map_or(text.len(), |end| end + 4))
+    Some(text.find('\n').unwrap_or(text.len()))
 }
 
 /// Bytes of the string that `text` begins with; one without an end goes on to the end of its line.
-fn string(text: &str, quote: char) -> usize {
-    let triple = [quote; 3].iter().collect::<String>();
-    let mark = if quote != '`' && text.starts_with(&triple) { triple.as_str() } else { &triple[..1] };
+fn string(text: &str, quote: u8) -> usize {
+    let bytes = text.as_bytes();
+    let is_long = quote != b'`' && bytes.starts_with(&[quote; 3]);
+    let mark = &[quote; 3][..if is_long { 3 } else { 1 }];
     let mut at = mark.len();
-    while let Some(c) = text[at..].chars().next() {
-        match c {
-            _ if text[at..].starts_with(mark) => return at + mark.len(),
-            '\n' if mark.len() == 1 && quote != '`' => return at,
-            '\\' => at += 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
-            c => at += c.len_utf8(),
+    while at < bytes.len() {
+        match bytes[at] {
+            byte if byte == quote && bytes[at..].starts_with(mark) => return at + mark.len(),
+            b'\n' if !is_long && quote != b'`' => return at,
+            // Of a longer character the first byte: none of the others looks like a mark.
+            b'\\' => at += 2,
+            _ => at += 1,
         }
     }
-    text.len()
+    bytes.len()
 }
 
 /// Of the six languages.
@@ -343,9 +347,9 @@ mod tests {
             ),
             (
                 "php",
-                "function total($rows, $most) { $sum = 0; foreach ($rows as $key => $row) { $sum += $row; } return min($sum, $most, LIMIT, 1); }",
+                "function total($rows, $most) { $sum = 0; foreach ($rows as $key => $row) { $sum += $row; } return [min($sum, $most, LIMIT, 1), NAME => $row]; }",
                 &["$rows", "$sum", "$key"],
-                &["LIMIT", "min"],
+                &["LIMIT", "min", "NAME"],
             ),
             (
                 "ruby",

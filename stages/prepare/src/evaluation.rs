@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use arrow::array::AsArray as _;
 use arrow::datatypes::UInt64Type;
-use codepair_dedup::{ContaminationIndex, Held, structure};
+use codepair_dedup::{ContaminationIndex, Held};
 use codepair_runtime::{Paged, Progress, column, integer_column, text_column};
 use datafusion::prelude::SessionContext;
 
@@ -16,8 +16,9 @@ use crate::{Prepare, functions};
 
 /// Test rows, problems that are for testing or prompting, and queries that are not there to learn from.
 const TEXTS: &str = "
-select rank, source, ordinal, id, text, code, language from candidates where split in ('test', 'prompt')
-union all select 4, source, ordinal, id, whole_text(text), '', '' from queries where split <> 'train'";
+select rank, source, ordinal, id, text, code, structure(code, language) as structure
+from candidates where split in ('test', 'prompt')
+union all select 4, source, ordinal, id, whole_text(text), '', null from queries where split <> 'train'";
 
 /// What a row of the view `candidates`, beside which its structure stands, collides with: a number of which the smallest counts.
 pub(crate) const HELD: &str = "coalesce(held_by_text(text), held_by_code(code), like_text(text),
@@ -87,18 +88,18 @@ impl Evaluation {
         without: &BTreeSet<u64>,
         mut ids: Option<&mut ByRow>,
     ) -> Result<Self> {
-        let new_part = || Part::new(config.near_duplicate_threshold, config.structural_duplicates);
+        let new_part = || Part::new(config.near_duplicate_threshold);
         let mut own = Self { held: scratch.rows(SELDOM)?, passes: 1, boilerplate: without.iter().copied().collect() };
         let (mut part, mut rows) = (new_part(), 0);
         each_batch(session, TEXTS, |batch| {
             let column = |name| text_column(batch, name);
             let (names, texts, codes) = (column("id")?, column("text")?, column("code")?);
-            let languages = column("language")?;
+            let structures = functions::keys_of(codepair_runtime::column(batch, "structure")?);
             let ranks = integer_column(batch, "rank")?;
-            for (row, number) in positions.of(batch)?.into_iter().enumerate() {
+            for ((row, number), structure) in positions.of(batch)?.into_iter().enumerate().zip(structures) {
                 // The code of a row whose text everybody writes is looked for all the same.
                 let text = if without.contains(&number) { "" } else { texts.value(row) };
-                part.add(number, ranks[row], text, codes.value(row), languages.value(row));
+                part.add(number, ranks[row], text, codes.value(row), structure);
                 if number >= positions.total
                     && let Some(ids) = &mut ids
                 {
@@ -166,31 +167,28 @@ struct Part {
     /// The same by their structure, where that makes duplicates; the first row of each counts.
     structures: HashMap<u128, u64>,
     paired_structures: HashMap<u128, u64>,
-    is_structural: bool,
 }
 
 /// Bytes of a structure in a map, about.
 const STRUCTURE_BYTES: usize = 48;
 
 impl Part {
-    fn new(threshold: f64, is_structural: bool) -> Self {
+    fn new(threshold: f64) -> Self {
         Self {
             index: ContaminationIndex::new(threshold),
             paired: ContaminationIndex::new(threshold),
             structures: HashMap::new(),
             paired_structures: HashMap::new(),
-            is_structural,
         }
     }
 
-    fn add(&mut self, number: u64, rank: u64, text: &str, code: &str, language: &str) {
+    fn add(&mut self, number: u64, rank: u64, text: &str, code: &str, structure: Option<u128>) {
         match rank {
             // Short documentation is too common to count.
             0 => self.index.add(number, text),
             _ => self.index.add_whole(number, text),
         }
         self.index.add(number, code);
-        let structure = self.is_structural.then(|| structure(code, language)).flatten();
         let first = |found: &mut HashMap<u128, u64>| {
             if let Some(structure) = structure {
                 let known = found.entry(structure).or_insert(number);

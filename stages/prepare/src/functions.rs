@@ -86,12 +86,16 @@ pub(crate) fn key(
     })
 }
 
+/// The values of a column that a function of [`key`] made.
+pub(crate) fn keys_of(column: &ArrayRef) -> impl Iterator<Item = Option<u128>> {
+    column.as_fixed_size_binary().iter().map(|bytes| bytes?.try_into().ok().map(u128::from_be_bytes))
+}
+
 /// A function from 128 bits to a number of 64 bits or nothing; nulls stay nulls.
 pub(crate) fn number_of_key(name: &str, function: impl Fn(u128) -> Option<u64> + Send + Sync + 'static) -> ScalarUDF {
     let call = move |values: &[ColumnarValue]| -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(values)?;
-        let key = |bytes: &[u8]| bytes.try_into().ok().map(u128::from_be_bytes);
-        let numbers = arrays[0].as_fixed_size_binary().iter().map(|bytes| bytes.and_then(key).and_then(&function));
+        let numbers = keys_of(&arrays[0]).map(|key| key.and_then(&function));
         Ok(ColumnarValue::Array(Arc::new(numbers.collect::<UInt64Array>())))
     };
     create_udf(name, vec![DataType::FixedSizeBinary(16)], DataType::UInt64, Volatility::Immutable, Arc::new(call))
