@@ -55,41 +55,59 @@ const SAMPLE_BYTES: usize = 256 << 20;
 /// Trains on a sample of the training rows: those whose ids have the smallest hashes, so that a row more or less changes
 /// little.
 fn train(settings: &TokenizerConfig, attempt: &Attempt) -> Result<Tokenizer> {
-    let (mut rows, mut bytes) = (0u32, 0usize);
-    for_training(attempt, |batch, row| {
-        rows += 1;
-        for field in &settings.fields {
-            bytes += text_column(batch, field.name())?.value(row).len();
-        }
-        Ok(())
-    })?;
-    let of_rows = f64::from(settings.training_rows) / f64::from(rows).max(1.0);
-    let share = of_rows.min(SAMPLE_BYTES as f64 / bytes.max(1) as f64);
-    let limit = if share < 1.0 { (share * u64::MAX as f64) as u64 } else { u64::MAX };
-    let mut texts = Vec::new();
-    for_training(attempt, |batch, row| {
-        if id_hash(text_column(batch, "id")?.value(row)) <= limit {
-            for field in &settings.fields {
-                texts.push(text_column(batch, field.name())?.value(row).to_owned());
-            }
-        }
-        Ok(())
-    })?;
-    Ok(Tokenizer::train(texts.iter().map(String::as_str), settings.vocabulary, settings.cut)?)
-}
-
-/// Every row of the training split that is no negative.
-fn for_training(attempt: &Attempt, mut use_row: impl FnMut(&RecordBatch, usize) -> Result<()>) -> Result<()> {
+    let mut sample = Sample::new(settings.training_rows, SAMPLE_BYTES);
     for batch in attempt.read_back("examples", &COLUMNS) {
         let batch = batch?;
-        let (splits, kinds) = (text_column(&batch, "split")?, text_column(&batch, "kind")?);
+        let column = |name| text_column(&batch, name);
+        let (ids, splits, kinds) = (column("id")?, column("split")?, column("kind")?);
+        let fields: Vec<_> = settings.fields.iter().map(|field| column(field.name())).collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
             if splits.value(row) == "train" && kinds.value(row) != "negative" {
-                use_row(&batch, row)?;
+                sample.add(id_hash(ids.value(row)), || fields.iter().map(|texts| texts.value(row)));
             }
         }
+        sample.shrink();
     }
-    Ok(())
+    Ok(Tokenizer::train(sample.texts(), settings.vocabulary, settings.cut)?)
+}
+
+/// A share of rows by their hashes, so small that it holds about so many rows and bytes at most. It falls as rows come: what is
+/// out of it once stays out.
+struct Sample {
+    most: (u32, usize),
+    rows: u32,
+    bytes: usize,
+    /// Hashes from which rows are left out.
+    limit: u64,
+    taken: Vec<(u64, Vec<String>)>,
+}
+
+impl Sample {
+    fn new(rows: u32, bytes: usize) -> Self {
+        Self { most: (rows, bytes), rows: 0, bytes: 0, limit: u64::MAX, taken: Vec::new() }
+    }
+
+    fn add<'a, T: Iterator<Item = &'a str>>(&mut self, hash: u64, texts: impl Fn() -> T) {
+        self.rows += 1;
+        self.bytes += texts().map(str::len).sum::<usize>();
+        if hash <= self.limit {
+            self.taken.push((hash, texts().map(str::to_owned).collect()));
+        }
+    }
+
+    /// Leaves out what is too much after the rows so far.
+    fn shrink(&mut self) {
+        let of_rows = f64::from(self.most.0) / f64::from(self.rows).max(1.0);
+        let share = of_rows.min(self.most.1 as f64 / self.bytes.max(1) as f64);
+        if share < 1.0 {
+            self.limit = (share * u64::MAX as f64) as u64;
+            self.taken.retain(|(hash, _)| *hash <= self.limit);
+        }
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.taken.iter().flat_map(|(_, texts)| texts).map(String::as_str)
+    }
 }
 
 /// The token columns of a batch; nothing for a field the tokenizer does not read.
@@ -117,4 +135,33 @@ fn no_tokens(rows: usize) -> (ArrayRef, ArrayRef) {
     let mut none = BinaryBuilder::new();
     none.append_nulls(rows);
     (Arc::new(none.finish()), Arc::new(UInt32Array::from(vec![0; rows])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the smallest hashes, whenever they come; and all of what fits.
+    #[test]
+    fn a_sample_is_the_same_in_whatever_pieces_rows_come() {
+        let hash = |row: u64| id_hash(&row.to_string());
+        let sample = |rows: u32, bytes: usize, often: u64| {
+            let mut sample = Sample::new(rows, bytes);
+            for row in 0..1000 {
+                sample.add(hash(row), || ["text", "code"].into_iter());
+                if row % often == often - 1 {
+                    sample.shrink();
+                }
+            }
+            sample.shrink();
+            sample
+        };
+        let few = sample(100, SAMPLE_BYTES, 7);
+        assert!((70..130).contains(&few.taken.len()), "{}", few.taken.len());
+        assert!((0..1000).all(|row| few.taken.iter().any(|(own, _)| *own == hash(row)) == (hash(row) <= few.limit)));
+        assert_eq!(few.taken, sample(100, SAMPLE_BYTES, 1000).taken);
+        // Eight bytes a row.
+        assert_eq!(sample(1000, 800, 10).taken, few.taken);
+        assert_eq!(sample(1000, 8000, 10).texts().count(), 2000);
+    }
 }
