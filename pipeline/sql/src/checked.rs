@@ -18,7 +18,7 @@ use object_store::{
 };
 
 /// Bytes of blocks that were checked and are kept, for columns that lie in the same one; the newest is kept in any case.
-const KEPT_BYTES: usize = 16 * DIGEST_BLOCK;
+const KEPT_BYTES: usize = 4 * DIGEST_BLOCK;
 /// Blocks under way at once.
 const BLOCKS_AT_ONCE: usize = 4;
 
