@@ -1,9 +1,13 @@
 //! Running the real binaries in a folder of the test's own.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at once")]
+
+mod transcript;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+pub use transcript::Transcript;
 
 /// The checkout.
 pub fn root() -> PathBuf {
