@@ -317,12 +317,13 @@ class Bench:
         for name, pairs in rows.items():
             before, now = ([pair[side] for pair in pairs] for side in (0, 1))
             seconds = [sorted(run[0] for run in side) for side in (before, now)]
-            peaks = [sorted(run[1] for run in side)[len(side) // 2] for side in (before, now)]
+            peaks = [sorted(run[1] for run in side) for side in (before, now)]
             ratios = sorted(new[0] / old[0] for old, new in pairs)
             middle = [side[len(side) // 2] for side in seconds]
             spread = (seconds[0][-1] / seconds[0][0] - 1) * 100
+            memory = [f"{side[len(side) // 2]:.0f} MB ({side[0]:.0f}–{side[-1]:.0f})" for side in peaks]
             self.paired_rows.append((name, f"{middle[0]:.1f} s", f"{middle[1]:.1f} s", f"{ratios[len(ratios) // 2]:.2f}",
-                                     f"{ratios[0]:.2f}–{ratios[-1]:.2f}", f"{spread:.0f}%", f"{peaks[0]:.0f} MB", f"{peaks[1]:.0f} MB"))
+                                     f"{ratios[0]:.2f}–{ratios[-1]:.2f}", f"{spread:.0f}%", *memory))
 
     def ended(self, codepair, stage, config):
         """Seconds and peak of a stage's binary beside a `codepair`."""
@@ -343,7 +344,7 @@ class Bench:
             lines += table(head, self.rows)
         if getattr(self, "paired_rows", None):
             lines += ["", f"Before ({self.options.before_name}) and now, in {ROUNDS} paired rounds:", ""]
-            lines += table(("stage", "before", "now", "now / before", "rounds from–to", "spread before", "memory before", "now"), self.paired_rows)
+            lines += table(("stage", "before", "now", "now / before", "rounds from–to", "spread before", "memory before (from–to)", "now"), self.paired_rows)
         if getattr(self, "growth_rows", None):
             lines += ["", "Ingest and prepare with one tokenizer under `memory_limit = \"1GiB\"` (at most 1,536 MB allowed):", ""]
             lines += table(("rows", "time", "µs a row", "µs for each row more", "peak of ingest", "peak of prepare", "memory"),
