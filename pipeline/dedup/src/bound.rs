@@ -77,14 +77,14 @@ fn keyword(tokens: &Tokens, at: usize, language: Language, bound: &mut Bound) ->
         word::FUNC if language == Language::Go => function(tokens, at, language, bound),
         word::FN if language == Language::Php => function(tokens, at, language, bound),
         word::FUNCTION if matches!(language, Language::JavaScript | Language::Php) => {
-            function(tokens, at, language, bound)
+            function(tokens, at, language, bound);
         }
         word::LAMBDA => lambda(tokens, at, bound),
         word::FOR | word::FOREACH => targets(tokens, at + 1, language, bound),
         word::AS if is_python => bound.bind(tokens.at(at + 1)),
         word::CATCH if tokens.mark(at + 1) == b'(' => drop(parameters(tokens, at + 1, Language::Java, bound)),
         word::LET | word::CONST | word::VAR if !is_python && language != Language::Ruby => {
-            declared(tokens, at + 1, bound)
+            declared(tokens, at + 1, bound);
         }
         word::GLOBAL | word::NONLOCAL => {
             let line = (at + 1..tokens.len().min(at + NEAR)).map(|inner| tokens.at(inner));
@@ -142,11 +142,11 @@ fn parameters(tokens: &Tokens, open: usize, language: Language, bound: &mut Boun
         match token.mark {
             b'(' | b'[' | b'{' | b'<' => depth += 1,
             b')' if depth == 0 => {
-                last.take().map(|name| bound.bind(name));
+                last.into_iter().for_each(|name| bound.bind(name));
                 return at;
             }
             b')' | b']' | b'}' | b'>' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => drop(last.take().map(|name| bound.bind(name))),
+            b',' if depth == 0 => last.take().into_iter().for_each(|name| bound.bind(name)),
             _ if depth > 0 || !token.is_name() => {}
             _ if is_java => last = Some(token),
             _ if matches!(tokens.mark(at - 1), b'(' | b',' | b'*' | b'&' | b'.') => bound.bind(token),
@@ -166,7 +166,7 @@ fn targets(tokens: &Tokens, from: usize, language: Language, bound: &mut Bound) 
             _ => bound.bind(token),
         }
     }
-    last.map(|token| bound.bind(token));
+    last.into_iter().for_each(|token| bound.bind(token));
 }
 
 /// Binds what stands behind `let` and the like: a name, or several in brackets.

@@ -52,7 +52,7 @@ impl<'a> Transcript<'a> {
     pub fn on_a_small_disk(&mut self, folder: &str, bytes: &str, arguments: &[&str]) -> Option<Ran> {
         let folder = self.pipeline.path(folder);
         let temporary = self.pipeline.path("temporary");
-        [&folder, &temporary].map(|folder| std::fs::create_dir_all(folder).unwrap());
+        [&folder, &temporary].into_iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
         let script = "mount -t tmpfs -o size=$1 none \"$2\" || exit 77; shift 2; exec \"$@\"";
         let ran: Ran = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", bytes])
