@@ -67,14 +67,3 @@ fn cuda_is_there() -> bool {
     // SAFETY: the name is a C string, and libcuda has no initialiser with side effects on this process.
     unsafe { !libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY).is_null() }
 }
-
-/// Tensors lie in huge pages: a training step touches hundreds of megabytes, and takes a quarter less (`docs/measured.md`). Belongs into a binary's main file, for jemalloc takes its settings from a symbol.
-#[macro_export]
-macro_rules! huge_pages {
-    () => {
-        #[allow(unsafe_code, reason = "no other symbol of this name is in a binary")]
-        #[unsafe(export_name = "_rjem_malloc_conf")]
-        #[used]
-        static MALLOC_CONF: &[u8; 11] = b"thp:always\0";
-    };
-}

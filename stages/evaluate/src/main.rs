@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-codepair_model::huge_pages!();
+// Tensors lie in huge pages: a step touches hundreds of megabytes, and takes a quarter less (`docs/measured.md`).
+codepair_runtime::malloc_conf!("thp:always");
 
 fn main() -> ExitCode {
     codepair_runtime::main::<codepair_evaluate::Evaluate>()

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+// An arena a core: with four, what threads free for others waits in each of them (`docs/measured.md`).
+codepair_runtime::malloc_conf!("narenas_ratio:1");
+
 fn main() -> ExitCode {
     codepair_runtime::main::<codepair_ingest::Ingest>()
 }

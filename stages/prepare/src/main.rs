@@ -1,6 +1,9 @@
-//! `codepair-prepare`: deduplicate, decontaminate, tokenise.
+//! `codepair-prepare`: deduplicate and decontaminate.
 
 use std::process::ExitCode;
+
+// An arena a core: with four, what threads free for others waits in each of them (`docs/measured.md`).
+codepair_runtime::malloc_conf!("narenas_ratio:1");
 
 fn main() -> ExitCode {
     codepair_runtime::main::<codepair_prepare::Prepare>()
