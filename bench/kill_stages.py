@@ -28,7 +28,9 @@ CUT = [
 ]
 # Seconds: one between two checkpoints; the rest is reading the rows, a step of training, validation and saving.
 MOST_REDONE = 5.0
-STEPS = ["ingest", "synth", "prepare", "train:attention", "train:nbow", "evaluate:bm25", "evaluate:attention", "evaluate:nbow", "report"]
+GOES_ON = re.compile(r"goes on after step (\d+)")
+STEPS = ["ingest", "synth", "prepare", "tokenize:text", "tokenize:code", "tokenize:search",
+         "train:attention", "train:nbow", "evaluate:bm25", "evaluate:attention", "evaluate:nbow", "report"]
 
 
 def command(options, store, arguments):
@@ -58,18 +60,18 @@ def stage_command(options, store, step):
 class Kill:
     """One start of a step that was killed after a random part of the time it takes."""
 
-    def __init__(self, options, store, step, seconds):
+    def __init__(self, options, store, step, after):
         folder = artifact_of(store, step)
         before = newest_checkpoint(folder)
         began = time.time()
         command = stage_command(options, store, step)
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        time.sleep(random.uniform(0.0, seconds))
+        time.sleep(after)
         child.send_signal(signal.SIGKILL)
         killed = time.time()
         log = child.communicate()[1]
         self.unpublished = not list(folder.glob("*/manifest.json"))
-        went_on = re.search(r"goes on after step (\d+)", log)
+        went_on = GOES_ON.search(log)
         self.resumed = bool(went_on)
         # What the log says comes after the checkpoint was read; before that nothing is known.
         if went_on:
@@ -115,18 +117,20 @@ def main():
             artifact = artifact_of(store, step)
             seconds = seconds_of(took[step])
             kills = []
-            for _ in range(options.kills):
-                kills.append(Kill(options, store, step, seconds))
+            for kill in range(options.kills):
+                # One in each part of the time, so that few kills come early and late as well.
+                kills.append(Kill(options, store, step, seconds * random.uniform(kill, kill + 1) / options.kills))
                 if not kills[-1].unpublished:
                     assert published_digest(artifact) == expected[step], step
                     # Begin anew, without the checkpoints of the attempts so far; and strike sooner.
                     shutil.rmtree(artifact)
                     seconds *= 0.7
-            subprocess.run(stage_command(options, store, step), check=True, capture_output=True)
+            last = subprocess.run(stage_command(options, store, step), check=True, capture_output=True, text=True)
             # The report holds times; all its outputs are volatile.
             equal = published_digest(artifact) == expected[step]
             before = sum(kill.unpublished for kill in kills)
-            resumed, redone = sum(kill.resumed for kill in kills), max(kill.redone for kill in kills)
+            resumed = sum(kill.resumed for kill in kills) + bool(GOES_ON.search(last.stderr))
+            redone = max(kill.redone for kill in kills)
             print(f"{step:20} {len(kills):5}  {before:19}  {resumed:7}  {redone:8.1f}  {'yes' if equal else 'NO'}", flush=True)
             assert equal, step
             assert redone < MOST_REDONE, (step, redone)

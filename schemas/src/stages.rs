@@ -5,9 +5,11 @@
 pub struct Stage {
     /// Verb; the binary is `codepair-NAME`.
     pub name: &'static str,
+    /// Its table of the config; what of it is another stage's is not its own.
+    pub table: &'static str,
     /// Raised when the output changes meaning, a changed default included; part of every fingerprint.
     pub revision: u32,
-    /// Steps are `NAME:MODEL`, one a model.
+    /// Steps are `NAME:MODEL`, one for each table in its own, which a model's, or a tokenizer's, name is.
     pub per_model: bool,
     /// Worker threads where the config says nothing; without it as many as there are cores.
     pub threads: Option<usize>,
@@ -23,6 +25,7 @@ pub struct Stage {
 pub const STAGES: &[Stage] = &[
     Stage {
         name: "ingest",
+        table: "ingest",
         revision: 7,
         per_model: false,
         threads: None,
@@ -32,6 +35,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "synth",
+        table: "synth",
         revision: 7,
         per_model: false,
         threads: None,
@@ -41,15 +45,27 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "prepare",
+        table: "prepare",
         revision: 8,
         per_model: false,
         threads: None,
         resources: &["threads", "memory_limit"],
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
-        outputs: &["examples", "tokens", "duplicates", "rejected", "tokenizers"],
+        outputs: &["examples", "duplicates", "rejected"],
+    },
+    Stage {
+        name: "tokenize",
+        table: "prepare.tokenizers",
+        revision: 1,
+        per_model: true,
+        threads: None,
+        resources: &["threads"],
+        inputs: &["examples"],
+        outputs: &["tokens", "tokenizers"],
     },
     Stage {
         name: "train",
+        table: "train",
         revision: 2,
         per_model: true,
         // A step is too small to be divided well: two trainings side by side take less time.
@@ -60,6 +76,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "evaluate",
+        table: "evaluate",
         revision: 2,
         per_model: true,
         threads: None,
@@ -69,6 +86,7 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "report",
+        table: "report",
         revision: 2,
         per_model: false,
         threads: None,

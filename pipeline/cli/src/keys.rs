@@ -122,7 +122,7 @@ fn sections() -> Result<Vec<Section>> {
     ];
     let resources = keys::<Resources>().to_value();
     for stage in STAGES {
-        read(&binaries::keys(stage.name)?, stage.name, &mut sections);
+        read(&binaries::keys(stage.name)?, stage.table, &mut sections);
         let mut own = resources.clone();
         if let Some(properties) = own["properties"].as_object_mut() {
             properties.retain(|key, _| stage.resources.contains(&key.as_str()));

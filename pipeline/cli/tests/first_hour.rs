@@ -70,7 +70,7 @@ fn rows_of_ones_own_are_learned_from_and_two_runs_compared() {
     // What has nothing to do is the newest run's.
     let third = pipeline.plain(&[&short(&more)[..], &["--json"]].concat()).ok().json();
     let steps = third["steps"].as_array().unwrap();
-    assert!(steps.len() == 9 && steps.iter().all(|step| step["state"] == "fresh"), "{third:#}");
+    assert!(steps.len() == 12 && steps.iter().all(|step| step["state"] == "fresh"), "{third:#}");
     assert!(third["report"].as_str().unwrap().ends_with("report.html"));
     let listed = runs(&pipeline);
     assert_eq!((listed.len(), &listed[0]["run"]), (2, &third["run"]));

@@ -68,6 +68,7 @@ fn a_run_that_lacks_an_artifact_in_the_end_has_failed() {
         "codepair-ingest",
         "codepair-synth",
         "codepair-prepare",
+        "codepair-tokenize",
         "codepair-train",
         "codepair-evaluate",
         "codepair-report",

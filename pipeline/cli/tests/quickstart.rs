@@ -42,6 +42,11 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     let plan = pipeline.codepair(&["plan", "--json", "--set", "train.attention.epochs=2"]).ok();
     assert_eq!(running(&plan), ["train:attention", "evaluate:attention", "report"]);
     assert!(plan.out.contains("train.attention.epochs: 1 → 2"), "{}", plan.out);
+    // A model depends on the tokenizers that it reads, and on no other.
+    let planned = |set: &str| running(&pipeline.codepair(&["plan", "--json", "--set", set]).ok());
+    assert_eq!(planned("prepare.tokenizers.more.vocabulary=300"), ["tokenize:more"]);
+    let nbow = ["tokenize:search", "train:nbow", "evaluate:nbow", "report"];
+    assert_eq!(planned("prepare.tokenizers.search.vocabulary=300"), nbow);
     let only = pipeline.codepair(&["plan", "--json", "--force", "train:nbow", "--until", "train"]).ok();
     assert_eq!(running(&only), ["train:nbow"]);
     pipeline.codepair(&["plan", "--only", "trian"]).fails(2, &["there is no step trian", "train:nbow"]);
@@ -54,7 +59,7 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     let other = cut(&["resources.prepare.threads=1", "resources.synth.threads=1", "resources.evaluate.threads=1"]);
     other.codepair(&["run", "--jobs", "1"]).ok();
     let digests = pipeline.digests();
-    assert_eq!(digests.len(), 9);
+    assert_eq!(digests.len(), 12);
     let stripped =
         |pipeline: &Pipeline| pipeline.digests().into_iter().filter(|(step, _)| step != "report").collect::<Vec<_>>();
     assert_eq!(stripped(&other), stripped(&pipeline), "threads and jobs change no output");

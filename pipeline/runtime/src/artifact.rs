@@ -169,12 +169,6 @@ impl Attempt {
         self.finish_rows(writer)
     }
 
-    /// Rows of a dataset that this attempt has finished.
-    #[must_use]
-    pub fn rows(&self, dataset: &str) -> u64 {
-        self.outputs.iter().filter(|output| output.dataset == dataset).filter_map(|output| output.rows).sum()
-    }
-
     /// The batches of a dataset that this attempt has finished, one part in memory at a time; no columns named means all.
     pub fn read_back<'a>(
         &'a self,

@@ -15,7 +15,7 @@ use crate::{ExitStatus, PipelineOptions, Request, Shard, Stage, describe, keys, 
 struct Arguments {
     #[command(flatten)]
     pipeline: PipelineOptions,
-    /// The model to work on; needed when the stage has several steps.
+    /// What stands behind the colon of the step, such as a model; needed where the stage has several steps.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Where to compute: cpu, or cuda where the binary was built with it.

@@ -121,8 +121,8 @@ impl Config {
         for (key, value) in &mut table {
             expand(key, value)?;
         }
-        let known: Vec<&str> =
-            ["name", "store", "resources"].into_iter().chain(STAGES.iter().map(|s| s.name)).collect();
+        let tables = STAGES.iter().map(|stage| stage.table).filter(|table| !table.contains('.'));
+        let known: Vec<&str> = ["name", "store", "resources"].into_iter().chain(tables).collect();
         for key in table.keys() {
             if !known.contains(&key.as_str()) {
                 return Err(config_error(format!("{}: {}", path.display(), unknown_key(key, "the config", &known))));
@@ -143,7 +143,7 @@ impl Config {
         config.check_name("name", &config.name)?;
         config.check_resources()?;
         for stage in STAGES.iter().filter(|stage| stage.per_model) {
-            config.tables(stage.name).iter().try_for_each(|model| config.check_name(stage.name, model))?;
+            config.tables(stage.name).iter().try_for_each(|model| config.check_name(stage.table, model))?;
         }
         Ok(config)
     }
@@ -193,7 +193,7 @@ impl Config {
                 self.path.display()
             )));
         }
-        Ok(self.read::<StoreTable>(&["store"])?.url)
+        Ok(self.read::<StoreTable>("store", self.table.get("store").cloned())?.url)
     }
 
     /// A stage's table, with its defaults where it has none.
@@ -201,7 +201,7 @@ impl Config {
     /// # Errors
     /// Exit 2: an unknown key (the nearest known one is named), or a value of the wrong type.
     pub fn section<T: DeserializeOwned>(&self, stage: &str) -> Result<T> {
-        self.read(&[stage])
+        self.read(table_name(stage), table_of(&self.table, stage))
     }
 
     /// `[resources.STAGE]`.
@@ -209,11 +209,13 @@ impl Config {
     /// # Errors
     /// Exit 2: as [`Config::section`], a key that the stage does not read, or a value that cannot be.
     pub fn resources(&self, stage: &str) -> Result<Resources> {
-        let resources: Resources = self.read(&["resources", stage])?;
+        let table = self.table.get("resources").and_then(|all| all.get(stage));
+        let resources: Resources = self.read(&format!("resources.{stage}"), table.cloned())?;
         let place = format!("{}: resources.{stage}", self.path.display());
         let read = codepair_schemas::stage(stage).map_or(&[][..], |entry| entry.resources);
-        let table = self.table.get("resources").and_then(|all| all.get(stage)).and_then(Value::as_table);
-        if let Some(key) = table.into_iter().flat_map(Table::keys).find(|key| !read.contains(&key.as_str())) {
+        if let Some(key) =
+            table.and_then(Value::as_table).into_iter().flat_map(Table::keys).find(|key| !read.contains(&key.as_str()))
+        {
             return Err(config_error(format!("{place}.{key}: {stage} does not read it; it reads {}", read.join(", "))));
         }
         if resources.threads == Some(0) {
@@ -249,39 +251,37 @@ impl Config {
     /// The names of the tables in a stage's table, such as the models of `[train.NAME]`.
     #[must_use]
     pub fn tables(&self, stage: &str) -> Vec<String> {
-        let table = self.table.get(stage).and_then(Value::as_table);
-        table.into_iter().flatten().filter(|(_, v)| v.is_table()).map(|(k, _)| k.clone()).collect()
+        let table = table_of(&self.table, stage);
+        let tables = table.as_ref().and_then(Value::as_table).into_iter().flatten();
+        tables.filter(|(_, value)| value.is_table()).map(|(name, _)| name.clone()).collect()
     }
 
     /// A stage's table as JSON, as it was written, to compare with a plan's.
     #[must_use]
     pub fn raw(&self, stage: &str) -> serde_json::Value {
-        self.written.get(stage).map_or(serde_json::Value::Null, |v| serde_json::to_value(v).unwrap_or_default())
+        let table = table_of(&self.written, stage);
+        table.map_or(serde_json::Value::Null, |table| serde_json::to_value(table).unwrap_or_default())
     }
 
     /// The SHA-256 of a stage's table with variables expanded, where there are some: they may have other values next time.
     #[must_use]
     pub fn expanded(&self, stage: &str) -> Option<String> {
-        let expanded = self.table.get(stage)?;
-        (self.written.get(stage) != Some(expanded)).then(|| crate::sha256(expanded.to_string().as_bytes()))
+        let expanded = table_of(&self.table, stage)?;
+        let is_written_so = table_of(&self.written, stage).is_some_and(|written| written == expanded);
+        (!is_written_so).then(|| crate::sha256(expanded.to_string().as_bytes()))
     }
 
-    fn read<T: DeserializeOwned>(&self, keys: &[&str]) -> Result<T> {
-        let mut value = Value::Table(self.table.clone());
-        for key in keys {
-            value = match value {
-                Value::Table(mut table) => table.remove(*key).unwrap_or_else(|| Value::Table(Table::new())),
-                other => other,
-            };
-        }
+    /// The value at a place, with its defaults where there is none.
+    fn read<T: DeserializeOwned>(&self, at: &str, value: Option<Value>) -> Result<T> {
+        let mut value = value.unwrap_or_else(|| Value::Table(Table::new()));
         loop {
             let error = match serde_path_to_error::deserialize(value.clone()) {
                 Ok(read) => return Ok(read),
                 Err(error) => error,
             };
-            let (place, message) = place_and_message(keys.join("."), error);
+            let (place, message) = place_and_message(at.to_owned(), error);
             // `--set licence=2024` is a text where one is asked for.
-            let within = place.strip_prefix(&format!("{}.", keys.join("."))).unwrap_or_default();
+            let within = place.strip_prefix(&format!("{at}.")).unwrap_or_default();
             let typed = message.contains("expected a string").then(|| self.typed.get(&place)).flatten();
             if typed.is_none_or(|text| !make_text(&mut value, within, text)) {
                 let (path, said) = (self.path.display(), explain(&message, &place));
@@ -294,14 +294,34 @@ impl Config {
 impl Config {
     /// Of a table that lacks what all of its kind have: the one that its name may be meant for.
     fn mistyped(&self, place: &str, message: &str) -> String {
-        let Some((stage, name)) = place.split_once('.').filter(|(_, name)| !name.contains('.')) else {
-            return String::new();
-        };
-        let others = self.tables(stage);
+        let of = |(table, name)| Some((STAGES.iter().find(|stage| stage.table == table)?, name));
+        let Some((stage, name)) = place.rsplit_once('.').and_then(of) else { return String::new() };
+        let others = self.tables(stage.name);
         let others: Vec<&str> = others.iter().map(String::as_str).filter(|other| *other != name).collect();
         let nearest = nearest(name, &others).filter(|_| message.starts_with("missing field"));
-        nearest.map_or(String::new(), |nearest| format!("; did you mean [{stage}.{nearest}]?"))
+        nearest.map_or(String::new(), |nearest| format!("; did you mean [{}.{nearest}]?", stage.table))
     }
+}
+
+/// Where a stage's table is.
+fn table_name(stage: &str) -> &str {
+    codepair_schemas::stage(stage).map_or(stage, |entry| entry.table)
+}
+
+/// A stage's table, without what of it is the table of another stage.
+fn table_of(whole: &Table, stage: &str) -> Option<Value> {
+    let name = table_name(stage);
+    let mut keys = name.split('.');
+    let mut table = keys.next().and_then(|key| whole.get(key))?;
+    for key in keys {
+        table = table.get(key)?;
+    }
+    let mut table = table.clone();
+    let inner = STAGES.iter().filter_map(|other| other.table.strip_prefix(name)?.strip_prefix('.'));
+    if let Value::Table(table) = &mut table {
+        inner.for_each(|key| drop(table.remove(key)));
+    }
+    Some(table)
 }
 
 /// Where in the config an error lies, and what is wrong there.

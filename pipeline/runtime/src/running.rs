@@ -224,12 +224,12 @@ fn choose<'a>(description: &'a Description, model: Option<&str>) -> Result<&'a S
     let stage = &description.stage;
     match (model, description.steps.as_slice()) {
         (Some(model), steps) => steps.iter().find(|s| s.model.as_deref() == Some(model)).ok_or_else(|| {
-            config_error(format!("--model {model}: {stage} has no such model; it has {}", names.join(", ")))
+            config_error(format!("--model {model}: {stage} has no such step; it has {}", names.join(", ")))
         }),
         (None, [step]) => Ok(step),
         (None, []) => Err(config_error(format!("the config asks for no step of {stage}"))),
         (None, _) => {
-            Err(config_error(format!("{stage} has several models; name one with --model: {}", names.join(", "))))
+            Err(config_error(format!("{stage} has several steps; name one with --model: {}", names.join(", "))))
         }
     }
 }

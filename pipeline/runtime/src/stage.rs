@@ -134,8 +134,11 @@ impl Context {
     /// # Errors
     /// Exit 3 where it is missing or damaged.
     pub fn read_file(&self, kind: &str, name: &str) -> Result<bytes::Bytes> {
-        let manifest = self.inputs(kind).next().with_context(|| format!("{} reads no {kind}", self.step))?;
-        manifest.read_named(&self.store, &format!("{kind}/{name}"))
+        let path = format!("{kind}/{name}");
+        let holds = |manifest: &&Arc<Manifest>| manifest.outputs.iter().any(|output| output.name() == path);
+        let manifest = self.inputs(kind).find(holds).or_else(|| self.inputs(kind).next());
+        let manifest = manifest.with_context(|| format!("{} reads no {kind}", self.step))?;
+        manifest.read_named(&self.store, &path)
     }
 }
 

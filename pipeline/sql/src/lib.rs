@@ -21,7 +21,7 @@ use url::Url;
 use crate::checked::{Checked, fault};
 use crate::pool::SortPool;
 
-pub use tokens::{encode, register as register_tokenizers, token_bytes};
+pub use tokens::register as register_tokenizers;
 
 /// An error of the engine: of a file that is missing or damaged an error of the inputs, which says what to do.
 #[must_use]

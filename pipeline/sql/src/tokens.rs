@@ -7,7 +7,7 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, BinaryArray, BinaryBuilder, StringArray};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
-use codepair_tokenizer::{Tokenizer, token_ids};
+use codepair_tokenizer::{Tokenizer, encode, token_bytes, token_ids};
 use datafusion::common::exec_err;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
@@ -36,34 +36,6 @@ pub fn register(context: &SessionContext, tokenizers: &HashMap<String, Bytes>) -
     context.register_udf(create_udf("detokenize", arguments, text.clone(), immutable, Arc::new(decode)));
     context.register_udf(create_udf("tokenize", vec![text.clone(), text], binary, immutable, Arc::new(encode)));
     Ok(())
-}
-
-/// Token columns are little-endian ids of two bytes, or four where the vocabulary needs them.
-#[must_use]
-pub fn token_bytes(tokenizer: &Tokenizer) -> usize {
-    if tokenizer.vocabulary() <= 1 << 16 { 2 } else { 4 }
-}
-
-/// The tokens of texts, in the form of token columns.
-///
-/// # Errors
-/// The tokenizer's own.
-pub fn encode<'a>(
-    texts: impl Iterator<Item = Option<&'a str>>,
-    tokenizer: &Tokenizer,
-) -> Result<BinaryArray, codepair_tokenizer::Error> {
-    let (mut tokens, mut bytes) = (BinaryBuilder::new(), Vec::new());
-    let width = token_bytes(tokenizer);
-    for text in texts {
-        let Some(text) = text else {
-            tokens.append_null();
-            continue;
-        };
-        bytes.clear();
-        bytes.extend(tokenizer.encode(text)?.iter().flat_map(|id| id.to_le_bytes().into_iter().take(width)));
-        tokens.append_value(&bytes);
-    }
-    Ok(tokens.finish())
 }
 
 fn find<'a>(

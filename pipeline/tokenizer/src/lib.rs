@@ -3,6 +3,7 @@
 //! A tokenizer is one `tokenizer.json` that Hugging Face's own library loads. Cutting text into pieces and merging the
 //! pairs of a piece are done here, several times faster than there and with the same result.
 
+mod columns;
 mod merges;
 mod pieces;
 
@@ -20,6 +21,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
 
+pub use crate::columns::{encode, token_bytes, token_ids};
 use crate::merges::Merges;
 use crate::pieces::{alphabet, byte_pieces, words};
 
@@ -209,16 +211,6 @@ fn cut_words(inner: &mut Inner) -> Result<(), Error> {
     let gap = Split::new(gap, SplitDelimiterBehavior::Removed, false).map_err(Error)?;
     inner.with_pre_tokenizer(Some(PreTokenizers::new(vec![gap.into(), ByteLevel::new(false, false, false).into()])));
     Ok(())
-}
-
-/// The ids in a column of little-endian numbers of `width` bytes, 2 or 4, as `tokens` holds them.
-#[must_use]
-pub fn token_ids(bytes: &[u8], width: usize) -> Vec<u32> {
-    if width == 2 {
-        bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect()
-    } else {
-        bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
-    }
 }
 
 #[cfg(test)]

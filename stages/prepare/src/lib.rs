@@ -1,4 +1,4 @@
-//! Prepare: functions, problems, pairs and synthetic pairs become `examples` without duplicates and leaks, and token tables.
+//! Prepare: functions, problems, pairs and synthetic pairs become `examples` without duplicates and leaks.
 //!
 //! The wide columns (text, code) are never sorted or joined. DataFusion computes narrow keys of all rows in one pass and
 //! sorts them, on disk where they do not fit in memory; a walk along the sorted keys finds the duplicates; one pass over
@@ -14,7 +14,6 @@ mod functions;
 mod keys;
 mod near;
 mod scratch;
-mod tokens;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -23,8 +22,6 @@ use std::time::Instant;
 use anyhow::Result;
 use codepair_dedup::BANDS;
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
-use codepair_schemas::Field;
-use codepair_tokenizer::Cut;
 use serde::{Deserialize, Serialize};
 
 use crate::scratch::Scratch;
@@ -48,8 +45,6 @@ pub struct Prepare {
     /// Names, which become reasons, and expressions of SQL that are true for the training and validation rows to leave
     /// out.
     pub filters: BTreeMap<String, String>,
-    /// `[prepare.tokenizers.NAME]`.
-    pub tokenizers: BTreeMap<String, TokenizerConfig>,
 }
 
 impl Default for Prepare {
@@ -61,7 +56,6 @@ impl Default for Prepare {
             keep_rows_without_text: false,
             boilerplate_texts: None,
             filters: BTreeMap::new(),
-            tokenizers: BTreeMap::new(),
         }
     }
 }
@@ -74,26 +68,6 @@ pub enum TextPart {
     Summary,
     /// All of it.
     Full,
-}
-
-/// A tokenizer, trained on the training split.
-#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TokenizerConfig {
-    /// Tokens at most, special ones included.
-    pub vocabulary: usize,
-    /// The columns it is trained on and encodes.
-    pub fields: Vec<Field>,
-    /// `bytes` keeps everything; `words` is for search.
-    pub cut: Cut,
-    /// Rows of the training split to train it on; of more than these, or of more than 256 MiB of text, a sample is taken.
-    pub training_rows: u32,
-}
-
-impl Default for TokenizerConfig {
-    fn default() -> Self {
-        Self { vocabulary: 8000, fields: vec![Field::Text, Field::Code], cut: Cut::Bytes, training_rows: 100_000 }
-    }
 }
 
 impl Prepare {
@@ -110,36 +84,7 @@ impl Prepare {
                 REASONS.join(", ")
             )));
         }
-        for (name, tokenizer) in &self.tokenizers {
-            if !is_name(name) {
-                return Err(config_error(format!(
-                    "prepare.tokenizers.{name}: use letters, digits and _, for it names a table"
-                )));
-            }
-            if tokenizer.fields.is_empty() || tokenizer.training_rows == 0 {
-                return Err(config_error(format!(
-                    "prepare.tokenizers.{name}: fields and training_rows say what it is trained on; they cannot be empty or 0"
-                )));
-            }
-            if tokenizer.vocabulary < 260 {
-                return Err(config_error(format!(
-                    "prepare.tokenizers.{name}.vocabulary must be at least 260: 256 bytes, 3 special tokens and a pair"
-                )));
-            }
-        }
         Ok(())
-    }
-}
-
-impl Prepare {
-    /// Warns of tokenizers that no model reads, where there are models: a name may be mistyped.
-    fn warn_of_unread(&self, models: &BTreeMap<String, serde_json::Value>) {
-        let reads = |name: &String| {
-            models.values().any(|model| ["source", "target"].iter().any(|side| model[side]["tokenizer"] == *name))
-        };
-        for name in self.tokenizers.keys().filter(|name| !models.is_empty() && !reads(name)) {
-            tracing::warn!("[prepare.tokenizers.{name}] is read by no model");
-        }
     }
 }
 
@@ -167,16 +112,11 @@ impl Stage for Prepare {
     const NAME: &'static str = "prepare";
     type Config = Self;
 
-    fn steps(config: &Self, whole: &Config) -> Result<Vec<Step>> {
+    fn steps(config: &Self, _whole: &Config) -> Result<Vec<Step>> {
         config.check()?;
         candidates::check_filters(config)?;
-        config.warn_of_unread(&whole.section("train")?);
         let value = serde_json::to_value(config)?;
-        let mut changed = overrides(&value, &serde_json::to_value(Self::default())?);
-        let default = serde_json::to_value(TokenizerConfig::default())?;
-        for (name, tokenizer) in &config.tokenizers {
-            changed["tokenizers"][name] = overrides(&serde_json::to_value(tokenizer)?, &default);
-        }
+        let changed = overrides(&value, &serde_json::to_value(Self::default())?);
         let ingested = ["functions", "problems", "pairs", "queries"].map(|dataset| Input::new(dataset, "ingest"));
         Ok(vec![Step {
             config: serde_json::json!({ "prepare": value }),
@@ -199,8 +139,6 @@ impl Stage for Prepare {
         context.attempt.note("seconds_to_verdicts", began.elapsed().as_secs_f64());
         // A filter that nothing fell under says so too.
         config.filters.keys().for_each(|name| context.attempt.count_rejected(name, 0));
-        examples::write(context, config, &verdicts)?;
-        drop((verdicts, scratch));
-        tokens::write(context, config)
+        examples::write(context, config, &verdicts)
     }
 }

@@ -163,7 +163,6 @@ fn every_row_is_kept_or_rejected_with_its_reason() {
     for (threads, memory) in [(1, "1GiB"), (2, "64MiB"), (16, "64MiB")] {
         let text = format!(
             "name = \"t\"\n[prepare.filters]\ntoo_long = \"line_count(code) > 20\"\nmail = \"has_email(text)\"\n\
-             [prepare.tokenizers.code]\nvocabulary = 300\nfields = [\"code\"]\n\
              [resources.prepare]\nthreads = {threads}\nmemory_limit = \"{memory}\"\n"
         );
         let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();
@@ -284,7 +283,7 @@ fn partitions_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let run = |threads: usize, memory: &str| {
         let text = format!(
-            "name = \"t\"\n[prepare.tokenizers.code]\nvocabulary = 400\n[resources.prepare]\nthreads = {threads}\n\
+            "name = \"t\"\n[resources.prepare]\nthreads = {threads}\n\
              memory_limit = \"{memory}\"\n"
         );
         let config = Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap();

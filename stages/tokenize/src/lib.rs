@@ -1,50 +1,126 @@
-//! Tokenizers trained on the training split, and the token tables of all examples.
+//! Tokenize: a tokenizer trained on the training split, and the token table of all examples.
 
+mod sample;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, UInt32Array};
-use codepair_runtime::{Attempt, Context, Progress, column, ordered, text_column};
-use codepair_sql::{encode, token_bytes};
-use codepair_tokenizer::Tokenizer;
-use serde_json::json;
+use codepair_runtime::{
+    Config, Context, Input, Progress, Stage, Step, column, config_error, ordered, overrides, text_column,
+};
+use codepair_schemas::Field;
+use codepair_tokenizer::{Cut, Tokenizer, encode, token_bytes};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use twox_hash::XxHash3_64;
 
-use crate::candidates::id_hash;
-use crate::{Field, Prepare, TokenizerConfig};
+use crate::sample::Sample;
 
-/// Trains every tokenizer and writes its `tokens_NAME`.
-pub(crate) fn write(context: &mut Context, config: &Prepare) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build()?;
-    for (name, settings) in &config.tokenizers {
+/// `[prepare.tokenizers.NAME]`, a step each: a model depends on those that it reads, and on no other.
+pub type Tokenizers = BTreeMap<String, TokenizerConfig>;
+
+/// A tokenizer, trained on the training split, and the token table of all examples that it makes.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerConfig {
+    /// Tokens at most, special ones included.
+    pub vocabulary: usize,
+    /// The columns it is trained on and encodes.
+    pub fields: Vec<Field>,
+    /// `bytes` keeps everything; `words` is for search.
+    pub cut: Cut,
+    /// Rows of the training split to train it on; of more than these, or of more than 256 MiB of text, a sample is taken.
+    pub training_rows: u32,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self { vocabulary: 8000, fields: vec![Field::Text, Field::Code], cut: Cut::Bytes, training_rows: 100_000 }
+    }
+}
+
+/// The stage.
+pub struct Tokenize;
+
+impl TokenizerConfig {
+    fn check(&self, name: &str) -> Result<()> {
+        let wrong = |why: &str| Err(config_error(format!("prepare.tokenizers.{name}{why}")));
+        if name.contains('-') {
+            return wrong(": use letters, digits and _, for it names a table");
+        }
+        if self.fields.is_empty() || self.training_rows == 0 {
+            return wrong(": fields and training_rows say what it is trained on; they cannot be empty or 0");
+        }
+        if self.vocabulary < 260 {
+            return wrong(".vocabulary must be at least 260: 256 bytes, 3 special tokens and a pair");
+        }
+        Ok(())
+    }
+
+    fn step(&self, name: &str) -> Result<Step> {
+        self.check(name)?;
+        let value = serde_json::to_value(self)?;
+        let changed = overrides(&value, &serde_json::to_value(Self::default())?);
+        Ok(Step {
+            model: Some(name.to_owned()),
+            config: json!({ "prepare": { "tokenizers": { name: value } } }),
+            overrides: json!({ "prepare": { "tokenizers": { name: changed } } }),
+            inputs: vec![Input::new("examples", "prepare")],
+            ..Step::default()
+        })
+    }
+}
+
+/// Warns of tokenizers that no model reads, where there are models: a name may be mistyped.
+fn warn_of_unread(tokenizers: &Tokenizers, models: &BTreeMap<String, Value>) {
+    let reads = |name: &String| {
+        models.values().any(|model| ["source", "target"].iter().any(|side| model[side]["tokenizer"] == *name))
+    };
+    for name in tokenizers.keys().filter(|name| !models.is_empty() && !reads(name)) {
+        tracing::warn!("[prepare.tokenizers.{name}] is read by no model");
+    }
+}
+
+impl Stage for Tokenize {
+    const NAME: &'static str = "tokenize";
+    type Config = Tokenizers;
+
+    fn steps(config: &Tokenizers, whole: &Config) -> Result<Vec<Step>> {
+        warn_of_unread(config, &whole.section("train")?);
+        config.iter().map(|(name, tokenizer)| tokenizer.step(name)).collect()
+    }
+
+    fn run(context: &mut Context, config: &Tokenizers) -> Result<()> {
+        let name = context.model.clone().context("tokenize runs one tokenizer")?;
+        let settings = config.get(&name).with_context(|| format!("[prepare.tokenizers.{name}] is missing"))?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build()?;
         let began = Instant::now();
-        let tokenizer = pool.install(|| train(settings, &context.attempt))?;
+        let tokenizer = pool.install(|| train(settings, context))?;
         let training = began.elapsed().as_secs_f64();
-        let token_bytes = token_bytes(&tokenizer);
-        let metadata = [("token_bytes", token_bytes.to_string()), ("tokenizer", name.clone())];
-        let mut writer = context.attempt.writer_with(&format!("tokens_{name}"), &metadata)?;
-        let progress = Progress::new(&format!("encoding with {name}"), "rows", context.attempt.rows("examples"));
-        let attempt = &context.attempt;
-        ordered(
-            context.threads,
-            |emit| attempt.read_back("examples", &COLUMNS).try_for_each(|batch| emit(batch?)),
-            |batch| encode_batch(&batch, settings, &tokenizer),
-            |batch| {
-                progress.add(batch.num_rows() as u64);
-                writer.write(batch)
-            },
-        )?;
-        context.attempt.finish(writer)?;
+        write(context, &name, settings, &tokenizer)?;
         let encoding = began.elapsed().as_secs_f64() - training;
         let vocabulary = tokenizer.vocabulary();
-        tracing::info!(
-            "tokenizer {name}: {vocabulary} tokens, {training:.1} s to train, {encoding:.1} s to encode with"
-        );
-        let note = json!({ "vocabulary": vocabulary, "training_seconds": training, "encoding_seconds": encoding });
-        context.attempt.note(&format!("tokenizers.{name}"), note);
-        context.attempt.add_file("tokenizers", &format!("{name}.json"), tokenizer.to_json()?.into_bytes())?;
+        tracing::info!("{name}: {vocabulary} tokens, {training:.1} s to train, {encoding:.1} s to encode with");
+        note_splits(context);
+        let attempt = &mut context.attempt;
+        attempt.note("vocabulary", vocabulary);
+        attempt.note("training_seconds", training);
+        attempt.note("encoding_seconds", encoding);
+        attempt.add_file("tokenizers", &format!("{name}.json"), tokenizer.to_json()?.into_bytes())
     }
-    Ok(())
+}
+
+/// Hands on how many examples each split has, and how many rows are for testing alone: whoever trains asks for that.
+fn note_splits(context: &mut Context) {
+    let prepared = context.inputs("examples").next().cloned();
+    if let Some(splits) = prepared.as_ref().and_then(|prepared| prepared.notes.get("splits")) {
+        context.attempt.note("splits", splits.clone());
+    }
+    let for_testing = prepared.as_ref().and_then(|prepared| prepared.rejected.get("evaluation_only"));
+    context.attempt.note("rows_for_testing", for_testing.copied().unwrap_or(0));
 }
 
 const COLUMNS: [&str; 8] = ["id", "ordinal", "kind", "name", "parent_id", "split", "text", "code"];
@@ -54,16 +130,18 @@ const SAMPLE_BYTES: usize = 256 << 20;
 
 /// Trains on a sample of the training rows: those whose ids have the smallest hashes, so that a row more or less changes
 /// little.
-fn train(settings: &TokenizerConfig, attempt: &Attempt) -> Result<Tokenizer> {
+fn train(settings: &TokenizerConfig, context: &Context) -> Result<Tokenizer> {
     let mut sample = Sample::new(settings.training_rows, SAMPLE_BYTES);
-    for batch in attempt.read_back("examples", &COLUMNS) {
+    for batch in context.stream("examples", &COLUMNS) {
         let batch = batch?;
         let column = |name| text_column(&batch, name);
         let (ids, splits, kinds) = (column("id")?, column("split")?, column("kind")?);
         let fields: Vec<_> = settings.fields.iter().map(|field| column(field.name())).collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
             if splits.value(row) == "train" && kinds.value(row) != "negative" {
-                sample.add(id_hash(ids.value(row)), || fields.iter().map(|texts| texts.value(row)));
+                sample.add(XxHash3_64::oneshot(ids.value(row).as_bytes()), || {
+                    fields.iter().map(|texts| texts.value(row))
+                });
             }
         }
         sample.shrink();
@@ -71,43 +149,23 @@ fn train(settings: &TokenizerConfig, attempt: &Attempt) -> Result<Tokenizer> {
     Ok(Tokenizer::train(sample.texts(), settings.vocabulary, settings.cut)?)
 }
 
-/// A share of rows by their hashes, so small that it holds about so many rows and bytes at most. It falls as rows come: what is
-/// out of it once stays out.
-struct Sample {
-    most: (u32, usize),
-    rows: u32,
-    bytes: usize,
-    /// Hashes from which rows are left out.
-    limit: u64,
-    taken: Vec<(u64, Vec<String>)>,
-}
-
-impl Sample {
-    fn new(rows: u32, bytes: usize) -> Self {
-        Self { most: (rows, bytes), rows: 0, bytes: 0, limit: u64::MAX, taken: Vec::new() }
-    }
-
-    fn add<'a, T: Iterator<Item = &'a str>>(&mut self, hash: u64, texts: impl Fn() -> T) {
-        self.rows += 1;
-        self.bytes += texts().map(str::len).sum::<usize>();
-        if hash <= self.limit {
-            self.taken.push((hash, texts().map(str::to_owned).collect()));
-        }
-    }
-
-    /// Leaves out what is too much after the rows so far.
-    fn shrink(&mut self) {
-        let of_rows = f64::from(self.most.0) / f64::from(self.rows).max(1.0);
-        let share = of_rows.min(self.most.1 as f64 / self.bytes.max(1) as f64);
-        if share < 1.0 {
-            self.limit = (share * u64::MAX as f64) as u64;
-            self.taken.retain(|(hash, _)| *hash <= self.limit);
-        }
-    }
-
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        self.taken.iter().flat_map(|(_, texts)| texts).map(String::as_str)
-    }
+/// Writes the token table of all examples.
+fn write(context: &mut Context, name: &str, settings: &TokenizerConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let metadata = [("token_bytes", token_bytes(tokenizer).to_string()), ("tokenizer", name.to_owned())];
+    let mut writer = context.attempt.writer_with(&format!("tokens_{name}"), &metadata)?;
+    let rows = context.inputs("examples").map(|manifest| manifest.rows("examples")).sum();
+    let progress = Progress::new(&format!("encoding with {name}"), "rows", rows);
+    let from = &*context;
+    ordered(
+        from.threads,
+        |emit| from.stream("examples", &COLUMNS).try_for_each(|batch| emit(batch?)),
+        |batch| encode_batch(&batch, settings, tokenizer),
+        |batch| {
+            progress.add(batch.num_rows() as u64);
+            writer.write(batch)
+        },
+    )?;
+    context.attempt.finish(writer)
 }
 
 /// The token columns of a batch; nothing for a field the tokenizer does not read.
@@ -135,33 +193,4 @@ fn no_tokens(rows: usize) -> (ArrayRef, ArrayRef) {
     let mut none = BinaryBuilder::new();
     none.append_nulls(rows);
     (Arc::new(none.finish()), Arc::new(UInt32Array::from(vec![0; rows])))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Of the smallest hashes, whenever they come; and all of what fits.
-    #[test]
-    fn a_sample_is_the_same_in_whatever_pieces_rows_come() {
-        let hash = |row: u64| id_hash(&row.to_string());
-        let sample = |rows: u32, bytes: usize, often: u64| {
-            let mut sample = Sample::new(rows, bytes);
-            for row in 0..1000 {
-                sample.add(hash(row), || ["text", "code"].into_iter());
-                if row % often == often - 1 {
-                    sample.shrink();
-                }
-            }
-            sample.shrink();
-            sample
-        };
-        let few = sample(100, SAMPLE_BYTES, 7);
-        assert!((70..130).contains(&few.taken.len()), "{}", few.taken.len());
-        assert!((0..1000).all(|row| few.taken.iter().any(|(own, _)| *own == hash(row)) == (hash(row) <= few.limit)));
-        assert_eq!(few.taken, sample(100, SAMPLE_BYTES, 1000).taken);
-        // Eight bytes a row.
-        assert_eq!(sample(1000, 800, 10).taken, few.taken);
-        assert_eq!(sample(1000, 8000, 10).texts().count(), 2000);
-    }
 }

@@ -27,7 +27,7 @@ impl Stage for Train {
 
     fn steps(models: &Models, whole: &Config) -> Result<Vec<Step>> {
         check_device(whole)?;
-        let tokenizers = &whole.section::<serde_json::Value>("prepare")?["tokenizers"];
+        let tokenizers = &whole.raw("tokenize");
         models
             .iter()
             .map(|(name, model)| {
@@ -68,15 +68,14 @@ fn has_negatives(whole: &Config) -> bool {
 /// That there are rows to learn from, to choose an epoch by and to test on, before anything is trained. What was prepared by an
 /// older codepair does not say.
 fn check_splits(context: &Context) -> Result<()> {
-    let prepared = context.all_inputs().iter().map(|input| &input.manifest);
-    let Some((manifest, splits)) =
-        prepared.filter_map(|made| Some((made, made.notes.get("splits")?.as_object()?))).next()
+    let tokenized = context.all_inputs().iter().map(|input| &input.manifest.notes);
+    let Some((notes, splits)) = tokenized.filter_map(|notes| Some((notes, notes.get("splits")?.as_object()?))).next()
     else {
         return Ok(());
     };
     let rows = |split: &str| splits.get(split).and_then(serde_json::Value::as_u64).unwrap_or(0);
     // Problems that are for testing are no examples.
-    let has_problems = manifest.rejected.get("evaluation_only").is_some_and(|rows| *rows > 0);
+    let has_problems = notes.get("rows_for_testing").and_then(serde_json::Value::as_u64).is_some_and(|rows| rows > 0);
     let all = ["train", "validation", "test"];
     let empty: Vec<&str> =
         all.into_iter().filter(|split| rows(split) == 0 && !(*split == "test" && has_problems)).collect();
@@ -134,14 +133,17 @@ fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Va
 fn step(name: &str, model: &TrainConfig) -> Result<Step> {
     model.check(name)?;
     let (value, changed) = model.values()?;
-    let mut datasets = vec![format!("tokens_{}", model.source.tokenizer), format!("tokens_{}", model.target.tokenizer)];
-    datasets.dedup();
-    datasets.push("tokenizers".to_owned());
+    let mut tokenizers = vec![&model.source.tokenizer, &model.target.tokenizer];
+    tokenizers.dedup();
+    let inputs = |name: &String| {
+        let step = format!("tokenize:{name}");
+        [Input::new(format!("tokens_{name}"), &*step), Input::new("tokenizers", step)]
+    };
     Ok(Step {
         model: Some(name.to_owned()),
         config: serde_json::json!({ "train": { name: value } }),
         overrides: serde_json::json!({ "train": { name: changed } }),
-        inputs: datasets.into_iter().map(|dataset| Input::new(dataset, "prepare")).collect(),
+        inputs: tokenizers.into_iter().flat_map(inputs).collect(),
         ..Step::default()
     })
 }

@@ -53,18 +53,17 @@ fn inputs(store: &Store) {
 }
 
 fn inputs_of(store: &Store, tokens: &dyn Fn(bool) -> RecordBatch) {
-    testing::publish(store, "prepare", |attempt| {
-        let vocabulary: serde_json::Map<_, _> = (0..VOCABULARY).map(|n| (format!("t{n}"), n.into())).collect();
-        let json = serde_json::json!({ "model": { "vocab": vocabulary } }).to_string();
-        for (name, source) in [("from", true), ("to", false)] {
+    let vocabulary: serde_json::Map<_, _> = (0..VOCABULARY).map(|n| (format!("t{n}"), n.into())).collect();
+    let json = serde_json::json!({ "model": { "vocab": vocabulary } }).to_string();
+    for (name, source) in [("from", true), ("to", false)] {
+        testing::publish(store, &format!("tokenize:{name}"), |attempt| {
             let mut writer = attempt.writer_with(&format!("tokens_{name}"), &[("token_bytes", "2".to_owned())])?;
             writer.write(tokens(source))?;
             attempt.finish(writer)?;
-            attempt.add_file("tokenizers", &format!("{name}.json"), json.clone().into_bytes())?;
-        }
-        Ok(())
-    })
-    .unwrap();
+            attempt.add_file("tokenizers", &format!("{name}.json"), json.clone().into_bytes())
+        })
+        .unwrap();
+    }
 }
 
 fn config(folder: &std::path::Path, source: &str, target: &str, rest: &str) -> Config {
