@@ -48,7 +48,7 @@ pub use interrupt::{Hold, Interrupt};
 pub use machine::{host, machine_memory_bytes, threads};
 pub use manifest::{InputRecord, Manifest, Output};
 pub use merge::with_column;
-pub use paged::{Paged, PagedCounts};
+pub use paged::{Paged, PagedMap};
 pub use parallel::ordered;
 pub use parquet_io::{
     DatasetWriter, RowWriter, column, float_column, integer_column, list_column, read_output, text_column,

@@ -97,9 +97,9 @@ impl<T: Pod> Paged<T> {
     }
 }
 
-/// How often each hash came: an open-addressing table on disk, of which a bounded part is in memory.
-pub struct PagedCounts {
-    /// A hash, and how often it came; not at all where there is none.
+/// Numbers by hash, 0 where there is none: an open-addressing table on disk, of which a bounded part is in memory.
+pub struct PagedMap {
+    /// A hash and its number.
     slots: Paged<[u64; 2]>,
     /// The number of slots, a power of two.
     size: u64,
@@ -109,7 +109,7 @@ pub struct PagedCounts {
 
 const FIRST_SLOTS: u64 = 1 << 12;
 
-impl PagedCounts {
+impl PagedMap {
     /// An empty one; `bytes` of it may be in memory.
     ///
     /// # Errors
@@ -118,28 +118,38 @@ impl PagedCounts {
         Ok(Self { slots: Paged::new(bytes)?, size: FIRST_SLOTS, taken: 0, bytes })
     }
 
-    /// Counts a hash: how often it came, with this time.
+    /// The number of a hash.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn add(&mut self, hash: u64) -> Result<u64> {
+    pub fn get(&self, hash: u64) -> Result<u64> {
+        Ok(self.slots.get(self.find(hash)?)?[1])
+    }
+
+    /// Changes the number of a hash, which is not 0 afterwards, and says it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn update(&mut self, hash: u64, change: impl FnOnce(u64) -> u64) -> Result<u64> {
         // Linear probing takes few steps as long as half of the slots are free.
         if 2 * (self.taken + 1) > self.size {
             self.grow()?;
         }
         let at = self.find(hash)?;
-        let [_, count] = self.slots.get(at)?;
-        self.taken += u64::from(count == 0);
-        self.slots.set(at, [hash, count + 1])?;
-        Ok(count + 1)
+        let [_, before] = self.slots.get(at)?;
+        let number = change(before);
+        ensure!(number > 0, "0 stands for no number");
+        self.taken += u64::from(before == 0);
+        self.slots.set(at, [hash, number])?;
+        Ok(number)
     }
 
     /// The slot of a hash, or the free one that is to be its.
     fn find(&self, hash: u64) -> Result<u64> {
         let mut at = hash & (self.size - 1);
         loop {
-            let [there, count] = self.slots.get(at)?;
-            if count == 0 || there == hash {
+            let [there, number] = self.slots.get(at)?;
+            if number == 0 || there == hash {
                 return Ok(at);
             }
             at = (at + 1) & (self.size - 1);
@@ -186,12 +196,13 @@ mod tests {
         /// With a page in memory or all, it counts as a map does, also hashes that lie side by side.
         #[test]
         fn hashes_are_counted(hashes in prop::collection::vec(0u64..6000, 0..9000), pages in 1u64..40) {
-            let mut counts = PagedCounts::new(pages * PAGE_BYTES as u64).unwrap();
+            let mut counts = PagedMap::new(pages * PAGE_BYTES as u64).unwrap();
             let mut expected = std::collections::HashMap::new();
             for hash in hashes {
                 let count = expected.entry(hash).or_insert(0);
                 *count += 1;
-                prop_assert_eq!(counts.add(hash).unwrap(), *count);
+                prop_assert_eq!(counts.get(hash).unwrap(), *count - 1);
+                prop_assert_eq!(counts.update(hash, |count| count + 1).unwrap(), *count);
             }
             prop_assert_eq!(counts.taken, expected.len() as u64);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use anyhow::Result;
-use codepair_runtime::{Attempt, PagedCounts, Position, RowWriter, Shard};
+use codepair_runtime::{Attempt, PagedMap, Position, RowWriter, Shard};
 use codepair_schemas::rows::{Function, Judgment, Pair, Problem, Query, Rejected, Source};
 
 use twox_hash::XxHash3_64;
@@ -58,7 +58,7 @@ pub(crate) struct Sink {
 pub(crate) struct Ids {
     /// How often each hash came; empty once there are so many that they lie on disk.
     few: HashMap<u64, u64, BuildHasherDefault<AsItIs>>,
-    many: Option<PagedCounts>,
+    many: Option<PagedMap>,
 }
 
 /// The groups of a split, told apart as long as they are few.
@@ -119,16 +119,16 @@ impl Ids {
 
     fn count(&mut self, hash: u64) -> Result<u64> {
         if let Some(many) = &mut self.many {
-            return many.add(hash);
+            return many.update(hash, |times| times + 1);
         }
         let count = self.few.entry(hash).or_default();
         *count += 1;
         let count = *count;
         if self.few.len() > FEW {
-            let mut many = PagedCounts::new(IDS_BYTES)?;
+            let mut many = PagedMap::new(IDS_BYTES)?;
             for (hash, count) in std::mem::take(&mut self.few) {
                 for _ in 0..count {
-                    many.add(hash)?;
+                    many.update(hash, |times| times + 1)?;
                 }
             }
             self.many = Some(many);

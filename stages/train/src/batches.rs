@@ -1,43 +1,130 @@
-//! The order of training: a function of seed and epoch alone, so that a resumed run goes on where it stopped.
+//! The order of training: a function of seed and epoch alone, so that a resumed run goes on where it stopped. Nothing is kept of
+//! it but one window.
 
+use anyhow::Result;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use twox_hash::XxHash3_64;
 
 /// Batches of similar length are cut from windows of so many batches.
-const WINDOW: usize = 32;
+pub(crate) const WINDOW: usize = 32;
 
-/// The examples of each batch of an epoch, as positions into `lengths`.
-pub(crate) fn epoch(lengths: &[usize], batch_size: usize, seed: u64, epoch: u32) -> Vec<Vec<usize>> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed ^ (u64::from(epoch) << 32));
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.shuffle(&mut random);
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    for window in order.chunks_mut(WINDOW * batch_size) {
-        window.sort_by_key(|&example| lengths[example]);
-        batches.extend(window.chunks(batch_size).map(<[usize]>::to_vec));
+/// The batches of an epoch: examples in random order, window by window.
+pub(crate) struct Epoch {
+    order: Permutation,
+    batch_size: usize,
+    random: ChaCha8Rng,
+}
+
+impl Epoch {
+    pub(crate) fn new(examples: u64, batch_size: usize, seed: u64, epoch: u32) -> Self {
+        let seed = seed ^ (u64::from(epoch) << 32);
+        Self { order: Permutation::new(examples, seed), batch_size, random: ChaCha8Rng::seed_from_u64(seed) }
     }
-    batches.shuffle(&mut random);
-    batches
+
+    /// How many batches there are.
+    pub(crate) fn batches(&self) -> u64 {
+        self.order.count.div_ceil(self.batch_size as u64)
+    }
+
+    /// The batches of a window, in random order, each of examples that are about as long; none behind the last window.
+    pub(crate) fn window(&self, window: u64, length: impl Fn(u64) -> Result<usize>) -> Result<Vec<Vec<u64>>> {
+        let size = (WINDOW * self.batch_size) as u64;
+        let places = window * size..((window + 1) * size).min(self.order.count);
+        let mut examples = Vec::new();
+        for place in places {
+            let example = self.order.at(place);
+            examples.push((length(example)?, example));
+        }
+        examples.sort_by_key(|(length, _)| *length);
+        let examples: Vec<u64> = examples.into_iter().map(|(_, example)| example).collect();
+        let mut batches: Vec<Vec<u64>> = examples.chunks(self.batch_size).map(<[u64]>::to_vec).collect();
+        let mut random = self.random.clone();
+        random.set_stream(window);
+        batches.shuffle(&mut random);
+        Ok(batches)
+    }
+}
+
+/// A permutation of the numbers below `count` that is computed number by number: a Feistel network (Luby & Rackoff, 1988) over
+/// the next power of four, walked until it falls below `count` (Black & Rogaway, 2002).
+struct Permutation {
+    count: u64,
+    /// Bits of each half.
+    bits: u32,
+    seed: u64,
+}
+
+const ROUNDS: u64 = 6;
+
+impl Permutation {
+    fn new(count: u64, seed: u64) -> Self {
+        let bits = u64::BITS - count.saturating_sub(1).leading_zeros();
+        Self { count, bits: bits.div_ceil(2).max(1), seed }
+    }
+
+    fn at(&self, place: u64) -> u64 {
+        let mut number = self.network(place);
+        while number >= self.count {
+            number = self.network(number);
+        }
+        number
+    }
+
+    fn network(&self, number: u64) -> u64 {
+        let mask = (1 << self.bits) - 1;
+        let (mut left, mut right) = (number >> self.bits, number & mask);
+        for round in 0..ROUNDS {
+            let mixed = XxHash3_64::oneshot_with_seed(self.seed ^ (round << 48), &right.to_le_bytes());
+            (left, right) = (right, left ^ (mixed & mask));
+        }
+        left << self.bits | right
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn all(examples: u64, seed: u64, epoch: u32, length: impl Fn(u64) -> usize) -> Vec<Vec<u64>> {
+        let epoch = Epoch::new(examples, 8, seed, epoch);
+        let windows = (0..).map(|window| epoch.window(window, |example| Ok(length(example))).unwrap());
+        let batches: Vec<Vec<u64>> = windows.take_while(|batches| !batches.is_empty()).flatten().collect();
+        assert_eq!(batches.len() as u64, epoch.batches());
+        batches
+    }
+
     #[test]
     fn every_example_comes_once_and_again_in_the_same_order() {
-        let lengths: Vec<usize> = (0..1000).map(|n| n * 7 % 50).collect();
-        let batches = epoch(&lengths, 8, 1, 2);
-        let mut seen: Vec<usize> = batches.iter().flatten().copied().collect();
-        seen.sort_unstable();
-        assert_eq!(seen, (0..1000).collect::<Vec<_>>());
-        assert_eq!(batches, epoch(&lengths, 8, 1, 2));
-        assert_ne!(batches, epoch(&lengths, 8, 1, 3));
-        assert_ne!(batches, epoch(&lengths, 8, 2, 2));
-        let spread = batches
-            .iter()
-            .map(|b| b.iter().map(|&i| lengths[i]).max().unwrap() - b.iter().map(|&i| lengths[i]).min().unwrap());
-        assert!(spread.sum::<usize>() / batches.len() < 10);
+        for examples in [1, 2, 7, 8, 255, 256, 257, 1000] {
+            let mut seen: Vec<u64> = all(examples, 1, 2, |_| 1).into_iter().flatten().collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..examples).collect::<Vec<_>>());
+        }
+        let length = |example: u64| (example * 7 % 50) as usize;
+        let batches = all(1000, 1, 2, length);
+        assert_eq!(batches, all(1000, 1, 2, length));
+        assert_ne!(batches, all(1000, 1, 3, length));
+        assert_ne!(batches, all(1000, 2, 2, length));
+        let spread = |batch: &Vec<u64>| {
+            let lengths = || batch.iter().map(|example| length(*example));
+            lengths().max().unwrap() - lengths().min().unwrap()
+        };
+        assert!(batches.iter().map(spread).sum::<usize>() / batches.len() < 10);
+    }
+
+    /// Neighbours are torn apart: what comes first in a sorted table comes anywhere, and beside anything.
+    #[test]
+    fn the_order_has_nothing_of_the_table_s() {
+        let order = Permutation::new(10_000, 3);
+        let numbers: Vec<u64> = (0..10_000).map(|place| order.at(place)).collect();
+        let moved = numbers.iter().enumerate().map(|(place, number)| number.abs_diff(place as u64) as f64);
+        // A third of the length for a random order, within 5%.
+        assert!((moved.sum::<f64>() / 1e8 - 1.0 / 3.0).abs() < 0.017);
+        let apart = numbers.windows(2).map(|two| two[0].abs_diff(two[1]) as f64);
+        assert!((apart.sum::<f64>() / 1e8 - 1.0 / 3.0).abs() < 0.017);
+        let first = numbers[..1000].iter().filter(|number| **number < 5000).count();
+        assert!((440..560).contains(&first), "{first}");
     }
 }

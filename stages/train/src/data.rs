@@ -1,14 +1,17 @@
-//! Token tables as pairs.
-
-use std::collections::HashMap;
+//! Token tables as pairs, on disk: in memory are caches of a fixed size, however many pairs there are.
 
 use anyhow::{Context as _, Result, bail};
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
+use bytemuck::{Pod, Zeroable};
 use codepair_model::{Pair, Side, Task};
-use codepair_runtime::{Context, column, input_error, text_column};
+use codepair_runtime::{Context, Paged, PagedMap, Piece, Spool, column, input_error, text_column};
 use codepair_tokenizer::token_ids;
+use twox_hash::XxHash3_64;
 
 use crate::TrainConfig;
+
+/// Bytes of each array on disk that may be in memory.
+const CACHE: u64 = 16 << 20;
 
 /// A pair with the negatives that were made for it.
 #[derive(Clone, Debug, Default)]
@@ -19,111 +22,294 @@ pub(crate) struct Example {
 
 /// The examples of the two splits that training sees, and how many were left out.
 pub(crate) struct Data {
-    pub(crate) training: Vec<Example>,
-    pub(crate) validation: Vec<Example>,
+    pub(crate) training: Examples,
+    pub(crate) validation: Examples,
     /// A generator cannot learn to end a target that is cut, so longer ones are left out.
     pub(crate) too_long: u64,
 }
 
-struct Row {
-    id: String,
-    kind: String,
-    name: String,
-    parent: Option<String>,
-    split: String,
-    tokens: Vec<u32>,
+/// Examples by number.
+pub(crate) struct Examples {
+    spool: Spool,
+    /// Of each example the length of its source, its source and its target.
+    pieces: Paged<Piece>,
+    count: u64,
+    negatives: Negatives,
 }
 
-/// Reads the pairs.
+/// The negatives of all examples: for each a chain.
+struct Negatives {
+    /// The first and the last link of each example, from 1.
+    ends: Paged<[u64; 2]>,
+    links: Paged<Link>,
+    count: u64,
+}
+
+/// A negative, and the one after it, from 1; 0 behind the last.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Link {
+    piece: Piece,
+    next: u64,
+}
+
+impl Examples {
+    fn new() -> Result<Self> {
+        let negatives = Negatives { ends: Paged::new(CACHE)?, links: Paged::new(CACHE)?, count: 0 };
+        Ok(Self { spool: Spool::new()?, pieces: Paged::new(CACHE)?, count: 0, negatives })
+    }
+
+    fn push(&mut self, pair: &Pair) -> Result<()> {
+        let words = [&[pair.source.len() as u32][..], &pair.source, &pair.target].concat();
+        self.pieces.set(self.count, self.spool.put(bytemuck::cast_slice(&words))?)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn push_negative(&mut self, example: u64, target: &[u32]) -> Result<()> {
+        let own = &mut self.negatives;
+        let piece = self.spool.put(bytemuck::cast_slice(target))?;
+        own.links.set(own.count, Link { piece, next: 0 })?;
+        own.count += 1;
+        let [first, last] = own.ends.get(example)?;
+        match last.checked_sub(1) {
+            Some(last) => own.links.set(last, Link { next: own.count, ..own.links.get(last)? })?,
+            None => own.ends.set(example, [own.count, own.count])?,
+        }
+        own.ends.set(example, [if last == 0 { own.count } else { first }, own.count])
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Tokens of an example's pair.
+    pub(crate) fn tokens(&self, example: u64) -> Result<usize> {
+        Ok((self.pieces.get(example)?.bytes() / size_of::<u32>()).saturating_sub(1))
+    }
+
+    /// An example, with so many of its negatives at most.
+    pub(crate) fn get(&self, example: u64, negatives: usize) -> Result<Example> {
+        let words = self.words(self.pieces.get(example)?)?;
+        let (length, tokens) = words.split_first().context("an example has no words")?;
+        let (source, target) = tokens.split_at(*length as usize);
+        let pair = Pair { source: source.to_vec(), target: target.to_vec() };
+        let mut found = Vec::new();
+        let [mut next, _] = self.negatives.ends.get(example)?;
+        while let Some(link) = next.checked_sub(1).filter(|_| found.len() < negatives) {
+            let Link { piece, next: after } = self.negatives.links.get(link)?;
+            found.push(self.words(piece)?);
+            next = after;
+        }
+        Ok(Example { pair, negatives: found })
+    }
+
+    fn words(&self, piece: Piece) -> Result<Vec<u32>> {
+        let mut words = vec![0u32; piece.bytes() / size_of::<u32>()];
+        self.spool.read(piece, bytemuck::cast_slice_mut(&mut words))?;
+        Ok(words)
+    }
+}
+
+/// Reads the pairs, and then the negatives of those that are trained on.
 pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
-    let sources = rows(context, &config.source)?;
-    let targets = rows(context, &config.target)?;
     let generation = config.model.task() == Task::Generation;
-    let mut data = Data { training: Vec::new(), validation: Vec::new(), too_long: 0 };
-    let mut negatives: HashMap<String, Vec<Vec<u32>>> = HashMap::new();
-    let mut parents: Vec<Option<String>> = Vec::new();
-    let mut missing: Vec<&String> = config.negatives.iter().collect();
-    for (source, target) in sources.into_iter().zip(targets) {
-        if source.id != target.id {
-            bail!("the token tables do not fit together: {} and {}", source.id, target.id);
-        }
-        missing.retain(|name| source.kind != "negative" || source.name != **name);
-        let mut pair = Pair { source: source.tokens, target: target.tokens };
-        pair.source.truncate(config.source.max_tokens);
-        if pair.source.is_empty() || pair.target.is_empty() {
-            continue;
-        }
+    let mut data = Data { training: Examples::new()?, validation: Examples::new()?, too_long: 0 };
+    // Of each training example its number, from 1, by its id.
+    let mut numbers = PagedMap::new(CACHE)?;
+    let most = config.max_examples.map_or(u64::MAX, |most| most as u64);
+    each_row(context, config, |row, pair| {
+        let is_training = match (row.split, row.kind) {
+            ("train", "original") => true,
+            ("train", "positive") => config.synthetic_positives,
+            ("validation", "original") => false,
+            _ => return Ok(()),
+        };
         if generation && pair.target.len() > config.target.max_tokens {
-            data.too_long += u64::from(source.split == "train" && source.kind != "negative");
-            continue;
+            data.too_long += u64::from(is_training);
+            return Ok(());
+        }
+        let into = if is_training { &mut data.training } else { &mut data.validation };
+        if is_training && into.count == most {
+            return Ok(());
         }
         pair.target.truncate(config.target.max_tokens);
-        match (source.split.as_str(), source.kind.as_str()) {
-            ("train", "negative") if !config.negatives.contains(&source.name) => {}
-            ("train", "negative") => negatives.entry(source.parent.unwrap_or_default()).or_default().push(pair.target),
-            ("train", "positive") if !config.synthetic_positives => {}
-            ("train", _) => {
-                data.training.push(Example { pair, negatives: Vec::new() });
-                parents.push(Some(source.id));
-            }
-            ("validation", "original") => data.validation.push(Example { pair, negatives: Vec::new() }),
-            _ => {}
+        into.push(pair)?;
+        if is_training && !config.negatives.is_empty() {
+            let number = into.count;
+            numbers.update(hash(row.id), |known| if known == 0 { number } else { known })?;
         }
+        Ok(())
+    })?;
+    if !config.negatives.is_empty() {
+        read_negatives(context, config, &numbers, &mut data.training)?;
     }
-    for (example, id) in data.training.iter_mut().zip(parents) {
-        example.negatives = id.and_then(|id| negatives.remove(&id)).unwrap_or_default();
-        example.negatives.truncate(config.negatives_per_pair.unwrap_or(usize::MAX));
-    }
+    check(&data, config)?;
+    Ok(data)
+}
+
+/// Reads the negatives of these examples: they may come before their pair, so this is a pass of its own.
+fn read_negatives(context: &Context, config: &TrainConfig, numbers: &PagedMap, training: &mut Examples) -> Result<()> {
+    let mut missing: Vec<&String> = config.negatives.iter().collect();
+    each_row(context, config, |row, pair| {
+        if row.kind != "negative" {
+            return Ok(());
+        }
+        missing.retain(|name| *row.name != ***name);
+        if row.split != "train" || !config.negatives.iter().any(|name| name == row.name) {
+            return Ok(());
+        }
+        let parent = row.parent.map_or(Ok(0), |parent| numbers.get(hash(parent)))?;
+        pair.target.truncate(config.target.max_tokens);
+        parent.checked_sub(1).map_or(Ok(()), |example| training.push_negative(example, &pair.target))
+    })?;
     if !missing.is_empty() {
         let missing = missing.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         tracing::warn!(
             "negatives names {missing}, and no negative has that name: codepair sql \"select distinct name from examples where kind = 'negative'\""
         );
     }
-    data.training.truncate(config.max_examples.unwrap_or(usize::MAX));
-    if data.training.is_empty() || data.validation.is_empty() {
-        let (training, validation, too_long) = (data.training.len(), data.validation.len(), data.too_long);
+    Ok(())
+}
+
+fn hash(id: &str) -> u64 {
+    XxHash3_64::oneshot(id.as_bytes())
+}
+
+/// That there is something to learn from, and a warning where much was left out.
+fn check(data: &Data, config: &TrainConfig) -> Result<()> {
+    let (training, validation, too_long) = (data.training.len(), data.validation.len(), data.too_long);
+    if training == 0 || validation == 0 {
         return Err(input_error(format!(
             "there are {training} training and {validation} validation pairs, and {too_long} that were too long; ingest \
              more groups (top-level modules or repositories), let the source's shares leave some for each split, such as \
              shares = {{ validation = 0.2, test = 0.2 }}, or raise target.max_tokens"
         )));
     }
-    let all = (data.training.len() + data.validation.len()) as u64 + data.too_long;
-    if data.too_long * 4 > all {
+    let all = training + validation + too_long;
+    if too_long * 4 > all {
         tracing::warn!(
-            "{} of {all} pairs are longer than target.max_tokens = {} and are left out: little is learned from the rest; raise it",
-            data.too_long,
+            "{too_long} of {all} pairs are longer than target.max_tokens = {} and are left out: little is learned from the rest; raise it",
             config.target.max_tokens
         );
     }
-    Ok(data)
+    Ok(())
 }
 
-fn rows(context: &Context, side: &Side) -> Result<Vec<Row>> {
-    let field = side.column.name();
-    let dataset = format!("tokens_{}", side.tokenizer);
-    let mut rows = Vec::new();
-    for batch in context.read(&dataset, &["id", "kind", "name", "parent_id", "split", field])? {
-        let (ids, kinds) = (text_column(&batch, "id")?, text_column(&batch, "kind")?);
-        let names = text_column(&batch, "name")?;
-        let (parents, splits) = (text_column(&batch, "parent_id")?, text_column(&batch, "split")?);
-        let tokens = column(&batch, field)?.as_binary::<i32>();
-        let schema = batch.schema();
-        let width: usize = schema.metadata().get("token_bytes").context("token_bytes is missing")?.parse()?;
-        for row in 0..batch.num_rows() {
-            if tokens.is_null(row) {
-                return Err(input_error(format!("the tokenizer {} does not read {field}", side.tokenizer)));
-            }
-            rows.push(Row {
-                id: ids.value(row).to_owned(),
-                kind: kinds.value(row).to_owned(),
-                name: names.value(row).to_owned(),
-                parent: parents.is_valid(row).then(|| parents.value(row).to_owned()),
-                split: splits.value(row).to_owned(),
-                tokens: token_ids(tokens.value(row), width),
-            });
+/// What a row of the token tables is.
+struct Row<'a> {
+    id: &'a str,
+    kind: &'a str,
+    name: &'a str,
+    parent: Option<&'a str>,
+    split: &'a str,
+}
+
+/// Calls `use_row` with the rows of both token tables together, sources cut; what has no tokens on a side is passed over.
+fn each_row(
+    context: &Context,
+    config: &TrainConfig,
+    mut use_row: impl FnMut(&Row, &mut Pair) -> Result<()>,
+) -> Result<()> {
+    let tables = [&config.source, &config.target].map(|side| format!("tokens_{}", side.tokenizer));
+    let columns = [&config.source, &config.target].map(|side| [&COLUMNS[..], &[side.column.name()]].concat());
+    let mut sources = Cursor::new(context.stream(&tables[0], &columns[0]), &config.source);
+    let mut targets = Cursor::new(context.stream(&tables[1], &columns[1]), &config.target);
+    loop {
+        let (source, target) = match (sources.next()?, targets.next()?) {
+            (Some(source), Some(target)) => (source, target),
+            (None, None) => return Ok(()),
+            _ => bail!("the token tables do not fit together: one has more rows"),
+        };
+        if source.0.id != target.0.id {
+            bail!("the token tables do not fit together: {} and {}", source.0.id, target.0.id);
+        }
+        let mut pair = Pair { source: source.1, target: target.1 };
+        pair.source.truncate(config.source.max_tokens);
+        if !pair.source.is_empty() && !pair.target.is_empty() {
+            use_row(&source.0, &mut pair)?;
         }
     }
-    Ok(rows)
+}
+
+const COLUMNS: [&str; 5] = ["id", "kind", "name", "parent_id", "split"];
+
+/// A token table being read in order.
+struct Cursor<'a, I> {
+    batches: I,
+    side: &'a Side,
+    batch: Option<Batch>,
+    row: usize,
+}
+
+/// The columns of a batch, found once.
+struct Batch {
+    texts: [StringArray; COLUMNS.len()],
+    tokens: BinaryArray,
+    width: usize,
+}
+
+impl<'a, I: Iterator<Item = Result<RecordBatch>>> Cursor<'a, I> {
+    fn new(batches: I, side: &'a Side) -> Self {
+        Self { batches, side, batch: None, row: 0 }
+    }
+
+    /// The next row and its tokens.
+    fn next(&mut self) -> Result<Option<(Row<'_>, Vec<u32>)>> {
+        self.row += 1;
+        while self.batch.as_ref().is_none_or(|batch| self.row >= batch.tokens.len()) {
+            let Some(batch) = self.batches.next() else { return Ok(None) };
+            (self.batch, self.row) = (Some(Batch::of(&batch?, self.side)?), 0);
+        }
+        let Some(batch) = &self.batch else { return Ok(None) };
+        let [id, kind, name, parent, split] = &batch.texts;
+        let row = Row {
+            id: id.value(self.row),
+            kind: kind.value(self.row),
+            name: name.value(self.row),
+            parent: parent.is_valid(self.row).then(|| parent.value(self.row)),
+            split: split.value(self.row),
+        };
+        Ok(Some((row, token_ids(batch.tokens.value(self.row), batch.width))))
+    }
+}
+
+impl Batch {
+    fn of(batch: &RecordBatch, side: &Side) -> Result<Self> {
+        let field = side.column.name();
+        let tokens = column(batch, field)?.as_binary::<i32>().clone();
+        if tokens.null_count() > 0 {
+            return Err(input_error(format!("the tokenizer {} does not read {field}", side.tokenizer)));
+        }
+        let texts = COLUMNS.map(|name| text_column(batch, name).cloned());
+        let [id, kind, name, parent, split] = texts;
+        let schema = batch.schema();
+        let width = schema.metadata().get("token_bytes").context("token_bytes is missing")?.parse()?;
+        Ok(Self { texts: [id?, kind?, name?, parent?, split?], tokens, width })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Negatives come in any order, and are found by their example in the order in which they came.
+    #[test]
+    fn examples_are_read_by_number() {
+        let mut examples = Examples::new().unwrap();
+        let pair = |n: u32| Pair { source: vec![n; n as usize % 3 + 1], target: vec![n, 7, n] };
+        (0..100).for_each(|n| examples.push(&pair(n)).unwrap());
+        for negative in 0..50u32 {
+            examples.push_negative(u64::from(negative * 3 % 10), &[negative; 2]).unwrap();
+        }
+        assert_eq!((examples.len(), examples.tokens(4).unwrap()), (100, 5));
+        for n in 0..100 {
+            let expected: Vec<Vec<u32>> =
+                (0..50).filter(|negative| negative * 3 % 10 == n).map(|n| vec![n; 2]).collect();
+            let found = examples.get(u64::from(n), usize::MAX).unwrap();
+            assert_eq!((found.pair, &found.negatives), (pair(n), &expected));
+            assert_eq!(examples.get(u64::from(n), 2).unwrap().negatives, expected[..expected.len().min(2)]);
+        }
+    }
 }

@@ -14,9 +14,10 @@ use codepair_model::{Batch, Model, ModelCard, Pair, Task, Vocabularies, paramete
 use codepair_runtime::{Context, Interrupt, Progress as Bar, sha256};
 use codepair_schemas::rows::TrainingStep;
 
+use crate::batches::{Epoch, WINDOW};
 use crate::checkpoint::{Checkpoints, Files, Progress};
 use crate::data::{self, Data, Example};
-use crate::{TrainConfig, batches, clip};
+use crate::{TrainConfig, clip};
 
 const MODEL: &str = "model.bin";
 const OPTIMIZER: &str = "optimizer.bin";
@@ -146,34 +147,36 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     fn run(&mut self, checkpoints: &Checkpoints, interrupt: &Interrupt) -> Result<()> {
         // Where the process is asked to end, the step under way and a checkpoint come first.
         let _hold = interrupt.hold();
-        let lengths: Vec<usize> =
-            self.data.training.iter().map(|e| e.pair.target.len() + e.pair.source.len()).collect();
-        let per_epoch = lengths.len().div_ceil(self.config.batch_size) as u64;
+        let per_epoch = self.order().batches();
         let bar = Bar::new(&format!("training {}", self.name), "steps", per_epoch * u64::from(self.config.epochs));
         bar.resume(self.progress.step);
         let mut saved = Instant::now();
         while !self.progress.finished {
-            let batches = batches::epoch(&lengths, self.config.batch_size, self.config.seed, self.progress.epoch);
-            let mut window = Window::new();
-            for batch in &batches[self.progress.batch..] {
-                let (loss, norm, items, tokens) = self.step(batch)?;
-                window.add(loss, norm, items, tokens);
-                bar.add(1);
-                self.progress.batch += 1;
-                if self.progress.step.is_multiple_of(self.config.log_steps) {
-                    bar.remark(&format!("epoch {}, loss {:.3}", self.progress.epoch, window.mean()));
-                    let row = self.row("train", window.mean(), Some(&window));
-                    self.progress.rows.push(row);
-                    window = Window::new();
-                }
-                let pause = Duration::from_secs(self.config.checkpoint_seconds);
-                let is_due = saved.elapsed() >= pause && self.progress.batch < batches.len();
-                if is_due || interrupt.is_asked() {
-                    checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
-                    saved = Instant::now();
-                }
-                if interrupt.is_asked() {
-                    bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
+            let order = self.order();
+            let mut since = Since::new();
+            while (self.progress.batch as u64) < per_epoch {
+                let (window, done) = (self.progress.batch / WINDOW, self.progress.batch % WINDOW);
+                let data = self.data;
+                for batch in &order.window(window as u64, |example| data.training.tokens(example))?[done..] {
+                    let (loss, norm, items, tokens) = self.step(batch)?;
+                    since.add(loss, norm, items, tokens);
+                    bar.add(1);
+                    self.progress.batch += 1;
+                    if self.progress.step.is_multiple_of(self.config.log_steps) {
+                        bar.remark(&format!("epoch {}, loss {:.3}", self.progress.epoch, since.mean()));
+                        let row = self.row("train", since.mean(), Some(&since));
+                        self.progress.rows.push(row);
+                        since = Since::new();
+                    }
+                    let pause = Duration::from_secs(self.config.checkpoint_seconds);
+                    let is_due = saved.elapsed() >= pause && (self.progress.batch as u64) < per_epoch;
+                    if is_due || interrupt.is_asked() {
+                        checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
+                        saved = Instant::now();
+                    }
+                    if interrupt.is_asked() {
+                        bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
+                    }
                 }
             }
             self.end_epoch()?;
@@ -184,14 +187,20 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         Ok(())
     }
 
+    /// The order of the epoch that is trained.
+    fn order(&self) -> Epoch {
+        Epoch::new(self.data.training.len(), self.config.batch_size, self.config.seed, self.progress.epoch)
+    }
+
     /// One optimizer step: loss, gradient norm, items, tokens.
-    fn step(&mut self, batch: &[usize]) -> Result<(f64, f64, usize, usize)> {
+    fn step(&mut self, batch: &[u64]) -> Result<(f64, f64, usize, usize)> {
         self.progress.step += 1;
         // Dropout draws from a generator whose state cannot be saved, so every step seeds it anew.
         let seed = sha256(format!("{} {}", self.config.seed, self.progress.step).as_bytes());
         B::seed(self.device, u64::from_str_radix(&seed[..16], 16)?);
-        let examples: Vec<&Example> = batch.iter().map(|&i| &self.data.training[i]).collect();
-        let batch = self.batch::<B>(&examples);
+        let most = self.config.negatives_per_pair.unwrap_or(usize::MAX);
+        let examples = batch.iter().map(|&example| self.data.training.get(example, most));
+        let batch = self.batch::<B>(examples.collect::<Result<_>>()?);
         let tokens = batch.tokens;
         let (loss, items) = self.model.loss(&batch);
         let value: f64 = loss.clone().into_scalar().elem();
@@ -204,17 +213,16 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         Ok((value, norm, items, tokens))
     }
 
-    fn batch<C: Backend<Device = B::Device>>(&self, examples: &[&Example]) -> Batch<C> {
+    fn batch<C: Backend<Device = B::Device>>(&self, examples: Vec<Example>) -> Batch<C> {
         let generation = self.config.model.task() == Task::Generation;
-        let pair = |example: &&Example| if generation { example.pair.clone().framed() } else { example.pair.clone() };
-        let pairs: Vec<Pair> = examples.iter().map(pair).collect();
-        let negatives: Vec<Vec<u32>> = examples.iter().flat_map(|e| e.negatives.iter().cloned()).collect();
-        Batch::new(&pairs, if generation { &[] } else { &negatives }, self.device)
+        let (pairs, negatives): (Vec<Pair>, Vec<_>) = examples.into_iter().map(|e| (e.pair, e.negatives)).unzip();
+        let pairs: Vec<Pair> = pairs.into_iter().map(|pair| if generation { pair.framed() } else { pair }).collect();
+        Batch::new(&pairs, &negatives.concat(), self.device)
     }
 
     /// Validates, remembers the best weights, and decides whether to go on.
     fn end_epoch(&mut self) -> Result<()> {
-        let loss = self.validate();
+        let loss = self.validate()?;
         if !loss.is_finite() {
             bail!(
                 "the validation loss is {loss} after epoch {}; lower train.{}.learning_rate",
@@ -242,22 +250,24 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     }
 
     /// Mean loss over the validation split, without dropout.
-    fn validate(&self) -> f64 {
+    fn validate(&self) -> Result<f64> {
         let model = self.model.valid();
-        let examples: Vec<&Example> = self.data.validation.iter().collect();
-        let mut window = Window::new();
-        for chunk in examples.chunks(self.config.batch_size) {
+        let (examples, size) = (&self.data.validation, self.config.batch_size as u64);
+        let mut since = Since::new();
+        for start in (0..examples.len()).step_by(self.config.batch_size) {
+            let chunk = start..(start + size).min(examples.len());
+            let chunk = chunk.map(|example| examples.get(example, 0)).collect::<Result<_>>()?;
             let (loss, items) = model.loss(&self.batch::<B::InnerBackend>(chunk));
-            window.add(loss.into_scalar().elem(), 0.0, items, 0);
+            since.add(loss.into_scalar().elem(), 0.0, items, 0);
         }
-        window.mean()
+        Ok(since.mean())
     }
 
     fn elapsed(&self) -> f64 {
         self.before + self.started.elapsed().as_secs_f64()
     }
 
-    fn row(&self, split: &str, loss: f64, window: Option<&Window>) -> TrainingStep {
+    fn row(&self, split: &str, loss: f64, window: Option<&Since>) -> TrainingStep {
         TrainingStep {
             model: self.name.to_owned(),
             step: self.progress.step,
@@ -302,7 +312,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
 }
 
 /// Sums over the steps since the last row.
-struct Window {
+struct Since {
     loss: f64,
     items: usize,
     norms: f64,
@@ -311,7 +321,7 @@ struct Window {
     started: Instant,
 }
 
-impl Window {
+impl Since {
     fn new() -> Self {
         Self { loss: 0.0, items: 0, norms: 0.0, steps: 0, tokens: 0, started: Instant::now() }
     }
