@@ -8,7 +8,7 @@ use rand_chacha::rand_core::SeedableRng;
 use twox_hash::XxHash3_64;
 
 /// Batches of similar length are cut from windows of so many batches.
-pub(crate) const WINDOW: usize = 32;
+const WINDOW: usize = 32;
 
 /// The batches of an epoch: examples in random order, window by window.
 pub(crate) struct Epoch {
@@ -28,8 +28,22 @@ impl Epoch {
         self.order.count.div_ceil(self.batch_size as u64)
     }
 
-    /// The batches of a window, in random order, each of examples that are about as long; none behind the last window.
-    pub(crate) fn window(&self, window: u64, length: impl Fn(u64) -> Result<usize>) -> Result<Vec<Vec<u64>>> {
+    /// The batches behind the first `done`; `length` says how many tokens an example has.
+    pub(crate) fn batches_from<'a>(
+        &'a self,
+        done: usize,
+        length: impl Fn(u64) -> Result<usize> + 'a,
+    ) -> impl Iterator<Item = Result<Vec<u64>>> + 'a {
+        let windows = (done / WINDOW) as u64..self.batches().div_ceil(WINDOW as u64);
+        let batches = windows.flat_map(move |window| match self.window(window, &length) {
+            Ok(batches) => batches.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        });
+        batches.skip(done % WINDOW)
+    }
+
+    /// The batches of a window, in random order, each of examples that are about as long.
+    fn window(&self, window: u64, length: impl Fn(u64) -> Result<usize>) -> Result<Vec<Vec<u64>>> {
         let size = (WINDOW * self.batch_size) as u64;
         let places = window * size..((window + 1) * size).min(self.order.count);
         let mut examples = Vec::new();
@@ -89,9 +103,14 @@ mod tests {
 
     fn all(examples: u64, seed: u64, epoch: u32, length: impl Fn(u64) -> usize) -> Vec<Vec<u64>> {
         let epoch = Epoch::new(examples, 8, seed, epoch);
-        let windows = (0..).map(|window| epoch.window(window, |example| Ok(length(example))).unwrap());
-        let batches: Vec<Vec<u64>> = windows.take_while(|batches| !batches.is_empty()).flatten().collect();
+        let from =
+            |done| epoch.batches_from(done, |example| Ok(length(example))).map(Result::unwrap).collect::<Vec<_>>();
+        let batches = from(0);
         assert_eq!(batches.len() as u64, epoch.batches());
+        // Who goes on somewhere goes on as if nothing had been.
+        for done in [0, 1, 31, 32, 33, 63, 64, batches.len()] {
+            assert_eq!(from(done), batches[done.min(batches.len())..]);
+        }
         batches
     }
 

@@ -14,7 +14,7 @@ use codepair_model::{Batch, Model, ModelCard, Pair, Task, Vocabularies, paramete
 use codepair_runtime::{Context, Interrupt, Progress as Bar, sha256};
 use codepair_schemas::rows::TrainingStep;
 
-use crate::batches::{Epoch, WINDOW};
+use crate::batches::Epoch;
 use crate::checkpoint::{Checkpoints, Files, Progress};
 use crate::data::{self, Data, Example};
 use crate::{TrainConfig, clip};
@@ -154,29 +154,26 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         while !self.progress.finished {
             let order = self.order();
             let mut since = Since::new();
-            while (self.progress.batch as u64) < per_epoch {
-                let (window, done) = (self.progress.batch / WINDOW, self.progress.batch % WINDOW);
-                let data = self.data;
-                for batch in &order.window(window as u64, |example| data.training.tokens(example))?[done..] {
-                    let (loss, norm, items, tokens) = self.step(batch)?;
-                    since.add(loss, norm, items, tokens);
-                    bar.add(1);
-                    self.progress.batch += 1;
-                    if self.progress.step.is_multiple_of(self.config.log_steps) {
-                        bar.remark(&format!("epoch {}, loss {:.3}", self.progress.epoch, since.mean()));
-                        let row = self.row("train", since.mean(), Some(&since));
-                        self.progress.rows.push(row);
-                        since = Since::new();
-                    }
-                    let pause = Duration::from_secs(self.config.checkpoint_seconds);
-                    let is_due = saved.elapsed() >= pause && (self.progress.batch as u64) < per_epoch;
-                    if is_due || interrupt.is_asked() {
-                        checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
-                        saved = Instant::now();
-                    }
-                    if interrupt.is_asked() {
-                        bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
-                    }
+            let data = self.data;
+            for batch in order.batches_from(self.progress.batch, |example| data.training.tokens(example)) {
+                let (loss, norm, items, tokens) = self.step(&batch?)?;
+                since.add(loss, norm, items, tokens);
+                bar.add(1);
+                self.progress.batch += 1;
+                if self.progress.step.is_multiple_of(self.config.log_steps) {
+                    bar.remark(&format!("epoch {}, loss {:.3}", self.progress.epoch, since.mean()));
+                    let row = self.row("train", since.mean(), Some(&since));
+                    self.progress.rows.push(row);
+                    since = Since::new();
+                }
+                let pause = Duration::from_secs(self.config.checkpoint_seconds);
+                let is_due = saved.elapsed() >= pause && (self.progress.batch as u64) < per_epoch;
+                if is_due || interrupt.is_asked() {
+                    checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
+                    saved = Instant::now();
+                }
+                if interrupt.is_asked() {
+                    bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
                 }
             }
             self.end_epoch()?;
