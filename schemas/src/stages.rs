@@ -112,6 +112,14 @@ pub fn stage(name: &str) -> Option<&'static Stage> {
     STAGES.iter().find(|s| s.name == name)
 }
 
+/// Whether a step, such as `train:attention`, writes a dataset: `tokens_NAME` is of `tokenize:NAME` alone.
+#[must_use]
+pub fn is_written_by(dataset: &str, step: &str) -> bool {
+    let (stage, of) = step.split_once(':').map_or((step, None), |(stage, of)| (stage, Some(of)));
+    let name = dataset.strip_prefix("tokens_");
+    stage_of_dataset(dataset).any(|writer| writer.name == stage) && name.is_none_or(|name| of == Some(name))
+}
+
 /// The stages that write a dataset (or a kind of listed files).
 pub fn stage_of_dataset(dataset: &str) -> impl Iterator<Item = &'static Stage> {
     let family = if dataset.starts_with("tokens_") { "tokens" } else { dataset }.to_owned();

@@ -114,7 +114,7 @@ pub(crate) struct InitOptions {
     #[arg(long, value_name = "COLUMN")]
     pub(crate) code: Option<String>,
     /// Write a shipped config instead: quickstart, sample, codesearchnet, mining or openai.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["text", "code"])]
     pub(crate) from: Option<String>,
     /// Where to write it.
     #[arg(long, value_name = "FILE", default_value = codepair_runtime::OWN_CONFIG)]

@@ -31,6 +31,8 @@ struct Key {
 /// Prints all tables, or those of a stage, or those of a kind.
 pub(crate) fn config(wanted: Option<&str>) -> Result<ExitStatus> {
     let sections = sections()?;
+    // `tokenize` is a stage, and its table is prepare's inner one.
+    let wanted = wanted.map(|name| codepair_schemas::stage(name).map_or(name, |stage| stage.table));
     let find = |name: &str| sections.iter().filter(|section| section.is(name)).collect::<Vec<&Section>>();
     let mut chosen = wanted.map_or_else(|| sections.iter().collect(), find);
     // `train.nbow` is a table of somebody's own config, of which the stage is known.

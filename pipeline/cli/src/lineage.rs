@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use codepair_runtime::{ExitStatus, Plan, PlannedStep, config_error};
-use codepair_schemas::stage_of_dataset;
+use codepair_schemas::is_written_by;
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, LineageOptions};
@@ -11,10 +11,13 @@ use crate::table::print;
 /// Prints the steps behind a dataset as a tree.
 pub(crate) fn lineage(arguments: &Arguments, options: &LineageOptions) -> Result<ExitStatus> {
     let plan = arguments.pipeline.runs(&options.run)?.newest()?;
-    let stages: Vec<&str> = stage_of_dataset(&options.dataset).map(|stage| stage.name).collect();
-    let roots: Vec<&PlannedStep> = plan.steps.iter().filter(|s| stages.contains(&s.stage.as_str())).collect();
+    let roots: Vec<&PlannedStep> =
+        plan.steps.iter().filter(|step| is_written_by(&options.dataset, &step.name)).collect();
     if roots.is_empty() {
-        return Err(config_error(format!("no stage writes {}; codepair schema lists the datasets", options.dataset)));
+        return Err(config_error(format!(
+            "no step of the run writes {}; codepair schema lists the datasets",
+            options.dataset
+        )));
     }
     if options.json {
         let tree: Vec<Value> = roots.into_iter().map(|root| as_json(&plan, root)).collect();

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use codepair_runtime::{
-    Config, Description, ExitStatus, Manifest, PLAN_FORMAT, Plan, PlannedStep, Step, Store, config_error, exit_status,
-    fingerprint, newest_generation, newest_plan,
+    Config, Description, ExitStatus, Input, Manifest, PLAN_FORMAT, Plan, PlannedStep, Step, Store, config_error,
+    exit_status, fingerprint, newest_generation, newest_plan,
 };
 use codepair_schemas::STAGES;
 use serde::Serialize;
@@ -57,9 +57,7 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
             let inputs = step.inputs.iter().flat_map(|input| input.resolved(before())).collect();
             let step = &Step { inputs, ..step.clone() };
             for input in &step.inputs {
-                let producer = steps.iter().find(|s| s.name == input.step).with_context(|| {
-                    format!("{name} reads {} of {}, which is no earlier step", input.dataset, input.step)
-                })?;
+                let producer = steps.iter().find(|s| s.name == input.step).ok_or_else(|| no_producer(&name, input))?;
                 upstream.insert(producer.name.clone(), producer.fingerprint.clone());
             }
             let of = |generation| fingerprint(&name, description.revision, step, &upstream, generation);
@@ -115,6 +113,14 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
         newest.tables == plan.tables && newest.expanded == plan.expanded && prints(&newest) == prints(&plan)
     });
     Ok(Prospect { plan, verdicts, unchanged })
+}
+
+/// Of a step that reads another which the config does not make: what is missing in it.
+fn no_producer(name: &str, input: &Input) -> anyhow::Error {
+    let (stage, of) = input.step.split_once(':').unwrap_or((&input.step, ""));
+    let table = codepair_schemas::stage(stage).map_or(stage, |stage| stage.table);
+    let table = if of.is_empty() { table.to_owned() } else { format!("{table}.{of}") };
+    config_error(format!("{name} reads {} of {}, and there is no [{table}]", input.dataset, input.step))
 }
 
 /// Asks the steps that would run, and can say it, what they would cost. What reads something that is not there yet cannot.

@@ -353,6 +353,9 @@ fn colours_can_be_switched_off_and_shipped_configs_written() {
     let plan = pipeline.plain(&["plan", "--config", "mine/openai.toml"]).ok();
     assert!(plan.out.contains("train:nbow"), "{plan:?}");
     pipeline.plain(&["init", "--from", "opnai"]).fails(2, &["there is no such config", "openai", "quickstart"]);
+    pipeline
+        .plain(&["init", "--from", "openai", "--text", "a"])
+        .fails(2, &["'--from <NAME>' cannot be used with '--text"]);
     pipeline.plain(&["init", "nowhere"]).fails(3, &["nowhere does not exist"]);
     pipeline.write("notes/README.md", "none");
     pipeline.plain(&["init", "notes"]).fails(2, &["notes holds nothing that is known by its name", ".jsonl"]);

@@ -56,7 +56,12 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     forced_steps_stay_forced(&pipeline);
     readers_nobody_here_wrote(&pipeline);
 
-    let other = cut(&["resources.prepare.threads=1", "resources.synth.threads=1", "resources.evaluate.threads=1"]);
+    let other = cut(&[
+        "resources.prepare.threads=1",
+        "resources.tokenize.threads=1",
+        "resources.synth.threads=1",
+        "resources.evaluate.threads=1",
+    ]);
     other.codepair(&["run", "--jobs", "1"]).ok();
     let digests = pipeline.digests();
     assert_eq!(digests.len(), 12);

@@ -307,6 +307,10 @@ mod tests {
         // A type that stands nowhere but beside its parameter.
         let typed = "def double(value: int) -> int:\n    total = value + value\n    return fn(total, int, LIMIT), func(LIMIT, 1, 2)\n";
         assert!(!same(typed, &typed.replace("int", "str")) && !same(typed, &typed.replace("LIMIT", "MOST")));
+        // What stands before a name that is assigned within brackets is no part of it.
+        let walrus =
+            "def count(rows):\n    print(LIMIT, size := len(rows), rows)\n    return size, LIMIT, rows, 1, 2\n";
+        assert!(!same(walrus, &walrus.replace("LIMIT", "MOST")) && same(walrus, &walrus.replace("size", "length")));
         let global = "def tick(step):\n    global clock\n    clock = clock + step\n    if clock > 10:\n        clock = 0\n    return clock\n";
         assert!(!same(global, &global.replace("clock", "watch")) && same(global, &global.replace("step", "size")));
     }

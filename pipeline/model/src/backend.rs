@@ -1,6 +1,8 @@
 //! The backends a binary can hold.
 
+use anyhow::Result;
 use burn::backend::{Autodiff, Flex};
+use codepair_runtime::{Config, config_error};
 
 /// burn's CPU backend.
 pub type Cpu = Flex;
@@ -30,16 +32,18 @@ pub enum Device {
 }
 
 impl Device {
-    /// That a config names a device which this binary could use, on whatever machine it will run.
+    /// That `[resources.STAGE]` names a device which this binary could use, on whatever machine it will run.
     ///
     /// # Errors
-    /// There is no such device, or the binary was built without it.
-    pub fn check(name: &str) -> Result<(), String> {
-        match name {
+    /// Exit 2: there is no such device, or the binary was built without it.
+    pub fn check_config(config: &Config, stage: &str) -> Result<()> {
+        let known = match config.resources(stage)?.device.as_deref() {
+            None => Ok(()),
             #[cfg(feature = "cuda")]
-            "cuda" => Ok(()),
-            other => Self::parse(other).map(drop),
-        }
+            Some("cuda") => Ok(()),
+            Some(other) => Self::parse(other).map(drop),
+        };
+        known.map_err(|why| config_error(format!("resources.{stage}.device: {why}")))
     }
 
     /// Reads `cpu` or `cuda`.

@@ -1,15 +1,26 @@
 //! The pipeline's config: one TOML file, overridden by `--set`, each stage reading its own table.
 
+mod kind;
+mod size;
+mod values;
+mod words;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use codepair_schemas::STAGES;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use self::values::{apply_set, expand, make_text};
+use self::words::{explain, place_and_message, unknown_key};
 use crate::config_error;
+
+pub use self::kind::{of_kind, schema_of_kinds, take_kind};
+pub use self::size::ByteSize;
+pub use self::words::nearest;
 
 /// The config of whoever names none: their own, which `codepair init` writes.
 pub const OWN_CONFIG: &str = "codepair.toml";
@@ -38,48 +49,6 @@ pub struct Resources {
     pub device: Option<String>,
     /// Such as `1GiB`: where it keeps its data in memory up to this, and on disk beyond it.
     pub memory_limit: Option<ByteSize>,
-}
-
-/// A number of bytes, as a whole number or with a unit: `512MiB`, `1.5GB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Value")]
-pub struct ByteSize(pub u64);
-
-impl schemars::JsonSchema for ByteSize {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "ByteSize".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": ["integer", "string"] })
-    }
-}
-
-impl TryFrom<Value> for ByteSize {
-    type Error = String;
-
-    fn try_from(value: Value) -> Result<Self, String> {
-        match value {
-            Value::Integer(bytes) => u64::try_from(bytes).map(Self).map_err(|_| format!("{bytes} is no size")),
-            Value::String(text) => text.parse(),
-            other => Err(format!("{other} is no size; write it as \"1GiB\"")),
-        }
-    }
-}
-
-impl std::str::FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-        let (number, unit) = (text[..split].parse::<f64>(), text[split..].trim().to_ascii_lowercase());
-        let units = ["", "b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib"];
-        let factor = [1e0, 1e0, 1e3, 1e6, 1e9, 1e12, 1024.0, 1_048_576.0, 1_073_741_824.0, 1_099_511_627_776.0];
-        let factor = units.iter().position(|known| *known == unit).map(|at| factor[at]);
-        match (number, factor) {
-            (Ok(number), Some(factor)) => Ok(Self((number * factor) as u64)),
-            _ => Err(format!("{text:?} is no size; write it as \"1GiB\"")),
-        }
-    }
 }
 
 /// Bytes with which a stage that has to do with few can do at all.
@@ -324,212 +293,6 @@ fn table_of(whole: &Table, stage: &str) -> Option<Value> {
     Some(table)
 }
 
-/// Where in the config an error lies, and what is wrong there.
-fn place_and_message(mut place: String, error: serde_path_to_error::Error<toml::de::Error>) -> (String, String) {
-    let mut message = String::new();
-    // Within a table of some kind the path begins anew.
-    let mut next = Some((error.path().to_string(), error.into_inner().to_string()));
-    while let Some((path, said)) = next.take() {
-        if path != "." {
-            place = format!("{place}.{path}");
-        }
-        next = said.strip_prefix(WITHIN).and_then(|said| said.split_once(WITHIN)).map(|(p, m)| (p.into(), m.into()));
-        message = said;
-    }
-    (place, message)
-}
-
-/// Makes the value at a path a text; false where it is one already, or is not there.
-fn make_text(table: &mut Value, path: &str, text: &str) -> bool {
-    let place = path.split('.').try_fold(table, |place, key| place.get_mut(key));
-    match place {
-        Some(place) if !place.is_str() => {
-            *place = Value::String(text.to_owned());
-            true
-        }
-        _ => false,
-    }
-}
-
-/// Before and after the path of a value within a table whose kind was read first.
-const WITHIN: char = '\u{1f}';
-
-/// Takes the `kind` out of a table that says by it what else it holds; `known` are the kinds.
-///
-/// # Errors
-/// It has none, or an unknown one.
-pub fn take_kind<'de, D: Deserializer<'de>>(deserializer: D, known: &[&str]) -> Result<(String, Table), D::Error> {
-    let mut table = Table::deserialize(deserializer)?;
-    let kind = match table.remove("kind") {
-        Some(Value::String(kind)) => kind,
-        Some(other) => return Err(D::Error::custom(format!("kind is a name, and not {other}"))),
-        None => return Err(D::Error::missing_field("kind")),
-    };
-    if known.contains(&kind.as_str()) {
-        return Ok((kind, table));
-    }
-    let known: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
-    Err(D::Error::custom(format!("unknown variant `{kind}`, expected one of {}", known.join(", "))))
-}
-
-/// Reads the rest of such a table; an error says where in it the fault lies, which serde's own tags do not.
-///
-/// # Errors
-/// An unknown key, or a value of the wrong type.
-pub fn of_kind<T: DeserializeOwned, E: serde::de::Error>(table: Table) -> Result<T, E> {
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-        let path = error.path().to_string();
-        E::custom(format!("{WITHIN}{path}{WITHIN}{}", error.into_inner()))
-    })
-}
-
-/// The schema of a table whose `kind` is one of several, each with its own.
-#[must_use]
-pub fn schema_of_kinds(kinds: Vec<(&str, schemars::Schema)>) -> schemars::Schema {
-    let with_kind = |(kind, mut schema): (&str, schemars::Schema)| {
-        let object = schema.ensure_object();
-        let properties = object.entry("properties").or_insert_with(|| serde_json::json!({}));
-        properties["kind"] = serde_json::json!({ "const": kind });
-        schema.to_value()
-    };
-    let kinds: Vec<serde_json::Value> = kinds.into_iter().map(with_kind).collect();
-    schemars::json_schema!({ "oneOf": kinds })
-}
-
-/// Rewrites serde's "unknown field" so that it names the nearest known key.
-fn explain(message: &str, place: &str) -> String {
-    let message = message.lines().next().unwrap_or_default();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    if let (true, Some((key, known))) = (message.starts_with("unknown field"), quoted.split_first()) {
-        let place = place.strip_suffix(&format!(".{key}")).unwrap_or(place);
-        return unknown_key(key, &format!("[{place}]"), known);
-    }
-    if let (true, Some((value, known))) = (message.starts_with("unknown variant"), quoted.split_first()) {
-        return format!("{place}: unknown value `{value}`{}", suggestion(value, known));
-    }
-    // Rust's names of types are none of the config's.
-    let types = [
-        ("u32", "a whole number"),
-        ("u64", "a whole number"),
-        ("usize", "a whole number"),
-        ("f64", "a number"),
-        ("a boolean", "true or false"),
-        ("a string", "a text"),
-        ("a sequence", "a list, such as [\"a\"]"),
-    ];
-    for rust in
-        ["expected internally tagged enum ", "expected struct ", "expected a map", "expected adjacently tagged enum "]
-    {
-        if let Some((start, _)) = message.split_once(rust) {
-            return format!("{place}: {start}expected a table, such as {{ key = value }}");
-        }
-    }
-    for (name, words) in types {
-        if let Some(start) = message.strip_suffix(&format!("expected {name}")) {
-            return format!("{place}: {start}expected {words}");
-        }
-    }
-    format!("{place}: {message}")
-}
-
-fn unknown_key(key: &str, place: &str, known: &[&str]) -> String {
-    format!("unknown key `{key}` in {place}{}", suggestion(key, known))
-}
-
-fn suggestion(word: &str, known: &[&str]) -> String {
-    match nearest(word, known) {
-        Some(nearest) => format!("; did you mean `{nearest}`?"),
-        None if known.is_empty() => String::new(),
-        None => format!("; known are {}", known.join(", ")),
-    }
-}
-
-/// The known word that another one may be meant for.
-#[must_use]
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let likeness = |known: &str| strsim::jaro_winkler(word, known);
-    let nearest = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    nearest.filter(|nearest| likeness(nearest) > 0.7)
-}
-
-/// Applies `a.b=c`; `c` is TOML where it parses as such, else a string. Returns both as they were typed.
-fn apply_set(table: &mut Table, set: &str) -> Result<(String, String)> {
-    let (key, text) = set
-        .split_once('=')
-        .ok_or_else(|| config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")))?;
-    let value = toml::from_str::<Table>(&format!("value = {text}"))
-        .ok()
-        .and_then(|mut t| t.remove("value"))
-        .unwrap_or_else(|| Value::String(text.to_owned()));
-    let key = key.trim();
-    let mut keys: Vec<&str> = key.split('.').collect();
-    if keys.iter().any(|part| part.trim().is_empty()) {
-        return Err(config_error(format!("--set {set}: expected KEY=VALUE, such as train.attention.epochs=8")));
-    }
-    let last = keys.pop().context("a split has at least one part")?;
-    let mut place = table;
-    for part in keys {
-        let next = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        place = next
-            .as_table_mut()
-            .ok_or_else(|| config_error(format!("--set {set}: `{part}` is a value, not a table")))?;
-    }
-    place.insert(last.to_owned(), value);
-    Ok((key.to_owned(), text.to_owned()))
-}
-
-/// Expands `${NAME}` and `${NAME:-default}` in every string.
-fn expand(key: &str, value: &mut Value) -> Result<()> {
-    match value {
-        Value::String(text) if text.contains("${") => *text = expand_text(key, text)?,
-        Value::Array(values) => values.iter_mut().try_for_each(|v| expand(key, v))?,
-        Value::Table(table) => {
-            for (name, inner) in table.iter_mut() {
-                expand(&format!("{key}.{name}"), inner)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn expand_text(key: &str, text: &str) -> Result<String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        out.push_str(&rest[..start]);
-        let Some(length) = closing_brace(&rest[start + 2..]) else {
-            return Err(config_error(format!("{key}: `${{` without its `}}` in {text:?}")));
-        };
-        let inner = &rest[start + 2..start + 2 + length];
-        let (name, default) = inner.split_once(":-").map_or((inner, None), |(n, d)| (n, Some(d)));
-        match (std::env::var(name), default) {
-            (Ok(value), _) if !value.is_empty() => out.push_str(&value),
-            // A default may name another variable.
-            (_, Some(default)) => out.push_str(&expand_text(key, default)?),
-            _ => return Err(config_error(format!("{key}: the environment variable {name} is not set"))),
-        }
-        rest = &rest[start + 2 + length + 1..];
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-/// Where the brace closes that was open before `text`, those of variables within it aside.
-fn closing_brace(text: &str) -> Option<usize> {
-    let mut depth = 0;
-    let bytes = text.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'{' if at > 0 && bytes[at - 1] == b'$' => depth += 1,
-            b'}' if depth == 0 => return Some(at),
-            b'}' => depth -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -582,23 +345,6 @@ mod tests {
         assert_eq!(config.store_url().unwrap(), "file:///a/b");
         assert_eq!(parse("name = \"x\"", &["name=other"]).unwrap().name(), "other");
         assert_eq!(config.resolve("data.jsonl"), Path::new("configs/data.jsonl"));
-    }
-
-    #[test]
-    fn a_default_may_name_another_variable() {
-        let home = std::env::var("HOME").unwrap();
-        let expanded = |text: &str| expand_text("store.url", text).map_err(|error| error.to_string());
-        for (text, wanted) in [
-            ("${CODEPAIR_A:-${CODEPAIR_B:-x}}/y", "x/y".to_owned()),
-            ("${CODEPAIR_A:-${HOME}}", home.clone()),
-            ("${HOME:-${CODEPAIR_B}}", home),
-            ("{${CODEPAIR_A:-}}", "{}".to_owned()),
-            ("${CODEPAIR_A:-a${CODEPAIR_B:-b}c}${CODEPAIR_C:-d}", "abcd".to_owned()),
-        ] {
-            assert_eq!(expanded(text).unwrap(), wanted, "{text}");
-        }
-        assert!(expanded("${CODEPAIR_A:-${CODEPAIR_B}}").unwrap_err().contains("CODEPAIR_B is not set"));
-        assert!(expanded("${CODEPAIR_A:-${CODEPAIR_B:-x}").unwrap_err().contains("without its `}`"));
     }
 
     #[test]

@@ -182,7 +182,8 @@ fn newest(
     let wanted: Vec<&str> = inputs.iter().filter(|input| !is_given(input)).map(|input| input.step.as_str()).collect();
     for upstream in plan.upstream_stages(&wanted) {
         if !plan.is_of(config, &upstream) {
-            return Err(input_error(format!("the newest plan was made with another [{upstream}]; {advice}")));
+            let table = codepair_schemas::stage(&upstream).map_or(&*upstream, |stage| stage.table);
+            return Err(input_error(format!("the newest plan was made with another [{table}]; {advice}")));
         }
     }
     Ok(plan)

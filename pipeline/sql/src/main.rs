@@ -83,8 +83,7 @@ fn plan_with(runs: &Runs, datasets: &[String]) -> Result<Plan> {
     let is_written = |step: &PlannedStep| Ok(Manifest::find(&runs.store, &step.name, &step.fingerprint)?.is_some());
     let has = |plan: &Plan, by_all: bool| -> Result<Option<()>> {
         for dataset in datasets {
-            let writers: Vec<&str> = codepair_schemas::stage_of_dataset(dataset).map(|stage| stage.name).collect();
-            let steps = plan.steps.iter().filter(|step| writers.contains(&step.stage.as_str()));
+            let steps = plan.steps.iter().filter(|step| codepair_schemas::is_written_by(dataset, &step.name));
             let written = steps.map(is_written).collect::<Result<Vec<bool>>>()?;
             let is_there = if by_all { !written.contains(&false) } else { written.contains(&true) };
             if written.is_empty() || !is_there {
@@ -108,7 +107,7 @@ fn unwritten(error: &DataFusionError, arguments: &Arguments, store: &Store, plan
     let missing = said.split_once("table '").and_then(|(_, rest)| rest.split_once("' not found"));
     let dataset = missing.and_then(|(name, _)| name.rsplit('.').next()).unwrap_or_default();
     let is_open = |step: &&PlannedStep| {
-        codepair_schemas::stage_of_dataset(dataset).any(|writer| writer.name == step.stage)
+        codepair_schemas::is_written_by(dataset, &step.name)
             && matches!(Manifest::find(store, &step.name, &step.fingerprint), Ok(None))
     };
     let Some(step) = plan.steps.iter().find(is_open) else { return format!("\ntables: {}", tables.join(", ")) };

@@ -66,10 +66,7 @@ impl Stage for Evaluate {
         if config.beam_width == 0 || config.ranking_depth == 0 {
             return Err(config_error("evaluate.beam_width and evaluate.ranking_depth must be at least 1"));
         }
-        let device = whole.resources(Self::NAME)?.device;
-        device
-            .map_or(Ok(()), |device| Device::check(&device))
-            .map_err(|why| config_error(format!("resources.evaluate.device: {why}")))?;
+        Device::check_config(whole, Self::NAME)?;
         let models = whole.tables("train");
         let value = serde_json::to_value(config)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);

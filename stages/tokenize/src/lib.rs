@@ -123,7 +123,8 @@ fn note_splits(context: &mut Context) {
     context.attempt.note("rows_for_testing", for_testing.copied().unwrap_or(0));
 }
 
-const COLUMNS: [&str; 8] = ["id", "ordinal", "kind", "name", "parent_id", "split", "text", "code"];
+/// What a token table has of each example beside its tokens.
+const COLUMNS: [&str; 6] = ["id", "ordinal", "kind", "name", "parent_id", "split"];
 
 /// Bytes of text that a tokenizer is trained on at most: the sample is in memory.
 const SAMPLE_BYTES: usize = 256 << 20;
@@ -132,7 +133,8 @@ const SAMPLE_BYTES: usize = 256 << 20;
 /// little.
 fn train(settings: &TokenizerConfig, context: &Context) -> Result<Tokenizer> {
     let mut sample = Sample::new(settings.training_rows, SAMPLE_BYTES);
-    for batch in context.stream("examples", &COLUMNS) {
+    let columns = with_fields(&["id", "split", "kind"], settings);
+    for batch in context.stream("examples", &columns) {
         let batch = batch?;
         let column = |name| text_column(&batch, name);
         let (ids, splits, kinds) = (column("id")?, column("split")?, column("kind")?);
@@ -149,16 +151,21 @@ fn train(settings: &TokenizerConfig, context: &Context) -> Result<Tokenizer> {
     Ok(Tokenizer::train(sample.texts(), settings.vocabulary, settings.cut)?)
 }
 
+/// Columns, and the texts that the tokenizer reads.
+fn with_fields<'a>(columns: &[&'a str], settings: &TokenizerConfig) -> Vec<&'a str> {
+    columns.iter().copied().chain(settings.fields.iter().map(|field| field.name())).collect()
+}
+
 /// Writes the token table of all examples.
 fn write(context: &mut Context, name: &str, settings: &TokenizerConfig, tokenizer: &Tokenizer) -> Result<()> {
     let metadata = [("token_bytes", token_bytes(tokenizer).to_string()), ("tokenizer", name.to_owned())];
     let mut writer = context.attempt.writer_with(&format!("tokens_{name}"), &metadata)?;
     let rows = context.inputs("examples").map(|manifest| manifest.rows("examples")).sum();
     let progress = Progress::new(&format!("encoding with {name}"), "rows", rows);
-    let from = &*context;
+    let (from, columns) = (&*context, with_fields(&COLUMNS, settings));
     ordered(
         from.threads,
-        |emit| from.stream("examples", &COLUMNS).try_for_each(|batch| emit(batch?)),
+        |emit| from.stream("examples", &columns).try_for_each(|batch| emit(batch?)),
         |batch| encode_batch(&batch, settings, tokenizer),
         |batch| {
             progress.add(batch.num_rows() as u64);
@@ -171,7 +178,7 @@ fn write(context: &mut Context, name: &str, settings: &TokenizerConfig, tokenize
 /// The token columns of a batch; nothing for a field the tokenizer does not read.
 fn encode_batch(batch: &RecordBatch, settings: &TokenizerConfig, tokenizer: &Tokenizer) -> Result<RecordBatch> {
     let mut columns: Vec<(&str, ArrayRef)> = Vec::new();
-    for name in ["id", "ordinal", "kind", "name", "parent_id", "split"] {
+    for name in COLUMNS {
         columns.push((name, Arc::clone(column(batch, name)?)));
     }
     for (field, length) in [(Field::Text, "text_length"), (Field::Code, "code_length")] {

@@ -35,11 +35,11 @@ impl Epoch {
         length: impl Fn(u64) -> Result<usize> + 'a,
     ) -> impl Iterator<Item = Result<Vec<u64>>> + 'a {
         let windows = (done / WINDOW) as u64..self.batches().div_ceil(WINDOW as u64);
-        let batches = windows.flat_map(move |window| match self.window(window, &length) {
-            Ok(batches) => batches.into_iter().map(Ok).collect(),
+        let mut skipped = done % WINDOW;
+        windows.flat_map(move |window| match self.window(window, &length) {
+            Ok(batches) => batches.into_iter().skip(std::mem::take(&mut skipped)).map(Ok).collect(),
             Err(error) => vec![Err(error)],
-        });
-        batches.skip(done % WINDOW)
+        })
     }
 
     /// The batches of a window, in random order, each of examples that are about as long.
@@ -126,6 +126,9 @@ mod tests {
         assert_eq!(batches, all(1000, 1, 2, length));
         assert_ne!(batches, all(1000, 1, 3, length));
         assert_ne!(batches, all(1000, 2, 2, length));
+        // What cannot be read is an error wherever training goes on.
+        let epoch = Epoch::new(1000, 8, 1, 2);
+        assert!(epoch.batches_from(31, |_| anyhow::bail!("the disk fails")).next().unwrap().is_err());
         let spread = |batch: &Vec<u64>| {
             let lengths = || batch.iter().map(|example| length(*example));
             lengths().max().unwrap() - lengths().min().unwrap()

@@ -72,9 +72,8 @@ impl Examples {
         own.links.set(own.count, Link { piece, next: 0 })?;
         own.count += 1;
         let [first, last] = own.ends.get(example)?;
-        match last.checked_sub(1) {
-            Some(last) => own.links.set(last, Link { next: own.count, ..own.links.get(last)? })?,
-            None => own.ends.set(example, [own.count, own.count])?,
+        if let Some(last) = last.checked_sub(1) {
+            own.links.set(last, Link { next: own.count, ..own.links.get(last)? })?;
         }
         own.ends.set(example, [if last == 0 { own.count } else { first }, own.count])
     }
@@ -122,7 +121,7 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
     each_row(context, config, |row, pair| {
         let is_training = match (row.split, row.kind) {
             ("train", "original") => true,
-            ("train", "positive") => config.synthetic_positives,
+            ("train", "positive") if config.synthetic_positives => true,
             ("validation", "original") => false,
             _ => return Ok(()),
         };

@@ -26,8 +26,8 @@ impl Stage for Train {
     type Config = Models;
 
     fn steps(models: &Models, whole: &Config) -> Result<Vec<Step>> {
-        check_device(whole)?;
-        let tokenizers = &whole.raw("tokenize");
+        Device::check_config(whole, Self::NAME)?;
+        let tokenizers = &whole.section::<serde_json::Value>("tokenize")?;
         models
             .iter()
             .map(|(name, model)| {
@@ -65,8 +65,8 @@ fn has_negatives(whole: &Config) -> bool {
     sources.peek().is_none() || !whole.tables("synth").is_empty() || sources.any(has_labels)
 }
 
-/// That there are rows to learn from, to choose an epoch by and to test on, before anything is trained. What was prepared by an
-/// older codepair does not say.
+/// That there are rows to learn from, to choose an epoch by and to test on, before anything is trained. A token table
+/// that was not made by `tokenize` does not say.
 fn check_splits(context: &Context) -> Result<()> {
     let tokenized = context.all_inputs().iter().map(|input| &input.manifest.notes);
     let Some((notes, splits)) = tokenized.filter_map(|notes| Some((notes, notes.get("splits")?.as_object()?))).next()
@@ -91,17 +91,10 @@ fn check_splits(context: &Context) -> Result<()> {
     )))
 }
 
-fn check_device(whole: &Config) -> Result<()> {
-    let device = whole.resources(Train::NAME)?.device;
-    device
-        .map_or(Ok(()), |device| Device::check(&device))
-        .map_err(|why| config_error(format!("resources.{}.device: {why}", Train::NAME)))
-}
-
 /// That the tokenizers of a model are there, and read what it wants of them.
 fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Value) -> Result<()> {
     // A config of the training alone says nothing of them.
-    if tokenizers.is_null() {
+    if tokenizers.as_object().is_none_or(serde_json::Map::is_empty) {
         return Ok(());
     }
     for (side, wanted) in [("source", &model.source), ("target", &model.target)] {

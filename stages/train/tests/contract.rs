@@ -193,6 +193,64 @@ fn every_negative_counts() {
     assert_eq!(losses(2, "\nnegatives_per_pair = 9"), digests[2]);
 }
 
+/// What is trained on and chosen by: positives where they are wanted, targets that fit, and as many as asked for.
+#[test]
+fn rows_are_for_training_or_validation_or_neither() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    // Kinds and splits with how many rows there are of each, and how many tokens their targets have.
+    const ROWS: [(&str, &str, u16, u16); 7] = [
+        ("original", "train", 20, 3),
+        ("positive", "train", 5, 3),
+        ("original", "train", 4, 9),
+        ("negative", "train", 3, 3),
+        ("original", "validation", 6, 3),
+        ("original", "validation", 2, 9),
+        ("original", "test", 7, 3),
+    ];
+    let table = |source: bool| -> RecordBatch {
+        let rows: Vec<(&str, &str, u16)> = ROWS
+            .iter()
+            .flat_map(|&(kind, split, rows, length)| std::iter::repeat_n((kind, split, length), usize::from(rows)))
+            .collect();
+        let texts = |value: &dyn Fn(usize) -> String| -> ArrayRef {
+            Arc::new((0..rows.len()).map(|row| Some(value(row))).collect::<StringArray>())
+        };
+        let bytes =
+            |length: u16| (0..if source { 3 } else { length }).flat_map(|at| (3 + at % 9).to_le_bytes()).collect();
+        let bytes: Vec<Vec<u8>> = rows.iter().map(|row| bytes(row.2)).collect();
+        let plain = tokens(source);
+        let tokens: ArrayRef = Arc::new(bytes.iter().map(|b| Some(b.as_slice())).collect::<BinaryArray>());
+        let lengths: ArrayRef = Arc::new(UInt32Array::from(vec![3; rows.len()]));
+        let columns = vec![
+            texts(&|row| row.to_string()),
+            Arc::new(UInt64Array::from_iter_values(0..rows.len() as u64)),
+            texts(&|row| rows[row].0.to_owned()),
+            texts(&|_| "mined".to_owned()),
+            Arc::new(StringArray::from(vec![Some("0"); rows.len()])),
+            texts(&|row| rows[row].1.to_owned()),
+            Arc::clone(&tokens),
+            Arc::clone(&lengths),
+            tokens,
+            lengths,
+        ];
+        RecordBatch::try_new(plain.schema(), columns).unwrap()
+    };
+    let store = Store::memory();
+    inputs_of(&store, &table);
+    let counts = |rest: &str| {
+        let config = config(folder.path(), "text", "code", &rest.replace("epochs = 6", "epochs = 1"));
+        let datasets = ["tokens_from", "tokens_to", "tokenizers"];
+        let manifest = testing::run::<Train>(&store, &config, Some("m"), &datasets).unwrap();
+        ["training_pairs", "validation_pairs", "pairs_too_long"].map(|note| manifest.notes[note].as_u64().unwrap())
+    };
+    assert_eq!(counts(GENERATOR), [25, 6, 4]);
+    assert_eq!(counts(&format!("synthetic_positives = false\n{GENERATOR}")), [20, 6, 4]);
+    // A search model's targets are cut.
+    assert_eq!(counts(ENCODER), [29, 8, 0]);
+    assert_eq!(counts(&format!("synthetic_positives = false\nmax_examples = 9\n{ENCODER}")), [9, 8, 0]);
+}
+
 #[test]
 fn wrong_models_are_config_errors() {
     let folder = tempfile::tempdir().unwrap();

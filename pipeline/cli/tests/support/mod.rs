@@ -156,7 +156,17 @@ impl Pipeline {
 
     /// `codepair` without the config.
     pub fn plain(&self, arguments: &[&str]) -> Ran {
-        Command::new(binary("codepair")).args(arguments).current_dir(self.folder.path()).output().unwrap().into()
+        let mut command = Command::new(binary("codepair"));
+        command.args(arguments).current_dir(self.folder.path());
+        self.alone(&mut command).output().unwrap().into()
+    }
+
+    /// A command that nothing of this machine's settings changes.
+    pub fn alone<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env_remove("CODEPAIR_CONFIG")
+            .env_remove("CODEPAIR_LOG_FORMAT")
+            .env("CODEPAIR_CACHE", self.path("cache"))
     }
 
     pub fn codepair(&self, arguments: &[&str]) -> Ran {

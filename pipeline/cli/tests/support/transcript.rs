@@ -15,7 +15,7 @@ pub struct Transcript<'a> {
 /// What is written in place of what differs: times, names of runs and artifacts, scores, sizes, what depends on a model's last
 /// digit, and lines that only a slow machine prints.
 const MASKS: [(&str, &str); 13] = [
-    (r"(?m)^.*, about \d+ \w+ left.*\n", ""),
+    (r"(?m)^.*(, about \d+ \w+ left|a part of a log could not be stored).*\n", ""),
     (r"(?m)^(\S+ \| )?\d{4}-\d\d-\d\dT[\d:.]+Z +", "$1"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:[\d.]+)?( UTC|Z)?", "TIME"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "RUN"),
@@ -54,15 +54,12 @@ impl<'a> Transcript<'a> {
         let temporary = self.pipeline.path("temporary");
         [&folder, &temporary].into_iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
         let script = "mount -t tmpfs -o size=$1 none \"$2\" || exit 77; shift 2; exec \"$@\"";
-        let ran: Ran = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", bytes])
-            .arg(&folder)
-            .arg(binary("codepair"))
-            .args(arguments)
-            .env("TMPDIR", temporary)
-            .current_dir(self.pipeline.folder.path())
-            .output()
-            .map_or_else(|_| Ran { code: 77, out: String::new(), err: String::new() }, Into::into);
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", bytes]);
+        command.arg(&folder).arg(binary("codepair")).args(arguments);
+        command.env("TMPDIR", temporary).current_dir(self.pipeline.folder.path());
+        let ran = self.pipeline.alone(&mut command).output();
+        let ran = ran.map_or_else(|_| Ran { code: 77, out: String::new(), err: String::new() }, Ran::from);
         let is_made = ran.code != 77 && !ran.err.starts_with("unshare:");
         is_made.then(|| self.add("codepair", arguments, ran))
     }
