@@ -10,4 +10,4 @@ mod stages;
 
 pub use datasets::{Column, DATASETS, Dataset, Kind, dataset};
 pub use field::Field;
-pub use stages::{STAGES, Stage, is_written_by, stage, stage_of_dataset};
+pub use stages::{STAGES, Stage, is_written_by, stage, stage_of_dataset, table_of};

@@ -9,7 +9,7 @@ pub struct Stage {
     pub table: &'static str,
     /// Raised when the output changes meaning, a changed default included; part of every fingerprint.
     pub revision: u32,
-    /// Steps are `NAME:MODEL`, one for each table in its own, which a model's, or a tokenizer's, name is.
+    /// Steps are `NAME:TABLE`, one for each table in its own: a model, or a tokenizer.
     pub per_model: bool,
     /// Worker threads where the config says nothing; without it as many as there are cores.
     pub threads: Option<usize>,
@@ -110,6 +110,12 @@ pub const STAGES: &[Stage] = &[
 #[must_use]
 pub fn stage(name: &str) -> Option<&'static Stage> {
     STAGES.iter().find(|s| s.name == name)
+}
+
+/// The config's table of a stage, by its name.
+#[must_use]
+pub fn table_of(name: &str) -> &str {
+    stage(name).map_or(name, |stage| stage.table)
 }
 
 /// Whether a step, such as `train:attention`, writes a dataset: `tokens_NAME` is of `tokenize:NAME` alone.

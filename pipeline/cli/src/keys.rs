@@ -32,7 +32,7 @@ struct Key {
 pub(crate) fn config(wanted: Option<&str>) -> Result<ExitStatus> {
     let sections = sections()?;
     // `tokenize` is a stage, and its table is prepare's inner one.
-    let wanted = wanted.map(|name| codepair_schemas::stage(name).map_or(name, |stage| stage.table));
+    let wanted = wanted.map(codepair_schemas::table_of);
     let find = |name: &str| sections.iter().filter(|section| section.is(name)).collect::<Vec<&Section>>();
     let mut chosen = wanted.map_or_else(|| sections.iter().collect(), find);
     // `train.nbow` is a table of somebody's own config, of which the stage is known.

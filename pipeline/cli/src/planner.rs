@@ -53,7 +53,7 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
     for description in &descriptions {
         for (name, step) in names(description).into_iter().zip(&description.steps) {
             let mut upstream = BTreeMap::new();
-            let before = || steps.iter().map(|step| (step.name.as_str(), step.stage.as_str()));
+            let before = || steps.iter().map(|step| step.name.as_str());
             let inputs = step.inputs.iter().flat_map(|input| input.resolved(before())).collect();
             let step = &Step { inputs, ..step.clone() };
             for input in &step.inputs {
@@ -118,7 +118,7 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
 /// Of a step that reads another which the config does not make: what is missing in it.
 fn no_producer(name: &str, input: &Input) -> anyhow::Error {
     let (stage, of) = input.step.split_once(':').unwrap_or((&input.step, ""));
-    let table = codepair_schemas::stage(stage).map_or(stage, |stage| stage.table);
+    let table = codepair_schemas::table_of(stage);
     let table = if of.is_empty() { table.to_owned() } else { format!("{table}.{of}") };
     config_error(format!("{name} reads {} of {}, and there is no [{table}]", input.dataset, input.step))
 }

@@ -170,7 +170,7 @@ impl Config {
     /// # Errors
     /// Exit 2: an unknown key (the nearest known one is named), or a value of the wrong type.
     pub fn section<T: DeserializeOwned>(&self, stage: &str) -> Result<T> {
-        self.read(table_name(stage), table_of(&self.table, stage))
+        self.read(codepair_schemas::table_of(stage), table_of(&self.table, stage))
     }
 
     /// `[resources.STAGE]`.
@@ -272,14 +272,9 @@ impl Config {
     }
 }
 
-/// Where a stage's table is.
-fn table_name(stage: &str) -> &str {
-    codepair_schemas::stage(stage).map_or(stage, |entry| entry.table)
-}
-
 /// A stage's table, without what of it is the table of another stage.
 fn table_of(whole: &Table, stage: &str) -> Option<Value> {
-    let name = table_name(stage);
+    let name = codepair_schemas::table_of(stage);
     let mut keys = name.split('.');
     let mut table = keys.next().and_then(|key| whole.get(key))?;
     for key in keys {

@@ -59,13 +59,13 @@ impl Input {
         Self::new(dataset, "")
     }
 
-    /// This input, or one of each step that is meant, of the `steps` of a plan before it: names, with their stages.
-    pub fn resolved<'a>(&self, steps: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Self> {
+    /// This input, or one of each step that is meant, of the `steps` of a plan before it.
+    pub fn resolved<'a>(&self, steps: impl Iterator<Item = &'a str>) -> Vec<Self> {
         if !self.step.is_empty() {
             return vec![self.clone()];
         }
-        let writes = |stage: &str| codepair_schemas::stage_of_dataset(&self.dataset).any(|writer| writer.name == stage);
-        steps.filter(|(_, stage)| writes(stage)).map(|(name, _)| Self::new(self.dataset.clone(), name)).collect()
+        let writers = steps.filter(|step| codepair_schemas::is_written_by(&self.dataset, step));
+        writers.map(|step| Self::new(self.dataset.clone(), step)).collect()
     }
 }
 

@@ -99,7 +99,7 @@ fn resolved(store: &Store, inputs: &[Input], given: &[(String, String)], plan: O
         let prints: Vec<&str> =
             given.iter().filter(|(name, _)| *name == input.dataset).map(|(_, p)| p.as_str()).collect();
         if !input.step.is_empty() || prints.is_empty() {
-            let steps = plan.iter().flat_map(|plan| &plan.steps).map(|step| (step.name.as_str(), step.stage.as_str()));
+            let steps = plan.iter().flat_map(|plan| &plan.steps).map(|step| step.name.as_str());
             let before = input.resolved(steps);
             // Without a plan it is what is given, and where nothing is the error says what it would be.
             let is_unknown = plan.is_none() && given.is_empty() && before.is_empty();
@@ -182,7 +182,7 @@ fn newest(
     let wanted: Vec<&str> = inputs.iter().filter(|input| !is_given(input)).map(|input| input.step.as_str()).collect();
     for upstream in plan.upstream_stages(&wanted) {
         if !plan.is_of(config, &upstream) {
-            let table = codepair_schemas::stage(&upstream).map_or(&*upstream, |stage| stage.table);
+            let table = codepair_schemas::table_of(&upstream);
             return Err(input_error(format!("the newest plan was made with another [{table}]; {advice}")));
         }
     }

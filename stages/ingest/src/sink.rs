@@ -127,9 +127,7 @@ impl Ids {
         if self.few.len() > FEW {
             let mut many = PagedMap::new(IDS_BYTES)?;
             for (hash, count) in std::mem::take(&mut self.few) {
-                for _ in 0..count {
-                    many.update(hash, |times| times + 1)?;
-                }
+                many.update(hash, |_| count)?;
             }
             self.many = Some(many);
         }

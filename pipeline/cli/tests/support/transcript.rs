@@ -38,13 +38,13 @@ impl<'a> Transcript<'a> {
     /// Runs `codepair` in the pipeline's folder.
     pub fn codepair(&mut self, arguments: &[&str]) -> Ran {
         let ran = self.pipeline.plain(arguments);
-        self.add("codepair", arguments, ran)
+        self.add(arguments, ran)
     }
 
     /// Runs `codepair` with the pipeline's config.
     pub fn with_config(&mut self, arguments: &[&str]) -> Ran {
         let ran = self.pipeline.codepair(arguments);
-        self.add("codepair", arguments, ran)
+        self.add(arguments, ran)
     }
 
     /// Runs `codepair` where a folder's disk has room for so many bytes; nothing where this system does not let a test make such
@@ -61,17 +61,17 @@ impl<'a> Transcript<'a> {
         let ran = self.pipeline.alone(&mut command).output();
         let ran = ran.map_or_else(|_| Ran { code: 77, out: String::new(), err: String::new() }, Ran::from);
         let is_made = ran.code != 77 && !ran.err.starts_with("unshare:");
-        is_made.then(|| self.add("codepair", arguments, ran))
+        is_made.then(|| self.add(arguments, ran))
     }
 
-    fn add(&mut self, program: &str, arguments: &[&str], ran: Ran) -> Ran {
+    fn add(&mut self, arguments: &[&str], ran: Ran) -> Ran {
         let quote = |word: &&str| match word.contains([' ', '"', '(', '[']) || word.is_empty() {
             true => format!("'{word}'"),
             false => (*word).to_owned(),
         };
         let typed: Vec<String> = arguments.iter().map(quote).collect();
         self.text +=
-            &format!("$ {program} {}\n{}{}", typed.join(" "), of_models(arguments, &ran.out), by_step(&ran.err));
+            &format!("$ codepair {}\n{}{}", typed.join(" "), of_models(arguments, &ran.out), by_step(&ran.err));
         if ran.code != 0 {
             self.text += &format!("[exit {}]\n", ran.code);
         }
