@@ -66,7 +66,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "train",
         table: "train",
-        revision: 3,
+        revision: 4,
         per_model: true,
         // A step is too small to be divided well: two trainings side by side take less time.
         threads: Some(1),
@@ -77,7 +77,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "evaluate",
         table: "evaluate",
-        revision: 2,
+        revision: 3,
         per_model: true,
         threads: None,
         resources: &["threads", "device"],

@@ -143,7 +143,7 @@ fn read(schema: &Value, place: &str, sections: &mut Vec<Section>) {
         return read(&schema["additionalProperties"], &format!("{place}.NAME"), sections);
     }
     if let Some(kinds) = of_kinds(schema) {
-        return kinds.iter().for_each(|kind| read(kind, place, sections));
+        return kinds.into_iter().for_each(|kind| read(kind, place, sections));
     }
     let properties = schema["properties"].as_object();
     let kind = properties.and_then(|keys| keys.get("kind")?.get("const")?.as_str()).map(str::to_owned);
@@ -171,9 +171,19 @@ fn inner_keys(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     outer["properties"].as_object().into_iter().flatten()
 }
 
-/// The schemas of the kinds of a table that says by its `kind` what else it holds.
-fn of_kinds(schema: &Value) -> Option<&Vec<Value>> {
-    schema["oneOf"].as_array().filter(|kinds| kinds.iter().all(|kind| !kind["properties"]["kind"].is_null()))
+/// The schemas of the kinds of a table that says by its `kind` what else it holds, whatever families they come in; nothing where
+/// it is something else.
+fn of_kinds(schema: &Value) -> Option<Vec<&Value>> {
+    let choices = schema["oneOf"].as_array().or_else(|| schema["anyOf"].as_array())?;
+    let mut found = Vec::new();
+    for choice in choices.iter().filter(|choice| choice["type"] != "null") {
+        if choice["properties"]["kind"].is_null() {
+            found.extend(of_kinds(choice)?);
+        } else {
+            found.push(choice);
+        }
+    }
+    Some(found)
 }
 
 fn key(name: &str, schema: &Value, is_required: bool) -> Key {
@@ -287,11 +297,13 @@ mod tests {
                     "properties": { "test": { "type": "number", "description": "For test.", "default": 0.1 } },
                 },
                 "names": { "type": "array", "items": { "type": "string" }, "default": ["a"] },
+                "order": { "anyOf": [{ "oneOf": [{ "properties": { "kind": { "const": "random" } } }] }, { "type": "null" }] },
             }, "required": ["path"],
         }] } });
         let mut sections = Vec::new();
         read(&schema, "ingest", &mut sections);
-        let [section] = &sections[..] else { panic!() };
+        let [section, order] = &sections[..] else { panic!() };
+        assert_eq!((order.place.as_str(), order.kind.as_deref()), ("ingest.NAME.order", Some("random")));
         assert!(["ingest", "ingest.csv", "[ingest.NAME]"].iter().all(|name| section.is(name)) && !section.is("ing"));
         insta::assert_snapshot!(page(&[section]).unwrap());
     }

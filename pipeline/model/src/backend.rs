@@ -1,5 +1,7 @@
 //! The backends a binary can hold.
 
+use std::any::TypeId;
+
 use anyhow::Result;
 use burn::backend::{Autodiff, Flex};
 use codepair_runtime::{Config, config_error};
@@ -20,6 +22,12 @@ pub type CudaDevice = burn::backend::cuda::CudaDevice;
 /// With gradients.
 #[cfg(feature = "cuda")]
 pub type TrainCuda = Autodiff<Cuda>;
+
+/// Whether what was asked of a backend is there at once, so that reading it costs nothing: on the processor alone.
+#[must_use]
+pub fn is_eager<B: 'static>() -> bool {
+    TypeId::of::<B>() == TypeId::of::<Cpu>()
+}
 
 /// Where tensors live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

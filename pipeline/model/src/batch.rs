@@ -1,8 +1,8 @@
-//! Pairs of token sequences as padded tensors.
+//! Token sequences as padded tensors.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use codepair_tokenizer::{BEGIN, END};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use codepair_tokenizer::Special;
 
 /// A source and a target, as token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,26 +16,81 @@ pub struct Pair {
 impl Pair {
     /// The pair with its target framed by the tokens that begin and end it, as generators need it.
     #[must_use]
-    pub fn framed(mut self) -> Self {
-        self.target.insert(0, BEGIN);
-        self.target.push(END);
+    pub fn framed(mut self, special: Special) -> Self {
+        self.target.insert(0, special.begin);
+        self.target.push(special.end);
         self
     }
 }
 
-/// A batch of pairs, padded to the longest.
+/// Rows of tokens, padded to the longest; never narrower than one column.
+#[derive(Clone, Debug)]
+pub struct Tokens<B: Backend> {
+    /// Ids, [B, T]; what stands in the padding means nothing.
+    pub ids: Tensor<B, 2, Int>,
+    /// Where padding stands, [B, T].
+    pub padding: Tensor<B, 2, Bool>,
+    /// Tokens of each row, known without asking the device.
+    pub lengths: Vec<usize>,
+}
+
+impl<B: Backend> Tokens<B> {
+    /// Pads rows of ids.
+    pub fn new<R: AsRef<[u32]>>(rows: &[R], device: &B::Device) -> Self {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
+        let width = lengths.iter().copied().max().unwrap_or(0).max(1);
+        let padded = |row: &R| {
+            let row = row.as_ref().iter().map(|&id| id as i32);
+            row.chain(std::iter::repeat(0)).take(width).collect::<Vec<_>>()
+        };
+        let ids: Vec<i32> = rows.iter().flat_map(padded).collect();
+        let padding: Vec<bool> = lengths.iter().flat_map(|length| (0..width).map(move |at| at >= *length)).collect();
+        let shape = [rows.len(), width];
+        Self {
+            ids: Tensor::from_data(TensorData::new(ids, shape), device),
+            padding: Tensor::from_data(TensorData::new(padding, shape), device),
+            lengths,
+        }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Columns, padding counted.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.ids.dims()[1]
+    }
+
+    /// Tokens, padding left out.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// 1 where a token stands and 0 in the padding, [B, T].
+    #[must_use]
+    pub fn mask(&self) -> Tensor<B, 2> {
+        self.padding.clone().bool_not().float()
+    }
+
+    /// The rows without their last column: what a decoder sees of a framed target.
+    #[must_use]
+    pub fn inputs(&self) -> Tensor<B, 2, Int> {
+        self.ids.clone().narrow(1, 0, self.width() - 1)
+    }
+}
+
+/// A batch of pairs.
 #[derive(Clone, Debug)]
 pub struct Batch<B: Backend> {
-    /// Source ids, [B, S]; padding is 0.
-    pub source: Tensor<B, 2, Int>,
-    /// 1 for a source token, 0 for padding, [B, S].
-    pub source_mask: Tensor<B, 2>,
-    /// Target ids, [B or more, T]; for search, rows past B are further negatives.
-    pub target: Tensor<B, 2, Int>,
-    /// 1 for a target token, 0 for padding.
-    pub target_mask: Tensor<B, 2>,
-    /// Tokens of sources and targets, padding left out.
-    pub tokens: usize,
+    /// What is read, B rows.
+    pub source: Tokens<B>,
+    /// What is written or searched, B rows or more: for search those past B are further negatives.
+    pub target: Tokens<B>,
 }
 
 impl<B: Backend> Batch<B> {
@@ -44,24 +99,12 @@ impl<B: Backend> Batch<B> {
         let sources: Vec<&[u32]> = pairs.iter().map(|pair| pair.source.as_slice()).collect();
         let targets = pairs.iter().map(|pair| pair.target.as_slice());
         let targets: Vec<&[u32]> = targets.chain(further_targets.iter().map(Vec::as_slice)).collect();
-        let (source, source_mask) = pad(&sources, device);
-        let (target, target_mask) = pad(&targets, device);
-        let tokens = sources.iter().chain(&targets).map(|ids| ids.len()).sum();
-        Self { source, source_mask, target, target_mask, tokens }
+        Self { source: Tokens::new(&sources, device), target: Tokens::new(&targets, device) }
     }
-}
 
-/// Ids and mask, [rows, longest]; never narrower than one column.
-fn pad<B: Backend>(rows: &[&[u32]], device: &B::Device) -> (Tensor<B, 2, Int>, Tensor<B, 2>) {
-    let width = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
-    let mut ids = vec![0i32; rows.len() * width];
-    let mut mask = vec![0f32; rows.len() * width];
-    for (row, tokens) in rows.iter().enumerate() {
-        for (column, &token) in tokens.iter().enumerate() {
-            ids[row * width + column] = token as i32;
-            mask[row * width + column] = 1.0;
-        }
+    /// Tokens of sources and targets, padding left out.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.source.count() + self.target.count()
     }
-    let shape = [rows.len(), width];
-    (Tensor::from_data(TensorData::new(ids, shape), device), Tensor::from_data(TensorData::new(mask, shape), device))
 }

@@ -1,26 +1,39 @@
-//! burn modules, one file a model; losses; decoding; weights in and out.
+//! burn modules, one file a model, in two families; losses; decoding; weights in and out.
 //!
-//! Shapes in docs: B rows of a batch, S source tokens, T target tokens, V vocabulary, E embedding, H hidden.
+//! Shapes in docs: B rows of a batch, S source tokens, T target tokens, V vocabulary, E embedding, H hidden, h heads.
 
-mod attention_lstm;
 mod backend;
 mod batch;
+mod card;
+mod family;
+
+// Their lists make macros, which what comes behind them can use.
+#[macro_use]
+mod encoders;
+#[macro_use]
+mod generators;
+
 mod decoding;
+mod layers;
 mod losses;
-mod lstm;
 mod models;
-mod nbow;
+#[cfg(test)]
+mod suite;
 mod trained;
 mod weights;
 
-pub use attention_lstm::{AttentionLstm, AttentionLstmConfig};
-pub use backend::{Cpu, CpuDevice, Device, TrainCpu};
+pub use backend::{Cpu, CpuDevice, Device, TrainCpu, is_eager};
 #[cfg(feature = "cuda")]
 pub use backend::{Cuda, CudaDevice, TrainCuda};
-pub use batch::{Batch, Pair};
-pub use decoding::{Decoded, beam, greedy, teacher_forced};
-pub use losses::Loss;
-pub use models::{Model, ModelCard, ModelConfig, Side, Task, Vocabularies};
-pub use nbow::{Nbow, NbowConfig};
+pub use batch::{Batch, Pair, Tokens};
+pub use card::{ModelCard, Side, Vocabularies};
+pub use decoding::{Decoded, Decoding};
+pub use encoders::{Encode, Encoder, EncoderConfig, NbowConfig, Role};
+pub use generators::{
+    AttentionLstmConfig, Generate, Generator, GeneratorConfig, LstmConfig, Positions, RnnConfig, Step,
+    TransformerConfig,
+};
+pub use losses::{ClassWeights, CosineHinge, Criterion, CrossEntropy, Loss, Softmax, short};
+pub use models::{Model, ModelConfig, Task};
 pub use trained::Trained;
-pub use weights::{load, parameters, save};
+pub use weights::{Named, ParameterKind, load, named, parameters, save};

@@ -1,22 +1,11 @@
-//! The list of models: a new one is a file, a line in [`ModelConfig`] and a line in [`Model`].
+//! The two families under one roof.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use codepair_schemas::Field;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 
-use crate::{AttentionLstm, AttentionLstmConfig, Batch, Nbow, NbowConfig};
-
-/// Sizes of the vocabularies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vocabularies {
-    /// Of what is read.
-    pub source: usize,
-    /// Of what is written or searched.
-    pub target: usize,
-}
+use crate::{Encoder, EncoderConfig, Generator, GeneratorConfig, Vocabularies};
 
 /// What a model is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,53 +17,54 @@ pub enum Task {
     Search,
 }
 
-/// One side of a model: which column, by which tokenizer, cut after how many tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Side {
-    /// The column.
-    pub column: Field,
-    /// The tokenizer's name in `[prepare.tokenizers]`.
-    pub tokenizer: String,
-    /// Longer sources are cut; longer targets of a generator are left out, of a search model cut.
-    pub max_tokens: usize,
-}
-
-/// `config.json` of a trained model: all that is needed to load it beside its weights and tokenizers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelCard {
-    /// The model's name.
-    pub name: String,
-    /// Its kind and sizes.
-    pub model: ModelConfig,
-    /// Sizes of the tokenizers.
-    pub vocabularies: Vocabularies,
-    /// What it reads.
-    pub source: Side,
-    /// What it writes or searches.
-    pub target: Side,
-    /// Trainable parameters.
-    pub parameters: usize,
-}
-
 /// `[train.NAME.model]`; `kind` says which.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(untagged)]
 pub enum ModelConfig {
-    /// BiLSTM encoder, Bahdanau attention, LSTM decoder.
-    AttentionLstm(AttentionLstmConfig),
-    /// Two bags of embeddings.
-    Nbow(NbowConfig),
+    /// It writes.
+    Generator(GeneratorConfig),
+    /// It compares.
+    Encoder(EncoderConfig),
 }
 
 /// A model of any kind.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one model in a process")]
 pub enum Model<B: Backend> {
-    /// See [`AttentionLstm`].
-    AttentionLstm(AttentionLstm<B>),
-    /// See [`Nbow`].
-    Nbow(Nbow<B>),
+    /// It writes.
+    Generator(Generator<B>),
+    /// It compares.
+    Encoder(Encoder<B>),
+}
+
+/// The names of all kinds of a family.
+fn kinds<T: Serialize>(all: &[T]) -> Vec<String> {
+    let kind = |config: &T| serde_json::to_value(config).ok()?.get("kind")?.as_str().map(str::to_owned);
+    all.iter().filter_map(kind).collect()
+}
+
+/// By the kind, so that an error speaks of the one model that was meant.
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let value = match Value::deserialize(from)? {
+            Value::String(kind) => json!({ "kind": kind }),
+            other => other,
+        };
+        let (generators, encoders) = (kinds(&GeneratorConfig::all()), kinds(&EncoderConfig::all()));
+        let Some(kind) = value.get("kind").and_then(Value::as_str) else {
+            return Err(D::Error::missing_field("kind"));
+        };
+        let is_in = |kinds: &[String]| kinds.iter().any(|known| known == kind);
+        if is_in(&generators) {
+            return serde_json::from_value(value).map(Self::Generator).map_err(D::Error::custom);
+        }
+        if is_in(&encoders) {
+            return serde_json::from_value(value).map(Self::Encoder).map_err(D::Error::custom);
+        }
+        let known: Vec<String> = generators.iter().chain(&encoders).map(|kind| format!("`{kind}`")).collect();
+        Err(D::Error::custom(format!("unknown variant `{kind}`, expected one of {}", known.join(", "))))
+    }
 }
 
 impl ModelConfig {
@@ -82,8 +72,8 @@ impl ModelConfig {
     #[must_use]
     pub fn task(&self) -> Task {
         match self {
-            Self::AttentionLstm(_) => Task::Generation,
-            Self::Nbow(_) => Task::Search,
+            Self::Generator(_) => Task::Generation,
+            Self::Encoder(_) => Task::Search,
         }
     }
 
@@ -91,59 +81,43 @@ impl ModelConfig {
     #[must_use]
     pub fn default_of_kind(&self) -> Self {
         match self {
-            Self::AttentionLstm(_) => Self::AttentionLstm(AttentionLstmConfig::default()),
-            Self::Nbow(_) => Self::Nbow(NbowConfig::default()),
+            Self::Generator(config) => Self::Generator(config.default_of_kind()),
+            Self::Encoder(config) => Self::Encoder(config.default_of_kind()),
+        }
+    }
+
+    /// Every kind with its defaults.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let generators = GeneratorConfig::all().into_iter().map(Self::Generator);
+        generators.chain(EncoderConfig::all().into_iter().map(Self::Encoder)).collect()
+    }
+
+    /// That its sizes go together.
+    ///
+    /// # Errors
+    /// The key, and why not.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Generator(config) => config.check(),
+            Self::Encoder(config) => config.check(),
+        }
+    }
+
+    /// The key because of which source and target must have one tokenizer.
+    #[must_use]
+    pub fn one_vocabulary(&self) -> Option<&'static str> {
+        match self {
+            Self::Generator(config) => config.one_vocabulary(),
+            Self::Encoder(config) => config.one_vocabulary(),
         }
     }
 
     /// A model with fresh weights; seed the backend before.
     pub fn init<B: Backend>(&self, vocabularies: Vocabularies, device: &B::Device) -> Model<B> {
         match self {
-            Self::AttentionLstm(config) => Model::AttentionLstm(AttentionLstm::new(*config, vocabularies, device)),
-            Self::Nbow(config) => Model::Nbow(Nbow::new(*config, vocabularies, device)),
+            Self::Generator(config) => Model::Generator(config.init(vocabularies, device)),
+            Self::Encoder(config) => Model::Encoder(config.init(vocabularies, device)),
         }
-    }
-}
-
-impl<B: Backend> Model<B> {
-    /// The mean loss of a batch, and over how many items (target tokens, or queries) it is the mean.
-    pub fn loss(&self, batch: &Batch<B>) -> (Tensor<B, 1>, usize) {
-        match self {
-            Self::AttentionLstm(model) => cross_entropy(model.logits(batch), batch),
-            Self::Nbow(model) => (model.loss(batch), batch.source.dims()[0]),
-        }
-    }
-}
-
-/// Mean negative log-likelihood of the target tokens after the first, padding left out; `logits` is [B, T − 1, V].
-fn cross_entropy<B: Backend>(logits: Tensor<B, 3>, batch: &Batch<B>) -> (Tensor<B, 1>, usize) {
-    let [rows, length, vocabulary] = logits.dims();
-    let labels = batch.target.clone().narrow(1, 1, length).reshape([rows * length, 1]);
-    let mask = batch.target_mask.clone().narrow(1, 1, length).reshape([rows * length, 1]);
-    let chosen = log_softmax(logits.reshape([rows * length, vocabulary]), 1).gather(1, labels);
-    let count = batch.target_mask.clone().narrow(1, 1, length).sum().into_scalar();
-    let count = burn::tensor::ElementConversion::elem::<f32>(count).max(1.0);
-    ((chosen * mask).sum().neg().div_scalar(count), count as usize)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The cards of an old store's models are read by every later version.
-    #[test]
-    fn the_card_is_frozen() {
-        let side = |column| Side { column, tokenizer: "code".to_owned(), max_tokens: 48 };
-        let card = ModelCard {
-            name: "nbow".to_owned(),
-            model: ModelConfig::Nbow(NbowConfig::default()),
-            vocabularies: Vocabularies { source: 4000, target: 8000 },
-            source: side(Field::Text),
-            target: side(Field::Code),
-            parameters: 7,
-        };
-        let text = serde_json::to_string_pretty(&card).unwrap_or_default();
-        insta::assert_snapshot!(text);
-        assert_eq!(serde_json::from_str::<ModelCard>(&text).ok(), Some(card));
     }
 }

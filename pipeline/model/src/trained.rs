@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::backend::Backend;
-use codepair_runtime::{Manifest, Store, config_error, input_error};
+use codepair_runtime::{Manifest, Store, config_error};
 use codepair_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use crate::{Batch, Model, ModelCard, Nbow, Pair, Side, load};
+use crate::{Decoding, Encoder, Generator, Model, ModelCard, Role, Side, Tokens, load};
 
 /// Rows encoded at once.
 const BATCH_ROWS: usize = 256;
@@ -21,18 +21,6 @@ pub struct Trained<B: Backend> {
     pub source: Tokenizer,
     /// Of what it writes or searches.
     pub target: Tokenizer,
-}
-
-impl ModelCard {
-    /// What a trained model is, without its weights.
-    ///
-    /// # Errors
-    /// Exit 3: the card is missing or damaged.
-    pub fn of(store: &Store, manifest: &Manifest) -> Result<Self> {
-        let bytes = manifest.read_named(store, "models/config.json")?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| input_error(format!("config.json of {} {}: {error}", manifest.step, manifest.fingerprint)))
-    }
 }
 
 impl<B: Backend> Trained<B> {
@@ -79,22 +67,45 @@ impl<B: Backend> Trained<B> {
         encode(&self.target, &self.card.target, text)
     }
 
-    /// Unit vectors of queries, one a row.
+    /// Unit vectors of texts, one a row.
     ///
     /// # Errors
     /// The model is no search model.
-    pub fn source_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
-        let tokens = texts.par_iter().map(|text| self.read(text)).collect::<Result<Vec<_>>>()?;
-        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_source, device))
+    pub fn vectors(&self, role: Role, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
+        let tokens = texts.par_iter().map(|text| match role {
+            Role::Query => self.read(text),
+            Role::Document => self.candidate(text),
+        });
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
+        self.finite(texts, vectors(self.encoder()?, role, &tokens, device))
     }
 
-    /// Unit vectors of candidates, one a row.
+    /// The generator that it is.
     ///
     /// # Errors
-    /// The model is no search model.
-    pub fn target_vectors(&self, texts: &[&str], device: &B::Device) -> Result<Vec<Vec<f32>>> {
-        let tokens = texts.par_iter().map(|text| self.candidate(text)).collect::<Result<Vec<_>>>()?;
-        self.finite(texts, vectors(&tokens, self.search()?, Nbow::encode_target, device))
+    /// It is none.
+    pub fn generator(&self) -> Result<&Generator<B>> {
+        match &self.model {
+            Model::Generator(model) => Ok(model),
+            Model::Encoder(_) => bail!("{} is no generator", self.card.name),
+        }
+    }
+
+    /// The encoder that it is.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn encoder(&self) -> Result<&Encoder<B>> {
+        match &self.model {
+            Model::Encoder(model) => Ok(model),
+            Model::Generator(_) => bail!("{} is no search model", self.card.name),
+        }
+    }
+
+    /// How it writes: as long as the targets that it learned from.
+    #[must_use]
+    pub fn decoding(&self) -> Decoding {
+        Decoding { special: self.card.special, length: self.card.target.max_tokens }
     }
 
     /// Vectors that are numbers: others would compare with nothing, and be ranked anywhere.
@@ -104,13 +115,6 @@ impl<B: Backend> Trained<B> {
         let begins: String = texts[at].chars().take(60).collect();
         bail!("{} gives a vector that is no number, of the text that begins {begins:?}", self.card.name)
     }
-
-    fn search(&self) -> Result<&Nbow<B>> {
-        match &self.model {
-            Model::Nbow(model) => Ok(model),
-            Model::AttentionLstm(_) => bail!("{} is no search model", self.card.name),
-        }
-    }
 }
 
 fn encode(tokenizer: &Tokenizer, side: &Side, text: &str) -> Result<Vec<u32>> {
@@ -119,18 +123,10 @@ fn encode(tokenizer: &Tokenizer, side: &Side, text: &str) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
-type Encoder<B> = fn(
-    &Nbow<B>,
-    burn::tensor::Tensor<B, 2, burn::tensor::Int>,
-    burn::tensor::Tensor<B, 2>,
-) -> burn::tensor::Tensor<B, 2>;
-
-fn vectors<B: Backend>(tokens: &[Vec<u32>], model: &Nbow<B>, encoder: Encoder<B>, device: &B::Device) -> Vec<Vec<f32>> {
+fn vectors<B: Backend>(model: &Encoder<B>, role: Role, tokens: &[Vec<u32>], device: &B::Device) -> Vec<Vec<f32>> {
     let mut vectors = Vec::with_capacity(tokens.len());
     for chunk in tokens.chunks(BATCH_ROWS) {
-        let pairs: Vec<Pair> = chunk.iter().map(|t| Pair { source: t.clone(), target: Vec::new() }).collect();
-        let batch = Batch::<B>::new(&pairs, &[], device);
-        let encoded = encoder(model, batch.source, batch.source_mask);
+        let encoded = model.vectors(role, &Tokens::new(chunk, device));
         let width = encoded.dims()[1];
         let values: Vec<f32> = encoded.into_data().iter::<f32>().collect();
         vectors.extend(values.chunks(width).map(<[f32]>::to_vec));

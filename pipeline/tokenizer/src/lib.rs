@@ -32,6 +32,24 @@ pub const BEGIN: u32 = 1;
 /// Id of the token that ends a target.
 pub const END: u32 = 2;
 const SPECIAL: [&str; 3] = ["<pad>", "<s>", "</s>"];
+/// What begins and what ends a text in other people's tokenizers: BART's and ours, T5's, BERT's.
+const FRAMES: [(&str, &str); 3] = [("<s>", "</s>"), ("<pad>", "</s>"), ("[CLS]", "[SEP]")];
+
+/// The tokens that frame a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Special {
+    /// Id of the token that begins a target.
+    pub begin: u32,
+    /// Id of the token that ends a target.
+    pub end: u32,
+}
+
+impl Default for Special {
+    /// Those of our own tokenizers.
+    fn default() -> Self {
+        Self { begin: BEGIN, end: END }
+    }
+}
 
 /// What went wrong in the tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +145,13 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The tokens that frame a text; nothing where the tokenizer has none that is known.
+    #[must_use]
+    pub fn special(&self) -> Option<Special> {
+        let id = |token| self.inner.token_to_id(token);
+        FRAMES.iter().find_map(|(begin, end)| Some(Special { begin: id(begin)?, end: id(end)? }))
+    }
+
     /// Encodes a text, without special tokens.
     ///
     /// # Errors
@@ -152,10 +177,9 @@ impl Tokenizer {
     /// A single token for people to read.
     #[must_use]
     pub fn token(&self, id: u32) -> String {
-        match id {
-            PAD | BEGIN | END => SPECIAL[id as usize].to_owned(),
-            id => self.inner.decode(&[id], false).unwrap_or_default(),
-        }
+        let is_special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);
+        let special = self.inner.id_to_token(id).filter(is_special);
+        special.unwrap_or_else(|| self.inner.decode(&[id], false).unwrap_or_default())
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_metrics::{GENERATION, Generated, all, same, sentence_bleu};
-use codepair_model::{AttentionLstm, Decoded, Model, Pair, Trained, beam, greedy, teacher_forced};
+use codepair_model::{Decoded, Pair, Trained};
 use codepair_runtime::{Context, Progress};
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
 use rayon::prelude::*;
@@ -40,24 +40,22 @@ pub(crate) fn evaluate<B: Backend>(
     examples: &[Example],
     device: &B::Device,
 ) -> Result<()> {
-    let Model::AttentionLstm(model) = &trained.model else { bail!("{} is no generator", trained.card.name) };
-    let rows = rows(config, trained, examples, model, device)?;
-    let length = trained.card.target.max_tokens;
+    let model = trained.generator()?;
+    let rows = rows(config, trained, examples, device)?;
     let name = &trained.card.name;
     let progress = Progress::new(&format!("generating with {name}"), "rows", 2 * rows.len() as u64);
-    let mut greedily = Vec::new();
-    for chunk in rows.chunks(BATCH_ROWS) {
-        let sources: Vec<Vec<u32>> = chunk.iter().map(|row| row.pair.source.clone()).collect();
-        greedily.extend(greedy(model, &sources, length, device));
-        progress.add(chunk.len() as u64);
-    }
-    let by_beam: Vec<Decoded> = rows
-        .par_iter()
-        .map(|row| {
-            progress.add(1);
-            beam(model, &row.pair.source, config.beam_width, length, device)
-        })
-        .collect();
+    let chunks: Vec<Vec<Vec<u32>>> =
+        rows.chunks(BATCH_ROWS).map(|chunk| chunk.iter().map(|row| row.pair.source.clone()).collect()).collect();
+    let decode = |by: &(dyn Fn(&[Vec<u32>]) -> Vec<Decoded> + Sync)| -> Vec<Decoded> {
+        let decoded = chunks.par_iter().map(|sources| {
+            let decoded = by(sources);
+            progress.add(sources.len() as u64);
+            decoded
+        });
+        decoded.flatten().collect()
+    };
+    let greedily = decode(&|sources| model.greedy(sources, trained.decoding(), device));
+    let by_beam = decode(&|sources| model.beam(sources, config.beam_width, trained.decoding(), device));
     let written = [write("beam", trained, &rows, by_beam)?, write("greedy", trained, &rows, greedily)?];
     let mut scores: Vec<Score> = written.iter().flat_map(|w| scores(name, &rows, w, config)).collect();
     scores.sort_by(|a, b| (&a.decoding, &a.metric, &a.bucket).cmp(&(&b.decoding, &b.metric, &b.bucket)));
@@ -74,7 +72,6 @@ fn rows<'a, B: Backend>(
     config: &Evaluate,
     trained: &Trained<B>,
     examples: &'a [Example],
-    model: &AttentionLstm<B>,
     device: &B::Device,
 ) -> Result<Vec<Row<'a>>> {
     let (source, target) = (trained.card.source.column, trained.card.target.column);
@@ -84,11 +81,11 @@ fn rows<'a, B: Backend>(
         let pair =
             Pair { source: trained.read(example.column(source))?, target: trained.candidate(example.column(target))? };
         let (source, reference) = (example.column(source), example.column(target));
-        rows.push(Row { example, pair: pair.framed(), source, reference, forced: (0, 0) });
+        rows.push(Row { example, pair: pair.framed(trained.card.special), source, reference, forced: (0, 0) });
     }
     for chunk in rows.chunks_mut(BATCH_ROWS) {
         let pairs: Vec<Pair> = chunk.iter().map(|row| row.pair.clone()).collect();
-        for (row, forced) in chunk.iter_mut().zip(teacher_forced(model, &pairs, device)) {
+        for (row, forced) in chunk.iter_mut().zip(trained.generator()?.teacher_forced(&pairs, device)) {
             row.forced = forced;
         }
     }

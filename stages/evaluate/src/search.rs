@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_code::words;
 use codepair_metrics::{SEARCH, all};
-use codepair_model::Trained;
+use codepair_model::{Role, Trained};
 use codepair_runtime::{Context, Progress, input_error};
 use codepair_schemas::Field;
 use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
@@ -32,8 +32,8 @@ pub(crate) fn evaluate<B: Backend>(
     let (source, target) = (model.card.source.column, model.card.target.column);
     let rows = Rows::new(examples, source, target)?;
     let column = |column| rows.candidates.iter().map(|e| e.column(column)).collect::<Vec<&str>>();
-    let queries = model.source_vectors(&column(source), device)?;
-    let candidates = model.target_vectors(&column(target), device)?;
+    let queries = model.vectors(Role::Query, &column(source), device)?;
+    let candidates = model.vectors(Role::Document, &column(target), device)?;
     rank(context, config, &model.card.name, &rows, |query| {
         candidates.iter().map(|candidate| dot(&queries[query], candidate)).collect()
     })

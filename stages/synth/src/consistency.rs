@@ -2,7 +2,7 @@
 //! codes of the corpus, as one model or another sees it (the round-trip filter of generated data).
 
 use anyhow::Result;
-use codepair_model::{Cpu, CpuDevice, Trained};
+use codepair_model::{Cpu, CpuDevice, Role, Trained};
 use codepair_runtime::{Context, Piece, Spool, config_error};
 use codepair_search::{Nearest, dot};
 use rayon::prelude::*;
@@ -114,7 +114,7 @@ impl Vectors {
         let corpus = Corpus::read(context, |chunk| {
             for part in chunk.chunks(BLOCK) {
                 let codes: Vec<&str> = part.iter().map(|parent| parent.code.as_str()).collect();
-                let vectors = model.target_vectors(&codes, &device)?;
+                let vectors = model.vectors(Role::Document, &codes, &device)?;
                 let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
                 blocks.push(spool.put(&bytes)?);
             }
@@ -127,7 +127,8 @@ impl Vectors {
         let device = CpuDevice::default();
         let texts: Vec<&str> = drafts.iter().map(|draft| draft.text).collect();
         let codes: Vec<&str> = drafts.iter().map(|draft| draft.code).collect();
-        let (queries, own) = (self.model.source_vectors(&texts, &device)?, self.model.target_vectors(&codes, &device)?);
+        let queries = self.model.vectors(Role::Query, &texts, &device)?;
+        let own = self.model.vectors(Role::Document, &codes, &device)?;
         let width = queries.first().map_or(1, Vec::len);
         let flat: Vec<f32> = queries.iter().flatten().copied().collect();
         let positives: Vec<&[u32]> = drafts.iter().map(|draft| self.corpus.positives(draft.parent_text)).collect();

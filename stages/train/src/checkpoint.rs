@@ -23,6 +23,9 @@ pub(crate) struct Progress {
     pub(crate) batch: usize,
     /// Optimizer steps so far.
     pub(crate) step: u64,
+    /// Of those, steps that were skipped since their gradients were no numbers.
+    #[serde(default)]
+    pub(crate) skipped: u64,
     /// The best validation loss, as bits: text would round it.
     pub(crate) best_loss_bits: u64,
     /// Its epoch; 0 before the first validation.
@@ -39,7 +42,7 @@ pub(crate) struct Progress {
 pub(crate) type Files = BTreeMap<String, Bytes>;
 
 /// The version of the format that is written.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Manifest {

@@ -1,10 +1,13 @@
 //! `[train.NAME]`.
 
 use anyhow::Result;
-use codepair_model::{ModelConfig, NbowConfig, Side, Task};
+use codepair_model::{EncoderConfig, Loss, ModelConfig, Side, Task, short};
 use codepair_runtime::{config_error, overrides};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use crate::optimizers::OptimizerConfig;
+use crate::schedule::Schedule;
 
 /// What is trained on what, and how.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -16,13 +19,25 @@ pub struct TrainConfig {
     pub target: Side,
     /// Kind and sizes.
     pub model: ModelConfig,
+    /// What is minimised: a kind's name, or a table with its values [default: cross_entropy for generators, softmax for encoders].
+    #[serde(default, deserialize_with = "short")]
+    pub loss: Option<Loss>,
+    /// How gradients move weights: a kind's name, or a table with its values.
+    #[serde(default, deserialize_with = "named")]
+    pub optimizer: OptimizerConfig,
+    /// How the rate changes over the steps: a kind's name, or a table with its values.
+    #[serde(default, deserialize_with = "named")]
+    pub schedule: Schedule,
     /// Passes over the training split, at most.
     #[serde(default = "defaults::epochs")]
     pub epochs: u32,
-    /// Pairs a step.
+    /// Pairs a batch.
     #[serde(default = "defaults::batch_size")]
     pub batch_size: usize,
-    /// Adam's learning rate.
+    /// Batches a step: their gradients are added up.
+    #[serde(default = "defaults::one")]
+    pub accumulate: usize,
+    /// The highest learning rate of the schedule.
     #[serde(default = "defaults::learning_rate")]
     pub learning_rate: f64,
     /// The global norm of all gradients is scaled down to this.
@@ -58,6 +73,9 @@ mod defaults {
     pub(super) fn epochs() -> u32 {
         5
     }
+    pub(super) fn one() -> usize {
+        1
+    }
     pub(super) fn batch_size() -> usize {
         32
     }
@@ -86,8 +104,11 @@ impl TrainConfig {
     /// Exit 2: a value that cannot be.
     pub(crate) fn check(&self, name: &str) -> Result<()> {
         let wrong = |key: &str, why: &str| Err(config_error(format!("train.{name}.{key} {why}")));
-        if self.epochs == 0 || self.batch_size == 0 || self.log_steps == 0 {
-            return wrong("epochs, batch_size and log_steps", "must be at least 1");
+        let within = |table: &str, checked: Result<(), String>| {
+            checked.map_err(|why| config_error(format!("train.{name}.{table}.{why}")))
+        };
+        if self.epochs == 0 || self.batch_size == 0 || self.accumulate == 0 || self.log_steps == 0 {
+            return wrong("epochs, batch_size, accumulate and log_steps", "must be at least 1");
         }
         if self.source.max_tokens == 0 || self.target.max_tokens == 0 {
             return wrong("source.max_tokens and target.max_tokens", "must be at least 1");
@@ -101,11 +122,29 @@ impl TrainConfig {
         if self.learning_rate <= 0.0 || self.gradient_norm <= 0.0 {
             return wrong("learning_rate and gradient_norm", "must be above 0");
         }
-        let shared = matches!(self.model, ModelConfig::Nbow(NbowConfig { shared: true, .. }));
-        if shared && self.source.tokenizer != self.target.tokenizer {
-            return wrong("model.shared", "needs the same tokenizer for source and target");
+        within("model", self.model.check())?;
+        within("optimizer", self.optimizer.check())?;
+        within("schedule", self.schedule.check())?;
+        within("loss", self.loss().check())?;
+        if self.loss().task() != self.model.task() {
+            let (loss, model) = (kind(&self.loss())?, kind(&self.model)?);
+            return wrong("loss", &format!("= \"{loss}\" is not for a model of the kind {model}"));
+        }
+        if self.source.tokenizer != self.target.tokenizer
+            && let Some(key) = self.model.one_vocabulary()
+        {
+            return wrong(&format!("model.{key}"), "needs the same tokenizer for source and target");
         }
         Ok(())
+    }
+
+    /// What is minimised.
+    pub(crate) fn loss(&self) -> Loss {
+        let older = match &self.model {
+            ModelConfig::Encoder(EncoderConfig::Nbow(config)) => config.loss,
+            _ => None,
+        };
+        self.loss.or(older).unwrap_or_else(|| Loss::default_of(self.model.task()))
     }
 
     /// The resolved values that decide about the output, and those of them that differ from the defaults.
@@ -113,6 +152,7 @@ impl TrainConfig {
         let value = serde_json::to_value(self)?;
         let plain = Self {
             model: self.model.default_of_kind(),
+            optimizer: self.optimizer.default_of_kind(),
             ..serde_json::from_value(json!({
                 "source": value["source"], "target": value["target"], "model": value["model"],
             }))?
@@ -124,4 +164,14 @@ impl TrainConfig {
         }
         Ok((value, changed))
     }
+}
+
+/// The `kind` of a tagged table.
+fn kind(of: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_value(of)?["kind"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Reads a tagged table, or the name of its kind alone.
+fn named<'de, D: serde::Deserializer<'de>, T: serde::de::DeserializeOwned>(from: D) -> Result<T, D::Error> {
+    short(from)?.ok_or_else(|| serde::de::Error::missing_field("kind"))
 }

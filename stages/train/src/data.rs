@@ -26,6 +26,8 @@ pub(crate) struct Data {
     pub(crate) validation: Examples,
     /// A generator cannot learn to end a target that is cut, so longer ones are left out.
     pub(crate) too_long: u64,
+    /// How often each token stands in the targets that a generator learns from, their ends not counted.
+    pub(crate) target_counts: Vec<u64>,
 }
 
 /// Examples by number.
@@ -112,9 +114,14 @@ impl Examples {
 }
 
 /// Reads the pairs, and then the negatives of those that are trained on.
-pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
+pub(crate) fn read(context: &Context, config: &TrainConfig, vocabulary: usize) -> Result<Data> {
     let generation = config.model.task() == Task::Generation;
-    let mut data = Data { training: Examples::new()?, validation: Examples::new()?, too_long: 0 };
+    let mut data = Data {
+        training: Examples::new()?,
+        validation: Examples::new()?,
+        too_long: 0,
+        target_counts: vec![0; vocabulary],
+    };
     // Of each training example its number, from 1, by its id.
     let mut numbers = PagedMap::new(CACHE)?;
     let most = config.max_examples.map_or(u64::MAX, |most| most as u64);
@@ -135,6 +142,9 @@ pub(crate) fn read(context: &Context, config: &TrainConfig) -> Result<Data> {
         }
         pair.target.truncate(config.target.max_tokens);
         into.push(pair)?;
+        if is_training {
+            pair.target.iter().for_each(|&token| data.target_counts[token as usize] += 1);
+        }
         if is_training && !config.negatives.is_empty() {
             let number = into.count;
             numbers.update(hash(row.id), |known| if known == 0 { number } else { known })?;

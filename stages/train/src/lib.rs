@@ -5,7 +5,10 @@ mod checkpoint;
 mod clip;
 mod config;
 mod data;
+mod optimizers;
+mod schedule;
 mod session;
+mod sums;
 
 use std::collections::BTreeMap;
 

@@ -2,29 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use burn::module::{AutodiffModule, Module};
-use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
-use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
-use burn::tensor::ElementConversion;
+use anyhow::{Context as _, Result, bail};
+use burn::module::AutodiffModule;
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{ElementConversion as _, Tensor};
 use bytes::Bytes;
-use codepair_model::{Batch, Model, ModelCard, Pair, Task, Vocabularies, parameters, save};
-use codepair_runtime::{Context, Interrupt, Progress as Bar, sha256};
+use codepair_model::{
+    Batch, Criterion, CrossEntropy, Loss, Model, ModelCard, Pair, Task, Vocabularies, load, parameters, save,
+};
+use codepair_runtime::{Context, Interrupt, Progress as Bar, input_error, sha256};
 use codepair_schemas::rows::TrainingStep;
+use codepair_tokenizer::{Special, Tokenizer};
 
 use crate::batches::Epoch;
 use crate::checkpoint::{Checkpoints, Files, Progress};
 use crate::data::{self, Data, Example};
+use crate::optimizers::{Gradients, Optimizer};
+use crate::sums::{Means, Sums};
 use crate::{TrainConfig, clip};
 
-const MODEL: &str = "model.bin";
-const OPTIMIZER: &str = "optimizer.bin";
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
 const BEST: &str = "best.safetensors";
 
-type Recording = BinBytesRecorder<FullPrecisionSettings>;
-type Optimiser<B> = OptimizerAdaptor<Adam, Model<B>, B>;
+/// So many steps in a row without numbers as gradients end the training.
+const MOST_SKIPPED: u64 = 10;
 
 /// Everything that changes while training.
 struct Session<'a, B: AutodiffBackend> {
@@ -33,7 +36,9 @@ struct Session<'a, B: AutodiffBackend> {
     device: &'a B::Device,
     data: &'a Data,
     model: Model<B>,
-    optimizer: Optimiser<B>,
+    special: Special,
+    criterion: Criterion<B>,
+    optimizer: Optimizer<B>,
     best: Option<Bytes>,
     progress: Progress,
     parameters: u64,
@@ -48,18 +53,22 @@ pub(crate) fn train<B: AutodiffBackend>(
     config: &TrainConfig,
     device: &B::Device,
 ) -> Result<()> {
-    let data = data::read(context, config)?;
-    let vocabularies = Vocabularies {
-        source: vocabulary(context, &config.source.tokenizer)?,
-        target: vocabulary(context, &config.target.tokenizer)?,
-    };
+    let tokenizers = [&config.source, &config.target].map(|side| tokenizer(context, &side.tokenizer));
+    let [source, target] = tokenizers;
+    let (source, target) = (source?, target?);
+    let vocabularies = Vocabularies { source: source.vocabulary(), target: target.vocabulary() };
+    let special = target.special().ok_or_else(|| {
+        input_error(format!("the tokenizer {} has no tokens that begin and end a text", config.target.tokenizer))
+    })?;
+    let mut data = data::read(context, config, vocabularies.target)?;
+    data.target_counts[special.end as usize] += data.training.len();
     tracing::info!(
         "{name}: {} training and {} validation pairs, {} too long",
         data.training.len(),
         data.validation.len(),
         data.too_long
     );
-    let mut session = Session::<B>::new(config, name, device, &data, vocabularies)?;
+    let mut session = Session::<B>::new(config, name, device, &data, vocabularies, special)?;
     let checkpoints = Checkpoints {
         store: context.store.clone(),
         folder: context.attempt.checkpoints(),
@@ -76,22 +85,18 @@ pub(crate) fn train<B: AutodiffBackend>(
     let best = best.context("no epoch was validated")?;
     let card = ModelCard {
         name: name.to_owned(),
-        model: config.model,
+        model: config.model.clone(),
         vocabularies,
         source: config.source.clone(),
         target: config.target.clone(),
+        special,
         parameters: parameters as usize,
     };
     publish(context, &card, best, &progress, &data)
 }
 
-fn vocabulary(context: &Context, tokenizer: &str) -> Result<usize> {
-    let json: serde_json::Value =
-        serde_json::from_slice(&context.read_file("tokenizers", &format!("{tokenizer}.json"))?)?;
-    json["model"]["vocab"]
-        .as_object()
-        .map(serde_json::Map::len)
-        .with_context(|| format!("{tokenizer}.json has no vocabulary"))
+fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
+    Ok(Tokenizer::from_json(&context.read_file("tokenizers", &format!("{name}.json"))?)?)
 }
 
 fn publish(context: &mut Context, card: &ModelCard, weights: Bytes, progress: &Progress, data: &Data) -> Result<()> {
@@ -109,6 +114,7 @@ fn publish(context: &mut Context, card: &ModelCard, weights: Bytes, progress: &P
     attempt.note("validation_pairs", data.validation.len());
     attempt.note("pairs_too_long", data.too_long);
     attempt.note("best_epoch", progress.best_epoch);
+    attempt.note("steps_skipped", progress.skipped);
     Ok(())
 }
 
@@ -119,14 +125,21 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         device: &'a B::Device,
         data: &'a Data,
         vocabularies: Vocabularies,
+        special: Special,
     ) -> Result<Self> {
         B::seed(device, config.seed);
         let model: Model<B> = config.model.init(vocabularies, device);
-        // burn draws a weight when it is first touched; recording touches all, in order.
+        // burn draws a weight when it is first touched; saving touches all, in order.
         let count = parameters(&model);
-        let touched = Recording::default().record(model.clone().into_record(), ()).map_err(|e| anyhow!("{e}"))?;
+        let touched = save(&model.valid())?;
         tracing::info!("{name}: {count} parameters, {:.1} MB", touched.len() as f64 / 1e6);
-        let optimizer = AdamConfig::new().with_epsilon(1e-8).init();
+        let optimizer = Optimizer::new(config.optimizer, &model);
+        let loss = config.loss();
+        let class_weights = match loss {
+            Loss::CrossEntropy(loss) => loss.weights(&data.target_counts),
+            Loss::Softmax(_) | Loss::CosineHinge(_) => None,
+        };
+        let class_weights = class_weights.map(|weights| Tensor::from_floats(weights.as_slice(), device));
         let progress = Progress { epoch: 1, best_loss_bits: f64::INFINITY.to_bits(), ..Progress::default() };
         Ok(Self {
             config,
@@ -134,6 +147,8 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             device,
             data,
             model,
+            special,
+            criterion: Criterion { loss, class_weights },
             optimizer,
             best: None,
             progress,
@@ -147,27 +162,26 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     fn run(&mut self, checkpoints: &Checkpoints, interrupt: &Interrupt) -> Result<()> {
         // Where the process is asked to end, the step under way and a checkpoint come first.
         let _hold = interrupt.hold();
-        let per_epoch = self.order().batches();
-        let bar = Bar::new(&format!("training {}", self.name), "steps", per_epoch * u64::from(self.config.epochs));
+        let bar = Bar::new(&format!("training {}", self.name), "steps", self.steps());
         bar.resume(self.progress.step);
         let mut saved = Instant::now();
         while !self.progress.finished {
-            let order = self.order();
-            let mut since = Since::new();
-            let data = self.data;
-            for batch in order.batches_from(self.progress.batch, |example| data.training.tokens(example)) {
-                let (loss, norm, items, tokens) = self.step(&batch?)?;
-                since.add(loss, norm, items, tokens);
+            let (order, data) = (self.order(), self.data);
+            let mut batches = order.batches_from(self.progress.batch, |example| data.training.tokens(example));
+            let mut sums = Sums::new();
+            loop {
+                let together = batches.by_ref().take(self.config.accumulate).collect::<Result<Vec<_>>>()?;
+                if together.is_empty() {
+                    break;
+                }
+                self.step(&together, &mut sums)?;
                 bar.add(1);
-                self.progress.batch += 1;
                 if self.progress.step.is_multiple_of(self.config.log_steps) {
-                    bar.remark(&format!("epoch {}, loss {:.3}", self.progress.epoch, since.mean()));
-                    let row = self.row("train", since.mean(), Some(&since));
-                    self.progress.rows.push(row);
-                    since = Since::new();
+                    let loss = self.log(&mut sums)?;
+                    bar.remark(&format!("epoch {}, loss {loss:.3}", self.progress.epoch));
                 }
                 let pause = Duration::from_secs(self.config.checkpoint_seconds);
-                let is_due = saved.elapsed() >= pause && (self.progress.batch as u64) < per_epoch;
+                let is_due = saved.elapsed() >= pause && (self.progress.batch as u64) < order.batches();
                 if is_due || interrupt.is_asked() {
                     checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
                     saved = Instant::now();
@@ -176,6 +190,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                     bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
                 }
             }
+            self.log(&mut sums)?;
             self.end_epoch()?;
             checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
             saved = Instant::now();
@@ -189,31 +204,70 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         Epoch::new(self.data.training.len(), self.config.batch_size, self.config.seed, self.progress.epoch)
     }
 
-    /// One optimizer step: loss, gradient norm, items, tokens.
-    fn step(&mut self, batch: &[u64]) -> Result<(f64, f64, usize, usize)> {
+    /// The steps of all epochs.
+    fn steps(&self) -> u64 {
+        self.order().batches().div_ceil(self.config.accumulate as u64) * u64::from(self.config.epochs)
+    }
+
+    /// The rate of the step that is made.
+    fn rate(&self) -> f64 {
+        self.config.learning_rate * self.config.schedule.share(self.progress.step, self.steps())
+    }
+
+    /// One step of the optimizer over these batches together.
+    fn step(&mut self, batches: &[Vec<u64>], sums: &mut Sums<B::InnerBackend>) -> Result<()> {
         self.progress.step += 1;
+        self.progress.batch += batches.len();
         // Dropout draws from a generator whose state cannot be saved, so every step seeds it anew.
         let seed = sha256(format!("{} {}", self.config.seed, self.progress.step).as_bytes());
         B::seed(self.device, u64::from_str_radix(&seed[..16], 16)?);
         let most = self.config.negatives_per_pair.unwrap_or(usize::MAX);
-        let examples = batch.iter().map(|&example| self.data.training.get(example, most));
-        let batch = self.batch::<B>(examples.collect::<Result<_>>()?);
-        let tokens = batch.tokens;
-        let (loss, items) = self.model.loss(&batch);
-        let value: f64 = loss.clone().into_scalar().elem();
-        if !value.is_finite() {
-            bail!("the loss is {value} at step {}; lower train.{}.learning_rate", self.progress.step, self.name);
+        let batches = batches.iter().map(|batch| {
+            let examples = batch.iter().map(|&example| self.data.training.get(example, most));
+            Ok(self.batch::<B>(examples.collect::<Result<_>>()?))
+        });
+        let batches = batches.collect::<Result<Vec<_>>>()?;
+        let items: usize = batches.iter().map(|batch| self.model.items(batch)).sum();
+        let mut all = GradientsAccumulator::new();
+        let mut sum = Tensor::zeros([1], self.device);
+        for batch in &batches {
+            sums.add_tokens(batch.tokens());
+            // Each counts by its share of the items, as if all were one batch.
+            let share = self.model.items(batch) as f64 / items.max(1) as f64;
+            let loss = self.model.loss(batch, &self.criterion).mul_scalar(share);
+            sum = sum + loss.clone().inner();
+            all.accumulate(&self.model, GradientsParams::from_grads(loss.backward(), &self.model));
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
-        let (gradients, norm) = clip::clip(&self.model, gradients, self.config.gradient_norm);
-        self.model = self.optimizer.step(self.config.learning_rate, self.model.clone(), gradients);
-        Ok((value, norm, items, tokens))
+        let (gradients, norm) = clip::clip(&self.model, all.grads(), self.config.gradient_norm, self.device);
+        let finite = gradients.finite.clone().bool_and(sum.clone().is_finite());
+        sums.add(sum, items, norm, &finite);
+        let gradients = Gradients { finite, ..gradients };
+        self.model = self.optimizer.step(self.model.clone(), gradients, self.rate(), self.progress.step);
+        Ok(())
+    }
+
+    /// Writes a row of what was summed, and returns the loss; ends a training whose steps come to nothing.
+    fn log(&mut self, sums: &mut Sums<B::InnerBackend>) -> Result<f64> {
+        let Some(means) = sums.take()? else { return Ok(f64::NAN) };
+        self.progress.skipped += means.skipped;
+        if means.streak >= MOST_SKIPPED || means.loss.is_nan() {
+            bail!(
+                "the gradients of the last {} steps before step {} are no numbers; lower train.{}.learning_rate",
+                means.streak,
+                self.progress.step,
+                self.name
+            );
+        }
+        let row = self.row("train", means.loss, Some(means));
+        self.progress.rows.push(row);
+        Ok(means.loss)
     }
 
     fn batch<C: Backend<Device = B::Device>>(&self, examples: Vec<Example>) -> Batch<C> {
         let generation = self.config.model.task() == Task::Generation;
         let (pairs, negatives): (Vec<Pair>, Vec<_>) = examples.into_iter().map(|e| (e.pair, e.negatives)).unzip();
-        let pairs: Vec<Pair> = pairs.into_iter().map(|pair| if generation { pair.framed() } else { pair }).collect();
+        let framed = |pair: Pair| if generation { pair.framed(self.special) } else { pair };
+        let pairs: Vec<Pair> = pairs.into_iter().map(framed).collect();
         Batch::new(&pairs, &negatives.concat(), self.device)
     }
 
@@ -246,34 +300,43 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         Ok(())
     }
 
-    /// Mean loss over the validation split, without dropout.
+    /// Mean loss over the validation split, without dropout, and of a generator without what its loss has against overfitting: the
+    /// likelihoods of different losses compare.
     fn validate(&self) -> Result<f64> {
         let model = self.model.valid();
+        let loss = match self.criterion.loss {
+            Loss::CrossEntropy(_) => Loss::CrossEntropy(CrossEntropy::default()),
+            other => other,
+        };
+        let criterion = Criterion { loss, class_weights: None };
         let (examples, size) = (&self.data.validation, self.config.batch_size as u64);
-        let mut since = Since::new();
+        let mut sum = Tensor::<B::InnerBackend, 1>::zeros([1], self.device);
+        let mut items = 0;
         for start in (0..examples.len()).step_by(self.config.batch_size) {
             let chunk = start..(start + size).min(examples.len());
             let chunk = chunk.map(|example| examples.get(example, 0)).collect::<Result<_>>()?;
-            let (loss, items) = model.loss(&self.batch::<B::InnerBackend>(chunk));
-            since.add(loss.into_scalar().elem(), 0.0, items, 0);
+            let batch = self.batch::<B::InnerBackend>(chunk);
+            sum = sum + model.loss(&batch, &criterion).mul_scalar(model.items(&batch) as f64);
+            items += model.items(&batch);
         }
-        Ok(since.mean())
+        let sum: f64 = sum.into_scalar().elem();
+        Ok(sum / items.max(1) as f64)
     }
 
     fn elapsed(&self) -> f64 {
         self.before + self.started.elapsed().as_secs_f64()
     }
 
-    fn row(&self, split: &str, loss: f64, window: Option<&Since>) -> TrainingStep {
+    fn row(&self, split: &str, loss: f64, means: Option<Means>) -> TrainingStep {
         TrainingStep {
             model: self.name.to_owned(),
             step: self.progress.step,
             epoch: self.progress.epoch,
             split: split.to_owned(),
             loss,
-            learning_rate: self.config.learning_rate,
-            gradient_norm: window.map(|w| w.norms / w.steps as f64),
-            tokens_per_second: window.map(|w| w.tokens as f64 / w.started.elapsed().as_secs_f64()),
+            learning_rate: self.rate(),
+            gradient_norm: means.map(|means| means.gradient_norm),
+            tokens_per_second: means.map(|means| means.tokens_per_second),
             elapsed_seconds: self.elapsed(),
             parameters: self.parameters,
         }
@@ -284,9 +347,8 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     }
 
     fn snapshot(&self) -> Result<Files> {
-        let recorder = Recording::default();
-        let model = recorder.record(self.model.clone().into_record(), ()).map_err(|e| anyhow!("{e}"))?;
-        let optimizer = recorder.record(self.optimizer.to_record(), ()).map_err(|e| anyhow!("{e}"))?;
+        let model = save(&self.model.valid())?;
+        let optimizer = self.optimizer.save()?;
         let mut files = Files::from([(MODEL.to_owned(), model.into()), (OPTIMIZER.to_owned(), optimizer.into())]);
         if let Some(best) = &self.best {
             files.insert(BEST.to_owned(), best.clone());
@@ -295,43 +357,12 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     }
 
     fn restore(&mut self, progress: Progress, files: &Files) -> Result<()> {
-        let file = |name: &str| files.get(name).map(|b| b.to_vec()).with_context(|| format!("{name} is missing"));
-        let recorder = Recording::default();
-        let model = recorder.load(file(MODEL)?, self.device).map_err(|e| anyhow!("{e}"))?;
-        let optimizer = recorder.load(file(OPTIMIZER)?, self.device).map_err(|e| anyhow!("{e}"))?;
-        self.model = self.model.clone().load_record(model);
-        self.optimizer = self.optimizer.clone().load_record(optimizer);
+        let file = |name: &str| files.get(name).with_context(|| format!("{name} is missing"));
+        self.optimizer.load(file(OPTIMIZER)?, self.device)?;
+        load(&mut self.model, file(MODEL)?.to_vec())?;
         self.best = files.get(BEST).cloned();
         self.before = progress.elapsed_seconds;
         self.progress = progress;
         Ok(())
-    }
-}
-
-/// Sums over the steps since the last row.
-struct Since {
-    loss: f64,
-    items: usize,
-    norms: f64,
-    steps: usize,
-    tokens: usize,
-    started: Instant,
-}
-
-impl Since {
-    fn new() -> Self {
-        Self { loss: 0.0, items: 0, norms: 0.0, steps: 0, tokens: 0, started: Instant::now() }
-    }
-
-    fn add(&mut self, loss: f64, norm: f64, items: usize, tokens: usize) {
-        self.loss += loss * items as f64;
-        self.items += items;
-        self.norms += norm;
-        self.steps += 1;
-        self.tokens += tokens;
-    }
-
-    fn mean(&self) -> f64 {
-        if self.items == 0 { 0.0 } else { self.loss / self.items as f64 }
     }
 }

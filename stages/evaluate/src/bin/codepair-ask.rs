@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use codepair_evaluate::{Example, examples};
-use codepair_model::{Cpu, CpuDevice, Model, ModelCard, Task, Trained, beam};
+use codepair_model::{Cpu, CpuDevice, ModelCard, Role, Task, Trained};
 use codepair_runtime::{
     ExitStatus, Manifest, PipelineOptions, Plan, RunOption, Runs, Store, config_error, input_error, read_output,
     run_binary, text_column,
@@ -120,9 +120,9 @@ fn nothing(runs: &Runs, arguments: &Arguments, what: &str) -> anyhow::Error {
 }
 
 fn generate(model: &Trained<Cpu>, text: &str, device: &CpuDevice) -> Result<String> {
-    let Model::AttentionLstm(generator) = &model.model else { bail!("{} is no generator", model.card.name) };
-    let written = beam(generator, &model.read(text)?, BEAM_WIDTH, model.card.target.max_tokens, device);
-    Ok(model.target.decode(&written.tokens)?)
+    let written = model.generator()?.beam(&[model.read(text)?], BEAM_WIDTH, model.decoding(), device);
+    let tokens = written.first().map_or(&[][..], |written| &written.tokens);
+    Ok(model.target.decode(tokens)?)
 }
 
 /// Searches the code of every original example, whatever its split, and of the functions that `prepare` leaves out because nobody
@@ -136,8 +136,8 @@ fn search(store: &Store, plan: &Plan, model: &Trained<Cpu>, text: &str, device: 
         corpus.extend(undocumented(store, plan, &manifest)?);
     }
     let candidates: Vec<&str> = corpus.iter().map(|e| e.column(model.card.target.column)).collect();
-    let vectors = model.target_vectors(&candidates, device)?;
-    let query = model.source_vectors(&[text], device)?.remove(0);
+    let vectors = model.vectors(Role::Document, &candidates, device)?;
+    let query = model.vectors(Role::Query, &[text], device)?.remove(0);
     let scores = vectors.iter().map(|vector| dot(vector, &query));
     let mut answer = format!("{} of {} by {}\n", SHOWN.min(corpus.len()), corpus.len(), model.card.name);
     for hit in top_k(scores, SHOWN) {

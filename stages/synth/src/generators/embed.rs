@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use async_openai::types::embeddings::{CreateEmbeddingRequest, EmbeddingInput, EncodingFormat};
 use base64::Engine as _;
-use codepair_model::{Cpu, CpuDevice, Trained};
+use codepair_model::{Cpu, CpuDevice, Role, Trained};
 use codepair_runtime::{Config, Context, Position, Progress, config_error};
 use codepair_schemas::Field;
 use codepair_schemas::rows::Embedding;
@@ -154,8 +154,8 @@ impl Embed {
             let items: Vec<Item> = rows.iter().flat_map(|parent| self.items(parent)).collect();
             let of =
                 |field| items.iter().filter(move |i| i.field == field).map(|i| i.text.as_str()).collect::<Vec<_>>();
-            let mut texts = model.source_vectors(&of(Field::Text), &device)?.into_iter();
-            let mut codes = model.target_vectors(&of(Field::Code), &device)?.into_iter();
+            let mut texts = model.vectors(Role::Query, &of(Field::Text), &device)?.into_iter();
+            let mut codes = model.vectors(Role::Document, &of(Field::Code), &device)?.into_iter();
             progress.add(rows.len() as u64);
             for item in items {
                 let vector = if item.field == Field::Text { texts.next() } else { codes.next() };

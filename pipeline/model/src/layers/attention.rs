@@ -1,0 +1,123 @@
+//! Attention of several heads over scaled dot products (Vaswani et al., 2017).
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::layers::rotary::rotate;
+use crate::layers::{NEVER, Rows};
+
+/// Sizes and options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionSizes {
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    /// Queries and keys are scaled to one length before they meet (Henry et al., 2020).
+    pub(crate) qk_norm: bool,
+    /// Queries and keys are turned by their positions.
+    pub(crate) rotary: bool,
+}
+
+/// One attention.
+#[derive(Module, Debug)]
+pub(crate) struct Attention<B: Backend> {
+    query: Linear<B>,
+    key: Linear<B>,
+    value: Linear<B>,
+    output: Linear<B>,
+    query_norm: Option<RmsNorm<B>>,
+    key_norm: Option<RmsNorm<B>>,
+    heads: usize,
+    rotary: bool,
+}
+
+/// Keys and values of all heads, [B, h, S, d].
+#[derive(Clone, Debug)]
+pub(crate) struct KeysValues<B: Backend> {
+    keys: Tensor<B, 4>,
+    values: Tensor<B, 4>,
+}
+
+impl<B: Backend> KeysValues<B> {
+    /// Places that they stand for.
+    pub(crate) fn length(&self) -> usize {
+        self.keys.dims()[2]
+    }
+
+    /// These and then those.
+    pub(crate) fn then(self, more: Self) -> Self {
+        Self {
+            keys: Tensor::cat(vec![self.keys, more.keys], 2),
+            values: Tensor::cat(vec![self.values, more.values], 2),
+        }
+    }
+}
+
+impl<B: Backend> Rows<B> for KeysValues<B> {
+    fn select(self, rows: &Tensor<B, 1, Int>) -> Self {
+        Self { keys: Rows::select(self.keys, rows), values: Rows::select(self.values, rows) }
+    }
+}
+
+impl<B: Backend> Attention<B> {
+    pub(crate) fn new(sizes: AttentionSizes, device: &B::Device) -> Self {
+        let AttentionSizes { width, heads, qk_norm, rotary } = sizes;
+        let linear = || LinearConfig::new(width, width).init(device);
+        let norm = || qk_norm.then(|| RmsNormConfig::new(width / heads).init(device));
+        Self {
+            query: linear(),
+            key: linear(),
+            value: linear(),
+            output: linear(),
+            query_norm: norm(),
+            key_norm: norm(),
+            heads,
+            rotary,
+        }
+    }
+
+    /// [B, T, E] as [B, h, T, d].
+    fn split(&self, states: Tensor<B, 3>) -> Tensor<B, 4> {
+        let [rows, length, width] = states.dims();
+        states.reshape([rows, length, self.heads, width / self.heads]).swap_dims(1, 2)
+    }
+
+    /// Keys and values of states [B, S, E], the first of which stands at the place `first`.
+    pub(crate) fn keys_values(&self, states: Tensor<B, 3>, first: usize) -> KeysValues<B> {
+        let keys = self.place(self.key.forward(states.clone()), self.key_norm.as_ref(), first);
+        KeysValues { keys, values: self.split(self.value.forward(states)) }
+    }
+
+    fn place(&self, states: Tensor<B, 3>, norm: Option<&RmsNorm<B>>, first: usize) -> Tensor<B, 4> {
+        let states = self.split(states);
+        let states = norm.map_or(states.clone(), |norm| norm.forward(states));
+        if self.rotary { rotate(states, first) } else { states }
+    }
+
+    /// What states [B, T, E] gather, [B, T, E], and the weights by which they do, [B, h, T, S]. The first stands at the
+    /// place `first`; where `hidden` [B, 1, T or 1, S] is true nothing is seen.
+    pub(crate) fn forward(
+        &self,
+        states: Tensor<B, 3>,
+        first: usize,
+        over: KeysValues<B>,
+        hidden: Option<Tensor<B, 4, Bool>>,
+    ) -> (Tensor<B, 3>, Tensor<B, 4>) {
+        let [rows, length, width] = states.dims();
+        let query = self.place(self.query.forward(states), self.query_norm.as_ref(), first);
+        let query = query.div_scalar(((width / self.heads) as f64).sqrt());
+        let scores = query.matmul(over.keys.swap_dims(2, 3));
+        let shape = scores.dims();
+        let scores = hidden.map_or(scores.clone(), |hidden| scores.mask_fill(hidden.expand(shape), NEVER));
+        let weights = softmax(scores, 3);
+        let gathered = weights.clone().matmul(over.values).swap_dims(1, 2).reshape([rows, length, width]);
+        (self.output.forward(gathered), weights)
+    }
+}
+
+/// Where a place may not see one behind it, [1, 1, T, T].
+pub(crate) fn future<B: Backend>(length: usize, device: &B::Device) -> Tensor<B, 4, Bool> {
+    Tensor::<B, 2, Bool>::tril_mask([length, length], 0, device).unsqueeze()
+}
