@@ -90,10 +90,14 @@ impl<B: Backend> Attention<B> {
         KeysValues { keys, values: self.split(self.value.forward(states)) }
     }
 
+    /// Queries or keys [B, T, E] as they meet, [B, h, T, d].
     fn place(&self, states: Tensor<B, 3>, norm: Option<&RmsNorm<B>>, first: usize) -> Tensor<B, 4> {
-        let states = self.split(states);
-        let states = norm.map_or(states.clone(), |norm| norm.forward(states));
-        if self.rotary { rotate(states, first) } else { states }
+        let [rows, length, width] = states.dims();
+        let states = norm.map_or(states.clone(), |norm| {
+            let heads = states.reshape([rows, length, self.heads, width / self.heads]);
+            norm.forward(heads).reshape([rows, length, width])
+        });
+        self.split(if self.rotary { rotate(states, self.heads, first) } else { states })
     }
 
     /// What states [B, T, E] gather, [B, T, E], and the weights by which they do, [B, h, T, S]. The first stands at the
