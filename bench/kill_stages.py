@@ -24,13 +24,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CUT = [
     'ingest.stdlib.include=["json/**","email/**","http/**","urllib/**","calendar.py","collections/**","configparser.py","tarfile.py"]',
     "train.attention.epochs=2", "train.attention.max_examples=64", "train.attention.target.max_tokens=32",
-    "train.attention.checkpoint_seconds=1", "train.nbow.epochs=3", "evaluate.generate_rows=8",
+    "train.attention.checkpoint_seconds=1", "train.nbow.epochs=3", "evaluate.generation.rows=8",
 ]
 # Seconds: one between two checkpoints; the rest is reading the rows, a step of training, validation and saving.
 MOST_REDONE = 5.0
 GOES_ON = re.compile(r"goes on after step (\d+)")
 STEPS = ["ingest", "synth", "prepare", "tokenize:text", "tokenize:code", "tokenize:search",
-         "train:attention", "train:nbow", "evaluate:bm25", "evaluate:attention", "evaluate:nbow", "report"]
+         "train:attention", "train:nbow", "evaluate:bm25.search", "evaluate:attention.generation", "evaluate:nbow.search", "score", "report"]
 
 
 def command(options, store, arguments):

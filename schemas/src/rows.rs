@@ -168,21 +168,28 @@ rows! {
     }
     /// A row of `scores`.
     Score in "scores" {
-        model: String, task: String, decoding: String, metric: String, bucket: String, value: f64, count: u64,
-        signature: String,
+        benchmark: String, model: String, task: String, decoding: String, metric: String, bucket: String, value: f64,
+        low: f64, high: f64, count: u64, signature: String,
+    }
+    /// A row of `comparisons`.
+    Comparison in "comparisons" {
+        benchmark: String, model: String, other: String, task: String, decoding: String, metric: String,
+        difference: f64, low: f64, high: f64, p_value: f64, count: u64, signature: String,
     }
     /// A row of `predictions`.
     Prediction in "predictions" {
-        model: String, decoding: String, ordinal: u64, id: String, source: String, reference: String,
-        prediction: String, log_probability: f64, source_length: u32, bleu: f64, exact: bool,
+        benchmark: String, model: String, decoding: String, ordinal: u64, id: String, source: String,
+        reference: String, prediction: String, log_probability: f64, source_length: u32, tokens_right: u64,
+        tokens: u64, attention_entropy: Option<f64>, tokens_written: u64, signature: String,
     }
     /// A row of `rankings`.
     Ranking in "rankings" {
-        model: String, ordinal: u64, query_id: String, rank: u32, candidate_id: String, score: f64, relevant: bool,
+        benchmark: String, model: String, ordinal: u64, query_id: String, rank: u32, candidate_id: String, score: f64,
+        relevant: bool, candidates: u64,
     }
     /// A row of `attention`.
     Attention in "attention" {
-        model: String, ordinal: u64, id: String, target_position: u32, target_token: String, source_position: u32,
+        benchmark: String, model: String, ordinal: u64, id: String, target_position: u32, target_token: String, source_position: u32,
         source_token: String, weight: f64,
     }
 }

@@ -113,7 +113,7 @@ pub(crate) struct InitOptions {
     /// The column of the code.
     #[arg(long, value_name = "COLUMN")]
     pub(crate) code: Option<String>,
-    /// Write a shipped config instead: quickstart, sample, codesearchnet, mining or openai.
+    /// Write a shipped config instead: quickstart, sample, codesearchnet, mining, multi30k or openai.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["text", "code"])]
     pub(crate) from: Option<String>,
     /// Where to write it.

@@ -294,10 +294,13 @@ mod tests {
         };
         assert_eq!(left_out(&none()), [""; 0]);
         let only = Selection { only: vec!["train:a".into()], ..none() };
-        assert_eq!(left_out(&only), ["ingest", "synth", "prepare", "tokenize", "evaluate", "report"]);
+        assert_eq!(left_out(&only), ["ingest", "synth", "prepare", "tokenize", "evaluate", "score", "report"]);
         let range = Selection { from: Some("prepare".into()), until: Some("train".into()), ..none() };
-        assert_eq!(left_out(&range), ["ingest", "synth", "evaluate", "report"]);
-        assert_eq!(left_out(&Selection { force: vec!["ingest".into()], ..range }), ["synth", "evaluate", "report"]);
+        assert_eq!(left_out(&range), ["ingest", "synth", "evaluate", "score", "report"]);
+        assert_eq!(
+            left_out(&Selection { force: vec!["ingest".into()], ..range }),
+            ["synth", "evaluate", "score", "report"]
+        );
         assert_eq!(left_out(&Selection { until: Some("trian".into()), ..none() }), [""; 0]);
     }
 

@@ -16,9 +16,19 @@ use crate::table::{Table, print};
 /// A score that stands for a model.
 #[derive(Clone)]
 struct Score {
+    benchmark: String,
     model: String,
     metric: String,
     value: f64,
+}
+
+impl Score {
+    /// `nbow mrr 0.398`; with the benchmark behind the model where the metric stands for several.
+    fn shown(&self, all: &[Self]) -> String {
+        let is_alone = all.iter().all(|other| other.metric != self.metric || other.benchmark == self.benchmark);
+        let of = if is_alone { String::new() } else { format!(".{}", self.benchmark) };
+        format!("{}{of} {} {}", self.model, self.metric, rounded(self.value))
+    }
 }
 
 /// Prints the newest runs, the newest first.
@@ -41,8 +51,7 @@ pub(crate) fn runs(arguments: &Arguments, options: &RunsOptions) -> Result<ExitS
             state => state.name(),
         };
         let there = standings.iter().filter(|s| s.state <= State::Incomplete).count();
-        let shown: Vec<String> =
-            scores.iter().map(|score| format!("{} {} {}", score.model, score.metric, rounded(score.value))).collect();
+        let shown: Vec<String> = scores.iter().map(|score| score.shown(&scores)).collect();
         table.row(&[
             short_run(&plan.run),
             &format!("{:.0}", plan.created_at),
@@ -51,8 +60,10 @@ pub(crate) fn runs(arguments: &Arguments, options: &RunsOptions) -> Result<ExitS
             &changed.join("; "),
             &shown.join(", "),
         ]);
-        let scores: Vec<Value> =
-            scores.iter().map(|s| json!({ "model": s.model, "metric": s.metric, "value": s.value })).collect();
+        let scores: Vec<Value> = scores
+            .iter()
+            .map(|s| json!({ "benchmark": s.benchmark, "model": s.model, "metric": s.metric, "value": s.value }))
+            .collect();
         listed.push(json!({
             "run": plan.run, "made": plan.created_at, "state": state, "steps": plan.steps.len(), "steps_there": there,
             "changed": changed, "scores": scores,
@@ -97,7 +108,7 @@ fn changes(before: &Plan, plan: &Plan) -> Vec<String> {
     changes
 }
 
-/// The headline score of each model that is evaluated; `known` holds those of artifacts that were read before.
+/// The headline score of each model on each benchmark; `known` holds those of artifacts that were read before.
 fn scores(store: &Store, standings: &[Standing], known: &mut BTreeMap<String, Vec<Score>>) -> Vec<Score> {
     let mut found = Vec::new();
     for manifest in standings.iter().filter_map(|standing| standing.manifest.as_ref()) {
@@ -117,16 +128,18 @@ fn scores(store: &Store, standings: &[Standing], known: &mut BTreeMap<String, Ve
 
 fn read(store: &Store, manifest: &Manifest) -> Result<Vec<Score>> {
     let mut found: Vec<Score> = Vec::new();
-    let columns = &["model", "task", "decoding", "metric", "bucket", "value"];
+    let columns = &["benchmark", "model", "task", "decoding", "metric", "bucket", "value"];
     for batch in read_output(store, manifest, "scores", columns)? {
         let texts = |name| text_column(&batch, name);
-        let (models, tasks, decodings) = (texts("model")?, texts("task")?, texts("decoding")?);
+        let (benchmarks, models) = (texts("benchmark")?, texts("model")?);
+        let (tasks, decodings) = (texts("task")?, texts("decoding")?);
         let (metrics, buckets, values) = (texts("metric")?, texts("bucket")?, float_column(&batch, "value")?);
         for row in 0..batch.num_rows() {
             let stands = headline(tasks.value(row)) == Some(metrics.value(row)) && buckets.value(row) == "all";
             // Of two decodings the beam's is the one to compare.
             if stands && matches!(decodings.value(row), "beam" | "exact") {
                 found.push(Score {
+                    benchmark: benchmarks.value(row).to_owned(),
                     model: models.value(row).to_owned(),
                     metric: metrics.value(row).to_owned(),
                     value: values.value(row),

@@ -70,7 +70,7 @@ fn rows_of_ones_own_are_learned_from_and_two_runs_compared() {
     // What has nothing to do is the newest run's.
     let third = pipeline.plain(&[&short(&more)[..], &["--json"]].concat()).ok().json();
     let steps = third["steps"].as_array().unwrap();
-    assert!(steps.len() == 12 && steps.iter().all(|step| step["state"] == "fresh"), "{third:#}");
+    assert!(steps.len() == 13 && steps.iter().all(|step| step["state"] == "fresh"), "{third:#}");
     assert!(third["report"].as_str().unwrap().ends_with("report.html"));
     let listed = runs(&pipeline);
     assert_eq!((listed.len(), &listed[0]["run"]), (2, &third["run"]));
@@ -79,7 +79,7 @@ fn rows_of_ones_own_are_learned_from_and_two_runs_compared() {
     for run in &listed {
         assert_eq!(
             (run["state"].as_str(), scores(run)),
-            (Some("done"), vec!["bm25 mrr".into(), "generate bleu".into(), "search mrr".into()])
+            (Some("done"), vec!["generate bleu".into(), "bm25 mrr".into(), "search mrr".into()])
         );
     }
     assert!(read.codepair(&["generate", "How do I add two prices?"]).ok().out.len() > 1);
@@ -223,7 +223,16 @@ const MISTAKES: &[Mistake] = &[
         2,
         &["plan", "--set", "resources.prepare.memory_limit=1GiB"],
     ),
-    (&["plan", "--set", "evaluate.baselines=[\"bm52\"]"], 2, &["plan", "--set", "evaluate.baselines=[\"bm25\"]"]),
+    (
+        &["plan", "--set", "evaluate.search={kind=\"pairs\",baselines=[\"bm52\"]}"],
+        2,
+        &["plan", "--set", "evaluate.search={kind=\"pairs\",baselines=[\"bm25\"]}"],
+    ),
+    (
+        &["plan", "--set", "evaluate.beam_width=8"],
+        2,
+        &["plan", "--set", "evaluate.generation={kind=\"generation\",beam_width=8}"],
+    ),
     (&["plan", "--only", "trian"], 2, &["plan", "--only", "train:nbow"]),
     (&["run", "--until", "ingest", "--force", "nbow"], 2, &["run", "--until", "ingest"]),
     (&["search", " "], 2, &[]),

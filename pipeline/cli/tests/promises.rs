@@ -71,6 +71,7 @@ fn a_run_that_lacks_an_artifact_in_the_end_has_failed() {
         "codepair-tokenize",
         "codepair-train",
         "codepair-evaluate",
+        "codepair-score",
         "codepair-report",
     ] {
         std::fs::copy(binary(name), binaries.join(name)).unwrap();

@@ -14,7 +14,7 @@ const CUT: &[&str] = &[
     "train.attention.max_examples=64",
     "train.attention.target.max_tokens=32",
     "train.nbow.epochs=2",
-    "evaluate.generate_rows=8",
+    "evaluate.generation.rows=8",
 ];
 
 fn cut(more: &[&str]) -> Pipeline {
@@ -40,12 +40,12 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     assert_eq!(runs, 1, "a run that changes nothing leaves no plan");
 
     let plan = pipeline.codepair(&["plan", "--json", "--set", "train.attention.epochs=2"]).ok();
-    assert_eq!(running(&plan), ["train:attention", "evaluate:attention", "report"]);
+    assert_eq!(running(&plan), ["train:attention", "evaluate:attention.generation", "score", "report"]);
     assert!(plan.out.contains("train.attention.epochs: 1 → 2"), "{}", plan.out);
     // A model depends on the tokenizers that it reads, and on no other.
     let planned = |set: &str| running(&pipeline.codepair(&["plan", "--json", "--set", set]).ok());
     assert_eq!(planned("prepare.tokenizers.more.vocabulary=300"), ["tokenize:more"]);
-    let nbow = ["tokenize:search", "train:nbow", "evaluate:nbow", "report"];
+    let nbow = ["tokenize:search", "train:nbow", "evaluate:nbow.search", "score", "report"];
     assert_eq!(planned("prepare.tokenizers.search.vocabulary=300"), nbow);
     let only = pipeline.codepair(&["plan", "--json", "--force", "train:nbow", "--until", "train"]).ok();
     assert_eq!(running(&only), ["train:nbow"]);
@@ -64,7 +64,7 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     ]);
     other.codepair(&["run", "--jobs", "1"]).ok();
     let digests = pipeline.digests();
-    assert_eq!(digests.len(), 12);
+    assert_eq!(digests.len(), 13);
     let stripped =
         |pipeline: &Pipeline| pipeline.digests().into_iter().filter(|(step, _)| step != "report").collect::<Vec<_>>();
     assert_eq!(stripped(&other), stripped(&pipeline), "threads and jobs change no output");
@@ -135,7 +135,7 @@ fn commands_answer(pipeline: &Pipeline) {
     pipeline.codepair(&["generate", "return the name"]).ok();
     pipeline.codepair(&["search", "--model", "nobody", "x"]).fails(2, &["there is no model nobody", "nbow"]);
     let tree = pipeline.codepair(&["lineage", "scores"]).ok();
-    for step in ["evaluate:nbow", "train:nbow", "prepare", "synth", "source stdlib"] {
+    for step in ["score", "evaluate:nbow.search", "train:nbow", "prepare", "synth", "source stdlib"] {
         assert!(tree.out.contains(step), "{}", tree.out);
     }
     assert!(pipeline.codepair(&["logs", "ingest"]).ok().out.contains("ingest done"));
@@ -212,7 +212,7 @@ fn words(line: &str) -> Vec<String> {
 
 fn forced_steps_stay_forced(pipeline: &Pipeline) {
     let before = pipeline.digests();
-    pipeline.codepair(&["run", "--force", "evaluate:bm25"]).ok();
+    pipeline.codepair(&["run", "--force", "evaluate:bm25.search"]).ok();
     assert!(pipeline.codepair(&["run"]).ok().err.contains("nothing to do"));
     assert_eq!(
         before,

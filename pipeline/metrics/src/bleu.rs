@@ -12,26 +12,33 @@ pub(crate) const METRICS: &[Metric<Generated>] = &[Metric {
     name: "bleu",
     signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp",
     better: Better::Higher,
-    score: corpus,
+    sums,
+    value,
 }];
 
 const ORDER: usize = 4;
 
+/// What one sample adds: n-grams that are right and all, by their order, and both lengths.
+fn sums(sample: &Generated) -> Vec<f64> {
+    let Counts { right, total, reference_length, prediction_length } =
+        Counts::of(&sample.reference, &sample.prediction);
+    let all = right.into_iter().chain(total).chain([reference_length, prediction_length]);
+    all.map(|count| count as f64).collect()
+}
+
 /// Corpus BLEU, 0 to 100.
-fn corpus(samples: &[Generated]) -> f64 {
-    let mut counts = Counts::default();
-    for sample in samples {
-        counts.add(&sample.reference, &sample.prediction);
-    }
-    counts.score(false)
+fn value(sums: &[f64]) -> Option<f64> {
+    let counts: Vec<u64> = sums.iter().map(|sum| *sum as u64).collect();
+    let (right, rest) = counts.split_first_chunk::<ORDER>()?;
+    let (total, lengths) = rest.split_first_chunk::<ORDER>()?;
+    let [reference_length, prediction_length] = lengths.try_into().ok()?;
+    Some(Counts { right: *right, total: *total, reference_length, prediction_length }.score(false))
 }
 
 /// Sentence BLEU, 0 to 100, with the effective order (`eff:yes`), as sacreBLEU's `sentence_bleu`.
 #[must_use]
 pub fn sentence(reference: &str, prediction: &str) -> f64 {
-    let mut counts = Counts::default();
-    counts.add(reference, prediction);
-    counts.score(true)
+    Counts::of(reference, prediction).score(true)
 }
 
 #[derive(Default)]
@@ -43,17 +50,21 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, reference: &str, prediction: &str) {
+    fn of(reference: &str, prediction: &str) -> Self {
         let (reference, prediction) = (tokens(reference), tokens(prediction));
-        self.reference_length += reference.len() as u64;
-        self.prediction_length += prediction.len() as u64;
+        let mut counts = Self {
+            reference_length: reference.len() as u64,
+            prediction_length: prediction.len() as u64,
+            ..Self::default()
+        };
         for order in 1..=ORDER {
             let available = ngrams(&reference, order);
             for (ngram, count) in ngrams(&prediction, order) {
-                self.right[order - 1] += count.min(available.get(ngram).copied().unwrap_or(0));
-                self.total[order - 1] += count;
+                counts.right[order - 1] += count.min(available.get(ngram).copied().unwrap_or(0));
+                counts.total[order - 1] += count;
             }
         }
+        counts
     }
 
     fn score(&self, effective_order: bool) -> f64 {
@@ -146,10 +157,10 @@ mod tests {
                 assert!((ours - theirs).abs() < 1e-6, "{line}: {ours} and not {theirs}");
             };
             close(sentence(reference, prediction), sentence_score);
-            close(corpus(&samples), corpus_score);
+            close(METRICS[0].score(&samples).unwrap(), corpus_score);
             checked += 1;
         }
         assert!(checked >= 12, "{checked}");
-        assert_eq!(corpus(&[]), 0.0);
+        assert_eq!(METRICS[0].score(&[]), None);
     }
 }

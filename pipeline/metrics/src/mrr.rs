@@ -1,10 +1,12 @@
 //! Mean reciprocal rank.
 
-use crate::{Better, Metric, RANKS, mean};
+use crate::{Better, Metric, RANKS, Ranked, ratio};
 
-pub(crate) const METRICS: &[Metric<usize>] =
-    &[Metric { name: "mrr", signature: RANKS, better: Better::Higher, score: mrr }];
-
-fn mrr(ranks: &[usize]) -> f64 {
-    mean(ranks.iter().map(|&rank| 1.0 / rank as f64))
-}
+/// From 0 to 1.
+pub(crate) const METRICS: &[Metric<Ranked>] = &[Metric {
+    name: "mrr",
+    signature: RANKS,
+    better: Better::Higher,
+    sums: |found| vec![1.0 / found.rank as f64, 1.0],
+    value: ratio,
+}];

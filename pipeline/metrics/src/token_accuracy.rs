@@ -1,16 +1,12 @@
 //! Token accuracy under teacher forcing: right tokens over all tokens of all references.
 
-use crate::{Better, Generated, Metric};
+use crate::{Better, Generated, Metric, ratio};
 
+/// From 0 to 1.
 pub(crate) const METRICS: &[Metric<Generated>] = &[Metric {
     name: "token_accuracy",
     signature: "teacher forcing, end token counted",
     better: Better::Higher,
-    score: token_accuracy,
+    sums: |sample| vec![sample.tokens_right as f64, sample.tokens as f64],
+    value: ratio,
 }];
-
-fn token_accuracy(samples: &[Generated]) -> f64 {
-    let total: u64 = samples.iter().map(|s| s.tokens).sum();
-    let right: u64 = samples.iter().map(|s| s.tokens_right).sum();
-    if total == 0 { 0.0 } else { right as f64 / total as f64 }
-}

@@ -15,6 +15,8 @@ use crate::batch::{Batch, Pair, Tokens};
 pub struct Decoded {
     /// Tokens, the end token left out.
     pub tokens: Vec<u32>,
+    /// How many were written, the end token counted where there is one.
+    pub written: usize,
     /// Sum of the tokens' log-probabilities, the end token's included, nats.
     pub log_probability: f64,
     /// Attention over the source for each token written, the end token included; greedy search only, and where the model has one.

@@ -1,16 +1,13 @@
 //! Generation: what a model writes for each test row, greedily and by beam search.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, bail};
 use burn::tensor::backend::Backend;
-use codepair_metrics::{GENERATION, Generated, all, same, sentence_bleu};
 use codepair_model::{Decoded, Pair, Trained};
 use codepair_runtime::{Context, Progress};
-use codepair_schemas::rows::{Attention, Prediction, Ranking, Score};
+use codepair_schemas::rows::{Attention, Prediction, Ranking};
 use rayon::prelude::*;
 
-use crate::{Evaluate, Example};
+use crate::{Example, Generation, Run};
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 32;
@@ -28,22 +25,22 @@ struct Row<'a> {
 /// What was written for the rows by one way of decoding.
 struct Written {
     decoding: &'static str,
+    signature: String,
     texts: Vec<String>,
     decoded: Vec<Decoded>,
 }
 
-/// Scores a generator.
+/// Lets a generator write.
 pub(crate) fn evaluate<B: Backend>(
     context: &mut Context,
-    config: &Evaluate,
+    config: &Generation,
+    run: &Run,
     trained: &Trained<B>,
-    examples: &[Example],
     device: &B::Device,
 ) -> Result<()> {
     let model = trained.generator()?;
-    let rows = rows(config, trained, examples, device)?;
-    let name = &trained.card.name;
-    let progress = Progress::new(&format!("generating with {name}"), "rows", 2 * rows.len() as u64);
+    let rows = rows(config, trained, run.examples, device)?;
+    let progress = Progress::new(&format!("generating with {}", run.model), "rows", 2 * rows.len() as u64);
     let chunks: Vec<Vec<Vec<u32>>> =
         rows.chunks(BATCH_ROWS).map(|chunk| chunk.iter().map(|row| row.pair.source.clone()).collect()).collect();
     let decode = |by: &(dyn Fn(&[Vec<u32>]) -> Vec<Decoded> + Sync)| -> Vec<Decoded> {
@@ -56,20 +53,19 @@ pub(crate) fn evaluate<B: Backend>(
     };
     let greedily = decode(&|sources| model.greedy(sources, trained.decoding(), device));
     let by_beam = decode(&|sources| model.beam(sources, config.beam_width, trained.decoding(), device));
-    let written = [write("beam", trained, &rows, by_beam)?, write("greedy", trained, &rows, greedily)?];
-    let mut scores: Vec<Score> = written.iter().flat_map(|w| scores(name, &rows, w, config)).collect();
-    scores.sort_by(|a, b| (&a.decoding, &a.metric, &a.bucket).cmp(&(&b.decoding, &b.metric, &b.bucket)));
-    let predictions: Vec<Prediction> = written.iter().flat_map(|w| predictions(name, &rows, w)).collect();
-    let attention = attention(trained, &rows[..config.attention_rows.min(rows.len())], &written[1]);
-    context.attempt.write_rows(scores)?;
+    let by_beam = write("beam", format!("beam {}", config.beam_width), trained, &rows, by_beam)?;
+    let greedily = write("greedy", "greedy".to_owned(), trained, &rows, greedily)?;
+    let predictions: Vec<Prediction> =
+        [&by_beam, &greedily].into_iter().flat_map(|written| predictions(run, &rows, written)).collect();
+    let attention = attention(run, trained, &rows[..config.attention_rows.min(rows.len())], &greedily);
     context.attempt.write_rows(predictions)?;
     context.attempt.write_rows(attention)?;
     context.attempt.write_rows::<Ranking>([])
 }
 
-/// The test rows with their tokens; those beyond `generate_rows` are left out.
+/// The rows with their tokens; those beyond `rows` are left out.
 fn rows<'a, B: Backend>(
-    config: &Evaluate,
+    config: &Generation,
     trained: &Trained<B>,
     examples: &'a [Example],
     device: &B::Device,
@@ -77,7 +73,7 @@ fn rows<'a, B: Backend>(
     let (source, target) = (trained.card.source.column, trained.card.target.column);
     let mut rows = Vec::new();
     let has_both = |e: &&Example| [source, target].iter().all(|column| !e.column(*column).trim().is_empty());
-    for example in examples.iter().filter(has_both).take(config.generate_rows.unwrap_or(usize::MAX)) {
+    for example in examples.iter().filter(has_both).take(config.rows.unwrap_or(usize::MAX)) {
         let pair =
             Pair { source: trained.read(example.column(source))?, target: trained.candidate(example.column(target))? };
         let (source, reference) = (example.column(source), example.column(target));
@@ -94,6 +90,7 @@ fn rows<'a, B: Backend>(
 
 fn write<B: Backend>(
     decoding: &'static str,
+    signature: String,
     trained: &Trained<B>,
     rows: &[Row<'_>],
     decoded: Vec<Decoded>,
@@ -103,58 +100,7 @@ fn write<B: Backend>(
         bail!("{model} gives what it writes for the row {row} no number as its probability ({decoding})");
     }
     let texts = decoded.iter().map(|d| trained.target.decode(&d.tokens)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Written { decoding, texts, decoded })
-}
-
-/// Every metric over all rows and over each bucket of input length.
-fn scores(model: &str, rows: &[Row<'_>], written: &Written, config: &Evaluate) -> Vec<Score> {
-    let mut buckets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (at, row) in rows.iter().enumerate() {
-        buckets.entry("all").or_default().push(at);
-        buckets.entry(bucket(row.pair.source.len())).or_default().push(at);
-    }
-    let mut scores = Vec::new();
-    for (bucket, members) in buckets {
-        let samples: Vec<Generated> = members.iter().map(|&at| sample(&rows[at], &written.texts[at])).collect();
-        let score = |metric: &str, signature: String, value: f64| Score {
-            model: model.to_owned(),
-            task: "generation".to_owned(),
-            decoding: written.decoding.to_owned(),
-            metric: metric.to_owned(),
-            bucket: bucket.to_owned(),
-            value,
-            count: members.len() as u64,
-            signature,
-        };
-        let beam = if written.decoding == "beam" { format!(", beam {}", config.beam_width) } else { String::new() };
-        scores.extend(all(GENERATION).map(|m| score(m.name, format!("{}{beam}", m.signature), (m.score)(&samples))));
-        if written.decoding == "greedy" {
-            let entropies: Vec<f64> =
-                members.iter().flat_map(|&at| written.decoded[at].attention.iter().map(|w| entropy(w))).collect();
-            let mean = entropies.iter().sum::<f64>() / entropies.len().max(1) as f64;
-            scores.push(score("attention_entropy", "nats, mean over written tokens".to_owned(), mean));
-        }
-    }
-    scores
-}
-
-fn sample(row: &Row<'_>, prediction: &str) -> Generated {
-    Generated {
-        reference: row.reference.to_owned(),
-        prediction: prediction.to_owned(),
-        tokens_right: row.forced.0,
-        tokens: row.forced.1,
-    }
-}
-
-/// Ranges of source tokens.
-fn bucket(length: usize) -> &'static str {
-    match length {
-        0..=8 => "1-8",
-        9..=16 => "9-16",
-        17..=32 => "17-32",
-        _ => "33-",
-    }
+    Ok(Written { decoding, signature, texts, decoded })
 }
 
 /// Entropy of attention weights, nats.
@@ -162,32 +108,41 @@ fn entropy(weights: &[f32]) -> f64 {
     -weights.iter().map(|&w| f64::from(w)).filter(|w| *w > 0.0).map(|w| w * w.ln()).sum::<f64>()
 }
 
-fn predictions(model: &str, rows: &[Row<'_>], written: &Written) -> Vec<Prediction> {
+fn predictions(run: &Run, rows: &[Row<'_>], written: &Written) -> Vec<Prediction> {
     let all = rows.iter().zip(&written.texts).zip(&written.decoded);
-    all.map(|((row, text), decoded)| Prediction {
-        model: model.to_owned(),
-        decoding: written.decoding.to_owned(),
-        ordinal: row.example.ordinal,
-        id: row.example.id.clone(),
-        source: row.source.to_owned(),
-        reference: row.reference.to_owned(),
-        prediction: text.clone(),
-        log_probability: decoded.log_probability,
-        source_length: row.pair.source.len() as u32,
-        bleu: sentence_bleu(row.reference, text),
-        exact: same(row.reference, text),
+    all.map(|((row, text), decoded)| {
+        let entropies = decoded.attention.iter().map(|weights| entropy(weights));
+        let mean = entropies.sum::<f64>() / decoded.attention.len().max(1) as f64;
+        Prediction {
+            benchmark: run.benchmark.to_owned(),
+            model: run.model.to_owned(),
+            decoding: written.decoding.to_owned(),
+            ordinal: row.example.ordinal,
+            id: row.example.id.clone(),
+            source: row.source.to_owned(),
+            reference: row.reference.to_owned(),
+            prediction: text.clone(),
+            log_probability: decoded.log_probability,
+            source_length: row.pair.source.len() as u32,
+            tokens_right: row.forced.0,
+            tokens: row.forced.1,
+            attention_entropy: (!decoded.attention.is_empty()).then_some(mean),
+            tokens_written: decoded.written as u64,
+            signature: written.signature.clone(),
+        }
     })
     .collect()
 }
 
-fn attention<B: Backend>(trained: &Trained<B>, rows: &[Row<'_>], greedy: &Written) -> Vec<Attention> {
+fn attention<B: Backend>(run: &Run, trained: &Trained<B>, rows: &[Row<'_>], greedy: &Written) -> Vec<Attention> {
     let mut found = Vec::new();
     for (row, decoded) in rows.iter().zip(&greedy.decoded) {
         for (position, weights) in decoded.attention.iter().enumerate() {
             let token = decoded.tokens.get(position).map_or_else(|| "</s>".to_owned(), |t| trained.target.token(*t));
             for (source_position, (weight, source)) in weights.iter().zip(&row.pair.source).enumerate() {
                 found.push(Attention {
-                    model: trained.card.name.clone(),
+                    benchmark: run.benchmark.to_owned(),
+                    model: run.model.to_owned(),
                     ordinal: row.example.ordinal,
                     id: row.example.id.clone(),
                     target_position: position as u32,

@@ -1,5 +1,6 @@
-//! Evaluate: what a trained model, or a baseline, is worth on the test split.
+//! Evaluate: what models write and find on benchmarks, one step a model and benchmark. What that is worth `score` says.
 
+mod benchmarks;
 mod generation;
 mod search;
 mod test_split;
@@ -7,127 +8,101 @@ mod test_split;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use codepair_metrics::{GENERATION, SEARCH, all};
-use codepair_model::{Cpu, CpuDevice, Device, Task, Trained};
-use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, overrides};
-use serde::{Deserialize, Serialize};
+use burn::tensor::backend::Backend;
+use codepair_model::{Cpu, CpuDevice, Device, Trained};
+use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, input_error, overrides};
 
+pub use benchmarks::{Baseline, Benchmark, Benchmarks, Generation, Pairs, Split};
 pub use test_split::{Example, examples};
 
-/// What models are tested with.
-#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Evaluate {
-    /// Models that need no training, scored over the same candidates.
-    pub baselines: Vec<Baseline>,
-    /// Hypotheses of the beam search.
-    pub beam_width: usize,
-    /// Generate for the first so many test rows; all without it.
-    pub generate_rows: Option<usize>,
-    /// Candidates kept of each query's ranking, the right one always among them.
-    pub ranking_depth: usize,
-    /// Predictions whose attention is kept.
-    pub attention_rows: usize,
-}
+use crate::benchmarks::task_of;
 
-/// A model that needs no training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Baseline {
-    /// Okapi BM25 over the words of text and code.
-    Bm25,
-}
+/// The stage.
+pub struct Evaluate;
 
-impl Baseline {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bm25 => "bm25",
-        }
-    }
-}
-
-impl Default for Evaluate {
-    fn default() -> Self {
-        Self {
-            baselines: vec![Baseline::Bm25],
-            beam_width: 4,
-            generate_rows: None,
-            ranking_depth: 10,
-            attention_rows: 4,
-        }
-    }
+/// What a step is about: what a model does on a benchmark.
+pub(crate) struct Run<'a> {
+    /// The benchmark's name.
+    pub(crate) benchmark: &'a str,
+    /// The model's name.
+    pub(crate) model: &'a str,
+    /// The rows of the benchmark's split.
+    pub(crate) examples: &'a [Example],
 }
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    type Config = Self;
+    type Config = Benchmarks;
 
-    fn steps(config: &Self, whole: &Config) -> Result<Vec<Step>> {
-        if config.beam_width == 0 || config.ranking_depth == 0 {
-            return Err(config_error("evaluate.beam_width and evaluate.ranking_depth must be at least 1"));
-        }
+    fn steps(Benchmarks(benchmarks): &Benchmarks, whole: &Config) -> Result<Vec<Step>> {
         Device::check_config(whole, Self::NAME)?;
-        let models = whole.tables("train");
-        let value = serde_json::to_value(config)?;
-        let changed = overrides(&value, &serde_json::to_value(Self::default())?);
-        // A new metric is a reason to evaluate again, so the fingerprint names them all.
-        let metrics: BTreeMap<&str, &str> = all(GENERATION)
-            .map(|metric| (metric.name, metric.signature))
-            .chain(all(SEARCH).map(|metric| (metric.name, metric.signature)))
-            .collect();
-        let step = |name: &str, inputs: Vec<Input>| Step {
-            model: Some(name.to_owned()),
-            config: serde_json::json!({ "evaluate": value, "metrics": metrics }),
-            overrides: serde_json::json!({ "evaluate": changed, "metrics": metrics }),
-            inputs,
-            ..Step::default()
-        };
-        let examples = || Input::new("examples", "prepare");
+        let models: BTreeMap<String, serde_json::Value> = whole.section("train")?;
         let mut steps = Vec::new();
-        for baseline in &config.baselines {
-            if models.iter().any(|model| model == baseline.name()) {
-                return Err(config_error(format!("[train.{0}] has the name of the baseline {0}", baseline.name())));
+        for (name, benchmark) in benchmarks {
+            benchmark.check(name)?;
+            for baseline in benchmark.baselines() {
+                let baseline = baseline.name();
+                if models.contains_key(baseline) {
+                    return Err(config_error(format!("[train.{baseline}] has the name of the baseline {baseline}")));
+                }
+                steps.push(step(baseline, name, benchmark, None)?);
             }
-            steps.push(step(baseline.name(), vec![examples()]));
+            let fitting = models.iter().filter(|(_, model)| task_of(model) == Some(benchmark.task()));
+            for (model, _) in fitting {
+                steps.push(step(model, name, benchmark, Some(Input::new("models", format!("train:{model}"))))?);
+            }
         }
-        let trained = |model: &String| step(model, vec![examples(), Input::new("models", format!("train:{model}"))]);
-        steps.extend(models.iter().map(trained));
+        steps.sort_by(|a, b| a.model.cmp(&b.model));
         Ok(steps)
     }
 
-    fn run(context: &mut Context, config: &Self) -> Result<()> {
-        let name = context.model.clone().context("evaluate runs one model")?;
+    fn run(context: &mut Context, Benchmarks(benchmarks): &Benchmarks) -> Result<()> {
+        let step = context.model.clone().context("evaluate runs one model on one benchmark")?;
+        let (model, name) = step.rsplit_once('.').context("a step of evaluate is MODEL.BENCHMARK")?;
+        let benchmark = benchmarks.get(name).with_context(|| format!("[evaluate.{name}] is missing"))?;
+        let split = benchmark.split().name();
         let rows = context.stream("examples", Example::COLUMNS);
-        let examples = examples(rows, |e| e.split == "test" && e.kind == "original")?;
+        let examples = examples(rows, |e| e.split == split && e.kind == "original")?;
         if examples.is_empty() {
-            return Err(codepair_runtime::input_error("the test split is empty; raise the shares of the sources"));
+            return Err(input_error(format!("the {split} split is empty; raise the shares of the sources")));
         }
-        if let Some(baseline) = config.baselines.iter().find(|baseline| baseline.name() == name) {
+        let run = Run { benchmark: name, model, examples: &examples };
+        if let Benchmark::Pairs(pairs) = benchmark
+            && let Some(baseline) = pairs.baselines.iter().find(|baseline| baseline.name() == model)
+        {
             return match baseline {
-                Baseline::Bm25 => search::bm25(context, config, &name, &examples),
+                Baseline::Bm25 => search::bm25(context, pairs, &run),
             };
         }
         match Device::parse(&context.device).map_err(config_error)? {
-            Device::Cpu => trained::<Cpu>(context, config, &examples, &CpuDevice::default()),
+            Device::Cpu => trained::<Cpu>(context, benchmark, &run, &CpuDevice::default()),
             #[cfg(feature = "cuda")]
             Device::Cuda => {
                 let device = codepair_model::CudaDevice::default();
-                trained::<codepair_model::Cuda>(context, config, &examples, &device)
+                trained::<codepair_model::Cuda>(context, benchmark, &run, &device)
             }
         }
     }
 }
 
-fn trained<B: burn::tensor::backend::Backend>(
-    context: &mut Context,
-    config: &Evaluate,
-    examples: &[Example],
-    device: &B::Device,
-) -> Result<()> {
+/// A step depends on the keys of its own benchmark alone.
+fn step(model: &str, name: &str, benchmark: &Benchmark, trained: Option<Input>) -> Result<Step> {
+    let value = serde_json::to_value(benchmark)?;
+    let changed = overrides(&value, &serde_json::to_value(benchmark.default_of_kind())?);
+    Ok(Step {
+        model: Some(format!("{model}.{name}")),
+        config: serde_json::json!({ "evaluate": { name: value } }),
+        overrides: serde_json::json!({ "evaluate": { name: changed } }),
+        inputs: std::iter::once(Input::new("examples", "prepare")).chain(trained).collect(),
+        ..Step::default()
+    })
+}
+
+fn trained<B: Backend>(context: &mut Context, benchmark: &Benchmark, run: &Run, device: &B::Device) -> Result<()> {
     let manifest = context.inputs("models").next().context("evaluate reads a model")?.clone();
     let model = Trained::<B>::load(&context.store, &manifest, device)?;
-    match model.card.model.task() {
-        Task::Generation => generation::evaluate(context, config, &model, examples, device),
-        Task::Search => search::evaluate(context, config, &model, examples, device),
+    match benchmark {
+        Benchmark::Pairs(pairs) => search::evaluate(context, pairs, run, &model, device),
+        Benchmark::Generation(generation) => generation::evaluate(context, generation, run, &model, device),
     }
 }

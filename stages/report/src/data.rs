@@ -11,7 +11,7 @@ use codepair_runtime::{Context, float_column, integer_column, read_output, text_
 use serde::Serialize;
 
 use self::examples::{Generated, Heatmap, Query, generated, heatmaps, queries};
-use self::scores::{Model, ScoreColumn, Scores, score_columns};
+use self::scores::{Difference, Model, ScoreColumn, Scores, differences, score_columns};
 use self::training::{Synthesis, Training, syntheses, trainings};
 use crate::{Report, plots};
 
@@ -22,10 +22,8 @@ pub(crate) struct Data {
     fingerprint: String,
     git_commit: Option<String>,
     made: String,
-    search: Vec<Model>,
-    search_columns: Vec<ScoreColumn>,
-    generation: Vec<Model>,
-    generation_columns: Vec<ScoreColumn>,
+    benchmarks: Vec<Benchmark>,
+    differences: Vec<Difference>,
     signatures: BTreeMap<String, String>,
     trainings: Vec<Training>,
     syntheses: Vec<Synthesis>,
@@ -38,6 +36,15 @@ pub(crate) struct Data {
     examples: Vec<Count>,
     rejected: Vec<Count>,
     steps: Vec<StepRow>,
+}
+
+/// A table of models.
+#[derive(Serialize)]
+struct Benchmark {
+    task: String,
+    name: String,
+    models: Vec<Model>,
+    columns: Vec<ScoreColumn>,
 }
 
 #[derive(Serialize)]
@@ -82,29 +89,26 @@ struct StepRow {
 
 /// Reads all inputs.
 pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
-    let mut models = Vec::new();
     let mut signatures = BTreeMap::new();
     let mut lengths = Vec::new();
-    for manifest in context.inputs("scores") {
-        let scores = Scores::read(context, manifest)?;
+    let mut tables: BTreeMap<(String, String), Vec<Model>> = BTreeMap::new();
+    for scores in Scores::read(context)? {
         signatures.extend(scores.signatures());
         if let Some(svg) = scores.length_plot()? {
-            lengths.push(Figure { model: scores.model.clone(), svg, fingerprint: manifest.fingerprint.clone() });
+            lengths.push(Figure { model: scores.model.clone(), svg, fingerprint: scores.evaluation(context) });
         }
-        models.push((scores.task.clone(), scores.into_model(context, manifest)));
+        let key = (scores.task.clone(), scores.benchmark.clone());
+        tables.entry(key).or_default().push(scores.into_model(context));
     }
-    let of = |task: &str, models: &mut Vec<(String, Model)>| -> Vec<Model> {
-        let (these, others) = std::mem::take(models).into_iter().partition(|(t, _)| t == task);
-        *models = others;
-        let these: Vec<(String, Model)> = these;
-        these.into_iter().map(|(_, model)| model).collect()
-    };
-    let (search, generation) = (of("search", &mut models), of("generation", &mut models));
+    let benchmarks = tables.into_iter().rev().map(|((task, name), models)| Benchmark {
+        columns: score_columns(&models),
+        task,
+        name,
+        models,
+    });
     Ok(Data {
-        search_columns: score_columns(&search),
-        generation_columns: score_columns(&generation),
-        search,
-        generation,
+        benchmarks: benchmarks.collect(),
+        differences: differences(context)?,
         title: config.title.clone().unwrap_or_else(|| context.config.name().to_owned()),
         pipeline: context.config.name().to_owned(),
         fingerprint: context.attempt.fingerprint().to_owned(),

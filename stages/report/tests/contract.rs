@@ -3,7 +3,9 @@
 
 use codepair_report::Report;
 use codepair_runtime::{Config, Store, testing};
-use codepair_schemas::rows::{Attention, Example, Prediction, Ranking, Rejected, Score, Source, SyntheticPair};
+use codepair_schemas::rows::{
+    Attention, Comparison, Example, Prediction, Ranking, Rejected, Score, Source, SyntheticPair,
+};
 
 #[test]
 fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
@@ -49,8 +51,11 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         }])
     })
     .unwrap();
-    testing::publish(&store, "evaluate:bm25", |attempt| {
+    testing::publish(&store, "score", |attempt| {
         let score = |metric: &str, value: f64| Score {
+            benchmark: "search".into(),
+            low: value - 0.0111,
+            high: value + 0.0111,
             model: "bm25".into(),
             task: "search".into(),
             decoding: "exact".into(),
@@ -61,7 +66,25 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
             signature: "how exactly".into(),
         };
         attempt.write_rows([score("mrr", 0.4321), score("mrr_of_random", 0.1)])?;
+        attempt.write_rows([Comparison {
+            benchmark: "search".into(),
+            model: "bm25".into(),
+            other: "nbow".into(),
+            task: "search".into(),
+            decoding: "exact".into(),
+            metric: "mrr".into(),
+            difference: -0.0456,
+            low: -0.0789,
+            high: -0.0123,
+            p_value: 0.0678,
+            count: 7,
+            signature: "1000 resamples".into(),
+        }])
+    })
+    .unwrap();
+    testing::publish(&store, "evaluate:bm25.search", |attempt| {
         attempt.write_rows([Ranking {
+            benchmark: "search".into(),
             model: "bm25".into(),
             query_id: "e".into(),
             candidate_id: "e".into(),
@@ -73,12 +96,25 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
         attempt.write_rows::<Attention>([])
     })
     .unwrap();
-    let datasets =
-        ["sources", "rejected", "synthetic_pairs", "examples", "scores", "predictions", "rankings", "attention"];
+    let datasets = [
+        "sources",
+        "rejected",
+        "synthetic_pairs",
+        "examples",
+        "scores",
+        "comparisons",
+        "predictions",
+        "rankings",
+        "attention",
+    ];
     let manifest = testing::run::<Report>(&store, &config, None, &datasets).unwrap();
     let page = String::from_utf8(manifest.read_named(&store, "pages/report.html").unwrap().to_vec()).unwrap();
     for part in [
         "0.432",
+        "0.421–0.443",
+        "-0.046",
+        "-0.079 to -0.012",
+        "0.068",
         "reaches 4 times",
         "how exactly",
         "1,234,567",
@@ -100,6 +136,6 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
     assert!(!page.contains("id=\"generation\"") && !page.contains(" best\""));
     let data: serde_json::Value =
         serde_json::from_slice(&manifest.read_named(&store, "pages/report.json").unwrap()).unwrap();
-    assert_eq!(data["search"][0]["scores"]["exact mrr"], 0.4321);
+    assert_eq!(data["benchmarks"][0]["models"][0]["scores"]["exact mrr"], 0.4321);
     assert!(manifest.files("pages").all(|page| page.volatile));
 }

@@ -13,6 +13,7 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files![
     "codesearchnet.toml",
     "mining.toml",
+    "multi30k.toml",
     "openai.toml",
     "quickstart.toml",
     "sample.toml",

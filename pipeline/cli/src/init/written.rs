@@ -99,7 +99,10 @@ fn models(text: &mut String, seen: &Seen) -> std::fmt::Result {
             train / examples + 1
         )?;
     }
-    writeln!(text, "\n[evaluate]\ngenerate_rows = 96 # of the test split; without it all")
+    writeln!(
+        text,
+        "\n[evaluate.search]\nkind = \"pairs\"\n\n[evaluate.generation]\nkind = \"generation\"\nrows = 96 # of the test split; without it all"
+    )
 }
 
 /// A length within bounds, in eights.

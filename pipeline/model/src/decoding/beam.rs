@@ -12,6 +12,7 @@ use crate::layers::Rows as _;
 #[derive(Clone, Default)]
 struct Hypothesis {
     tokens: Vec<u32>,
+    is_ended: bool,
     score: f64,
 }
 
@@ -73,11 +74,11 @@ impl Search {
         for (row, token, score) in expand(&self.open, values, vocabulary, width) {
             let mut tokens = self.open[row].tokens.clone();
             if token == end {
-                self.finished.push(Hypothesis { tokens, score });
+                self.finished.push(Hypothesis { tokens, is_ended: true, score });
             } else {
                 tokens.push(token);
                 rows.push(row);
-                kept.push(Hypothesis { tokens, score });
+                kept.push(Hypothesis { tokens, is_ended: false, score });
             }
         }
         // Enough are finished, but what is open stays in the running with what it has.
@@ -93,7 +94,8 @@ impl Search {
         self.finished.append(&mut self.open);
         let better = |a: Hypothesis, b: Hypothesis| if b.normalised() > a.normalised() { b } else { a };
         let best = self.finished.into_iter().reduce(better).unwrap_or_default();
-        Decoded { tokens: best.tokens, log_probability: best.score, attention: Vec::new() }
+        let written = best.tokens.len() + usize::from(best.is_ended);
+        Decoded { tokens: best.tokens, written, log_probability: best.score, attention: Vec::new() }
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn greedy<B: Backend, G: Generate<B>>(model: &G, source: &Tokens<B>, 
         let weights = attention.map(|weights| floats(weights.into_data()));
         for (row, decoded) in decoded.iter_mut().enumerate().filter(|(row, _)| !done[*row]) {
             tokens[row] = best[row] as u32;
+            decoded.written += 1;
             decoded.log_probability += f64::from(scores[row]);
             if let Some(weights) = &weights {
                 let from = row * source.width();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use arrow::array::AsArray;
+use codepair_metrics::sentence_bleu;
 use codepair_runtime::{Context, column, float_column, integer_column, text_column};
 use serde::Serialize;
 
@@ -92,9 +93,9 @@ pub(super) fn generated(context: &Context, count: usize) -> Result<Vec<Generated
         let texts = |name| text_column(&batch, name);
         let (models, decodings, sources) = (texts("model")?, texts("decoding")?, texts("source")?);
         let (references, predictions) = (texts("reference")?, texts("prediction")?);
-        let bleu = float_column(&batch, "bleu")?;
         for (row, ordinal) in integer_column(&batch, "ordinal")?.into_iter().enumerate() {
             let model = models.value(row).to_owned();
+            let bleu = sentence_bleu(references.value(row), predictions.value(row));
             let entry = found.entry((model.clone(), ordinal)).or_insert_with(|| Generated {
                 model,
                 source: sources.value(row).to_owned(),
@@ -106,10 +107,10 @@ pub(super) fn generated(context: &Context, count: usize) -> Result<Vec<Generated
             });
             if decodings.value(row) == "greedy" {
                 predictions.value(row).clone_into(&mut entry.greedy);
-                entry.greedy_bleu = bleu.value(row);
+                entry.greedy_bleu = bleu;
             } else {
                 predictions.value(row).clone_into(&mut entry.beam);
-                entry.beam_bleu = bleu.value(row);
+                entry.beam_bleu = bleu;
             }
         }
     }
