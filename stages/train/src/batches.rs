@@ -11,33 +11,54 @@ use twox_hash::XxHash3_64;
 const WINDOW: usize = 32;
 
 /// The batches of an epoch: examples in random order, window by window.
-pub(crate) struct Epoch {
+pub struct Epoch {
     order: Permutation,
     batch_size: usize,
+    /// Where batches are measured by them and not by pairs.
+    batch_tokens: Option<usize>,
     random: ChaCha8Rng,
 }
 
 impl Epoch {
-    pub(crate) fn new(examples: u64, batch_size: usize, seed: u64, epoch: u32) -> Self {
+    /// Of so many examples, in batches of so many, or of so many tokens.
+    #[must_use]
+    pub fn new(examples: u64, batch_size: usize, batch_tokens: Option<usize>, seed: u64, epoch: u32) -> Self {
         let seed = seed ^ (u64::from(epoch) << 32);
-        Self { order: Permutation::new(examples, seed), batch_size, random: ChaCha8Rng::seed_from_u64(seed) }
+        let (order, random) = (Permutation::new(examples, seed), ChaCha8Rng::seed_from_u64(seed));
+        Self { order, batch_size, batch_tokens, random }
     }
 
-    /// How many batches there are.
-    pub(crate) fn batches(&self) -> u64 {
-        self.order.count.div_ceil(self.batch_size as u64)
+    /// How many batches there are; where they are measured by tokens all lengths are read.
+    ///
+    /// # Errors
+    /// A length cannot be read.
+    pub fn count(&self, length: impl Fn(u64) -> Result<usize>) -> Result<u64> {
+        if self.batch_tokens.is_none() {
+            return Ok(self.order.count.div_ceil(self.batch_size as u64));
+        }
+        (0..self.windows()).map(|window| Ok(self.window(window, &length)?.len() as u64)).sum()
+    }
+
+    fn windows(&self) -> u64 {
+        self.order.count.div_ceil((WINDOW * self.batch_size) as u64)
     }
 
     /// The batches behind the first `done`; `length` says how many tokens an example has.
-    pub(crate) fn batches_from<'a>(
+    pub fn batches_from<'a>(
         &'a self,
         done: usize,
         length: impl Fn(u64) -> Result<usize> + 'a,
     ) -> impl Iterator<Item = Result<Vec<u64>>> + 'a {
-        let windows = (done / WINDOW) as u64..self.batches().div_ceil(WINDOW as u64);
-        let mut skipped = done % WINDOW;
-        windows.flat_map(move |window| match self.window(window, &length) {
-            Ok(batches) => batches.into_iter().skip(std::mem::take(&mut skipped)).map(Ok).collect(),
+        // Of batches by pairs all windows but the last have as many.
+        let passed = if self.batch_tokens.is_none() { done / WINDOW } else { 0 };
+        let mut skipped = done - passed * WINDOW;
+        (passed as u64..self.windows()).flat_map(move |window| match self.window(window, &length) {
+            Ok(mut batches) => {
+                let gone = skipped.min(batches.len());
+                skipped -= gone;
+                batches.drain(..gone);
+                batches.into_iter().map(Ok).collect()
+            }
             Err(error) => vec![Err(error)],
         })
     }
@@ -52,8 +73,18 @@ impl Epoch {
             examples.push((length(example)?, example));
         }
         examples.sort_by_key(|(length, _)| *length);
-        let examples: Vec<u64> = examples.into_iter().map(|(_, example)| example).collect();
-        let mut batches: Vec<Vec<u64>> = examples.chunks(self.batch_size).map(<[u64]>::to_vec).collect();
+        let mut batches: Vec<Vec<u64>> = Vec::new();
+        for (length, example) in examples {
+            // All are as long as this one with their padding.
+            let fits = |rows: usize| match self.batch_tokens {
+                None => rows < self.batch_size,
+                Some(tokens) => (rows + 1) * length <= tokens,
+            };
+            match batches.last_mut() {
+                Some(batch) if fits(batch.len()) => batch.push(example),
+                _ => batches.push(vec![example]),
+            }
+        }
         let mut random = self.random.clone();
         random.set_stream(window);
         batches.shuffle(&mut random);
@@ -102,11 +133,14 @@ mod tests {
     use super::*;
 
     fn all(examples: u64, seed: u64, epoch: u32, length: impl Fn(u64) -> usize) -> Vec<Vec<u64>> {
-        let epoch = Epoch::new(examples, 8, seed, epoch);
+        all_of(&Epoch::new(examples, 8, None, seed, epoch), length)
+    }
+
+    fn all_of(epoch: &Epoch, length: impl Fn(u64) -> usize) -> Vec<Vec<u64>> {
         let from =
             |done| epoch.batches_from(done, |example| Ok(length(example))).map(Result::unwrap).collect::<Vec<_>>();
         let batches = from(0);
-        assert_eq!(batches.len() as u64, epoch.batches());
+        assert_eq!(batches.len() as u64, epoch.count(|example| Ok(length(example))).unwrap());
         // Who goes on somewhere goes on as if nothing had been.
         for done in [0, 1, 31, 32, 33, 63, 64, batches.len()] {
             assert_eq!(from(done), batches[done.min(batches.len())..]);
@@ -127,13 +161,28 @@ mod tests {
         assert_ne!(batches, all(1000, 1, 3, length));
         assert_ne!(batches, all(1000, 2, 2, length));
         // What cannot be read is an error wherever training goes on.
-        let epoch = Epoch::new(1000, 8, 1, 2);
+        let epoch = Epoch::new(1000, 8, None, 1, 2);
         assert!(epoch.batches_from(31, |_| anyhow::bail!("the disk fails")).next().unwrap().is_err());
         let spread = |batch: &Vec<u64>| {
             let lengths = || batch.iter().map(|example| length(*example));
             lengths().max().unwrap() - lengths().min().unwrap()
         };
         assert!(batches.iter().map(spread).sum::<usize>() / batches.len() < 10);
+    }
+
+    #[test]
+    fn batches_by_tokens_hold_so_many() {
+        let length = |example: u64| (example * 7 % 50) as usize + 1;
+        let batches = all_of(&Epoch::new(1000, 8, Some(120), 1, 2), length);
+        let mut seen: Vec<u64> = batches.iter().flatten().copied().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..1000).collect::<Vec<_>>());
+        let padded = |batch: &Vec<u64>| batch.len() * batch.iter().map(|one| length(*one)).max().unwrap();
+        assert!(batches.iter().all(|batch| padded(batch) <= 120));
+        // They are full where there is something to fill them with.
+        assert!(batches.iter().map(padded).sum::<usize>() > 80 * batches.len());
+        // What is longer than a batch is one of its own.
+        assert_eq!(all_of(&Epoch::new(9, 8, Some(1), 1, 2), length).len(), 9);
     }
 
     /// Neighbours are torn apart: what comes first in a sorted table comes anywhere, and beside anything.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
@@ -49,6 +51,38 @@ struct Manifest {
     format: u32,
     progress: Progress,
     sha256: BTreeMap<String, String>,
+}
+
+/// Writes checkpoints while training goes on, one at a time.
+pub(crate) struct Saver {
+    checkpoints: Arc<Checkpoints>,
+    under_way: Option<JoinHandle<Result<()>>>,
+}
+
+impl Saver {
+    pub(crate) fn new(checkpoints: Arc<Checkpoints>) -> Self {
+        Self { checkpoints, under_way: None }
+    }
+
+    /// Begins to write one, once the one before is written.
+    ///
+    /// # Errors
+    /// That of the one before.
+    pub(crate) fn save(&mut self, progress: Progress, files: Files) -> Result<()> {
+        self.wait()?;
+        let checkpoints = Arc::clone(&self.checkpoints);
+        self.under_way = Some(std::thread::Builder::new().spawn(move || checkpoints.save(&progress, files))?);
+        Ok(())
+    }
+
+    /// Waits for what is being written.
+    ///
+    /// # Errors
+    /// It could not be.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        let Some(thread) = self.under_way.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(anyhow!("writing a checkpoint panicked")))
+    }
 }
 
 /// The checkpoints of one training, as one attempt at it sees them. Others may train the same: each deletes its own alone.

@@ -6,6 +6,7 @@ use codepair_runtime::{config_error, overrides};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::averaging::Averaging;
 use crate::optimizers::OptimizerConfig;
 use crate::schedule::Schedule;
 
@@ -34,6 +35,10 @@ pub struct TrainConfig {
     /// Pairs a batch.
     #[serde(default = "defaults::batch_size")]
     pub batch_size: usize,
+    /// In place of pairs so many tokens a batch, source, target and padding counted; `batch_size` times 32 pairs are sorted by length
+    /// together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
     /// Batches a step: their gradients are added up.
     #[serde(default = "defaults::one")]
     pub accumulate: usize,
@@ -58,13 +63,19 @@ pub struct TrainConfig {
     /// At most so many of each pair's negatives; all without it.
     #[serde(default)]
     pub negatives_per_pair: Option<usize>,
+    /// Validate and keep a mean of the weights: `ema` or `epochs`, or a table with its values; the last step's own without it.
+    #[serde(default, deserialize_with = "short", skip_serializing_if = "Option::is_none")]
+    pub average: Option<Averaging>,
     /// Take only the first so many training pairs.
     #[serde(default)]
     pub max_examples: Option<usize>,
     /// Steps between rows of `training_steps`.
     #[serde(default = "defaults::log_steps", skip_serializing_if = "codepair_runtime::is_unrecorded")]
     pub log_steps: u64,
-    /// Seconds between checkpoints; one is also made after every epoch.
+    /// Steps between checkpoints, beside those by time; one is also made after every epoch.
+    #[serde(default, skip_serializing_if = "codepair_runtime::is_unrecorded")]
+    pub checkpoint_steps: Option<u64>,
+    /// Seconds between checkpoints.
     #[serde(default = "defaults::checkpoint_seconds", skip_serializing_if = "codepair_runtime::is_unrecorded")]
     pub checkpoint_seconds: u64,
 }
@@ -110,6 +121,9 @@ impl TrainConfig {
         if self.epochs == 0 || self.batch_size == 0 || self.accumulate == 0 || self.log_steps == 0 {
             return wrong("epochs, batch_size, accumulate and log_steps", "must be at least 1");
         }
+        if self.batch_tokens == Some(0) || self.checkpoint_steps == Some(0) {
+            return wrong("batch_tokens and checkpoint_steps", "must be at least 1");
+        }
         if self.source.max_tokens == 0 || self.target.max_tokens == 0 {
             return wrong("source.max_tokens and target.max_tokens", "must be at least 1");
         }
@@ -125,6 +139,7 @@ impl TrainConfig {
         within("model", self.model.check())?;
         within("optimizer", self.optimizer.check())?;
         within("schedule", self.schedule.check())?;
+        within("average", self.average.map_or(Ok(()), |average| average.check()))?;
         within("loss", self.loss().check())?;
         if self.loss().task() != self.model.task() {
             let (loss, model) = (kind(&self.loss())?, kind(&self.model)?);

@@ -1,5 +1,6 @@
 //! Train: one loop for every model. Token tables in; weights, config and tokenizers out.
 
+mod averaging;
 mod batches;
 mod checkpoint;
 mod clip;
@@ -9,6 +10,7 @@ mod optimizers;
 mod schedule;
 mod session;
 mod sums;
+mod tensors;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use anyhow::{Context as _, Result};
 use codepair_model::{CpuDevice, Device, TrainCpu};
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, input_error};
 
+pub use batches::Epoch;
 pub use config::TrainConfig;
 
 /// `[train.NAME]`, one table a model.

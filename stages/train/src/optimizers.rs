@@ -10,19 +10,20 @@ mod sgd;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Bool, Tensor, TensorData, cast::ToElement as _};
+use burn::tensor::{Bool, Tensor, cast::ToElement as _};
 use codepair_model::{Model, Named, ParameterKind, is_eager, named};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
 use adafactor::Adafactor;
 use adamw::Adamw;
 use muon::Muon;
 use sgd::Sgd;
+
+use crate::tensors;
 
 /// `optimizer` of a training; `kind` says which.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -119,11 +120,6 @@ impl<B: Backend, const D: usize> Update<'_, B, D> {
     }
 }
 
-fn flat<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, 1> {
-    let count = tensor.shape().num_elements();
-    tensor.reshape([count])
-}
-
 /// An optimizer and what it remembers, by the names of the parameters.
 pub(crate) struct Optimizer<B: AutodiffBackend> {
     config: OptimizerConfig,
@@ -155,34 +151,19 @@ impl<B: AutodiffBackend> Optimizer<B> {
 
     /// What is remembered, as a safetensors file.
     pub(crate) fn save(&self) -> Result<Vec<u8>> {
-        let mut all = BTreeMap::new();
-        for (name, memory) in &self.memory {
-            for (at, tensor) in memory.iter().enumerate() {
-                let values = tensor.to_data().convert::<f32>();
-                all.insert(format!("{name}#{at}"), (values.shape.to_vec(), values.bytes.to_vec()));
-            }
-        }
-        let views = all.iter().map(|(name, (shape, bytes))| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
-        });
-        Ok(serialize(views.collect::<Result<Vec<_>, _>>()?, None)?)
+        let numbered = |(name, memory): (&String, &Vec<Tensor<B::InnerBackend, 1>>)| {
+            let name = name.clone();
+            memory.clone().into_iter().enumerate().map(move |(at, tensor)| (format!("{name}#{at}"), tensor))
+        };
+        tensors::save(&self.memory.iter().flat_map(numbered).collect())
     }
 
     /// Goes on with what was remembered.
     pub(crate) fn load(&mut self, bytes: &[u8], device: &B::Device) -> Result<()> {
-        let file = SafeTensors::deserialize(bytes)?;
-        let mut keys = file.names();
-        // There are fewer than ten of a parameter, so this is their order.
-        keys.sort_unstable();
         self.memory.clear();
-        for key in keys {
+        // There are fewer than ten of a parameter, so they come in their order.
+        for (key, tensor) in tensors::load(bytes, device)? {
             let (name, _) = key.rsplit_once('#').ok_or_else(|| anyhow!("{key} is no memory of an optimizer"))?;
-            let view = file.tensor(key)?;
-            ensure!(view.dtype() == Dtype::F32, "{key} is no tensor of f32");
-            let number = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
-            let count = values.len();
-            let tensor = Tensor::from_data(TensorData::new(values, [count]), device);
             self.memory.entry(name.to_owned()).or_default().push(tensor);
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -15,8 +16,9 @@ use codepair_runtime::{Context, Interrupt, Progress as Bar, input_error, sha256}
 use codepair_schemas::rows::TrainingStep;
 use codepair_tokenizer::{Special, Tokenizer};
 
+use crate::averaging::Average;
 use crate::batches::Epoch;
-use crate::checkpoint::{Checkpoints, Files, Progress};
+use crate::checkpoint::{Checkpoints, Files, Progress, Saver};
 use crate::data::{self, Data, Example};
 use crate::optimizers::{Gradients, Optimizer};
 use crate::sums::{Means, Sums};
@@ -39,8 +41,11 @@ struct Session<'a, B: AutodiffBackend> {
     special: Special,
     criterion: Criterion<B>,
     optimizer: Optimizer<B>,
+    average: Option<Average<B::InnerBackend>>,
     best: Option<Bytes>,
     progress: Progress,
+    /// Steps of all epochs, as many as the first has.
+    steps: u64,
     parameters: u64,
     before: f64,
     started: Instant,
@@ -69,17 +74,17 @@ pub(crate) fn train<B: AutodiffBackend>(
         data.too_long
     );
     let mut session = Session::<B>::new(config, name, device, &data, vocabularies, special)?;
-    let checkpoints = Checkpoints {
+    let checkpoints = Arc::new(Checkpoints {
         store: context.store.clone(),
         folder: context.attempt.checkpoints(),
         attempt: context.attempt.id(),
-    };
+    });
     checkpoints.resume(|progress, files| session.restore(progress, files))?;
     let resumed_at = session.progress.step;
     if resumed_at > 0 {
         tracing::info!("{name} goes on after step {resumed_at}, epoch {}", session.progress.epoch);
     }
-    session.run(&checkpoints, &context.interrupt)?;
+    session.run(Saver::new(checkpoints), &context.interrupt)?;
     let Session { progress, best, parameters, .. } = session;
     context.attempt.note("resumed_at_step", resumed_at);
     let best = best.context("no epoch was validated")?;
@@ -97,6 +102,10 @@ pub(crate) fn train<B: AutodiffBackend>(
 
 fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
     Ok(Tokenizer::from_json(&context.read_file("tokenizers", &format!("{name}.json"))?)?)
+}
+
+fn order(config: &TrainConfig, data: &Data, epoch: u32) -> Epoch {
+    Epoch::new(data.training.len(), config.batch_size, config.batch_tokens, config.seed, epoch)
 }
 
 fn publish(context: &mut Context, card: &ModelCard, weights: Bytes, progress: &Progress, data: &Data) -> Result<()> {
@@ -140,6 +149,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             Loss::Softmax(_) | Loss::CosineHinge(_) => None,
         };
         let class_weights = class_weights.map(|weights| Tensor::from_floats(weights.as_slice(), device));
+        let batches = order(config, data, 1).count(|example| data.training.tokens(example))?;
         let progress = Progress { epoch: 1, best_loss_bits: f64::INFINITY.to_bits(), ..Progress::default() };
         Ok(Self {
             config,
@@ -150,8 +160,10 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             special,
             criterion: Criterion { loss, class_weights },
             optimizer,
+            average: config.average.map(Average::new),
             best: None,
             progress,
+            steps: batches.div_ceil(config.accumulate as u64) * u64::from(config.epochs),
             parameters: count as u64,
             before: 0.0,
             started: Instant::now(),
@@ -159,12 +171,12 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     }
 
     /// Trains until the epochs are done or validation stops improving.
-    fn run(&mut self, checkpoints: &Checkpoints, interrupt: &Interrupt) -> Result<()> {
+    fn run(&mut self, mut saver: Saver, interrupt: &Interrupt) -> Result<()> {
         // Where the process is asked to end, the step under way and a checkpoint come first.
         let _hold = interrupt.hold();
-        let bar = Bar::new(&format!("training {}", self.name), "steps", self.steps());
+        let bar = Bar::new(&format!("training {}", self.name), "steps", self.steps);
         bar.resume(self.progress.step);
-        let mut saved = Instant::now();
+        let mut saved = (Instant::now(), self.progress.step);
         while !self.progress.finished {
             let (order, data) = (self.order(), self.data);
             let mut batches = order.batches_from(self.progress.batch, |example| data.training.tokens(example));
@@ -180,38 +192,36 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                     let loss = self.log(&mut sums)?;
                     bar.remark(&format!("epoch {}, loss {loss:.3}", self.progress.epoch));
                 }
-                let pause = Duration::from_secs(self.config.checkpoint_seconds);
-                let is_due = saved.elapsed() >= pause && (self.progress.batch as u64) < order.batches();
+                let steps = self.progress.step - saved.1;
+                let is_due = saved.0.elapsed() >= Duration::from_secs(self.config.checkpoint_seconds)
+                    || self.config.checkpoint_steps.is_some_and(|due| steps >= due);
                 if is_due || interrupt.is_asked() {
-                    checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
-                    saved = Instant::now();
+                    saver.save(self.snapshot_progress(), self.snapshot()?)?;
+                    saved = (Instant::now(), self.progress.step);
                 }
                 if interrupt.is_asked() {
+                    saver.wait()?;
                     bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
                 }
             }
             self.log(&mut sums)?;
             self.end_epoch()?;
-            checkpoints.save(&self.snapshot_progress(), self.snapshot()?)?;
-            saved = Instant::now();
+            saver.save(self.snapshot_progress(), self.snapshot()?)?;
+            saved = (Instant::now(), self.progress.step);
         }
+        saver.wait()?;
         self.progress.elapsed_seconds = self.elapsed();
         Ok(())
     }
 
     /// The order of the epoch that is trained.
     fn order(&self) -> Epoch {
-        Epoch::new(self.data.training.len(), self.config.batch_size, self.config.seed, self.progress.epoch)
-    }
-
-    /// The steps of all epochs.
-    fn steps(&self) -> u64 {
-        self.order().batches().div_ceil(self.config.accumulate as u64) * u64::from(self.config.epochs)
+        order(self.config, self.data, self.progress.epoch)
     }
 
     /// The rate of the step that is made.
     fn rate(&self) -> f64 {
-        self.config.learning_rate * self.config.schedule.share(self.progress.step, self.steps())
+        self.config.learning_rate * self.config.schedule.share(self.progress.step, self.steps)
     }
 
     /// One step of the optimizer over these batches together.
@@ -243,6 +253,9 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         sums.add(sum, items, norm, &finite);
         let gradients = Gradients { finite, ..gradients };
         self.model = self.optimizer.step(self.model.clone(), gradients, self.rate(), self.progress.step);
+        if let Some(average) = &mut self.average {
+            average.step(&self.model.valid(), self.progress.step);
+        }
         Ok(())
     }
 
@@ -273,7 +286,11 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
 
     /// Validates, remembers the best weights, and decides whether to go on.
     fn end_epoch(&mut self) -> Result<()> {
-        let loss = self.validate()?;
+        if let Some(average) = &mut self.average {
+            average.epoch(&self.model.valid());
+        }
+        let model = self.kept();
+        let loss = self.validate(&model)?;
         if !loss.is_finite() {
             bail!(
                 "the validation loss is {loss} after epoch {}; lower train.{}.learning_rate",
@@ -287,7 +304,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         if loss < f64::from_bits(self.progress.best_loss_bits) {
             self.progress.best_loss_bits = loss.to_bits();
             self.progress.best_epoch = self.progress.epoch;
-            self.best = Some(save(&self.model.valid())?.into());
+            self.best = Some(save(&model)?.into());
         }
         let without = self.progress.epoch - self.progress.best_epoch;
         let stopped = without >= self.config.patience;
@@ -302,8 +319,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
 
     /// Mean loss over the validation split, without dropout, and of a generator without what its loss has against overfitting: the
     /// likelihoods of different losses compare.
-    fn validate(&self) -> Result<f64> {
-        let model = self.model.valid();
+    fn validate(&self, model: &Model<B::InnerBackend>) -> Result<f64> {
         let loss = match self.criterion.loss {
             Loss::CrossEntropy(_) => Loss::CrossEntropy(CrossEntropy::default()),
             other => other,
@@ -321,6 +337,12 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         }
         let sum: f64 = sum.into_scalar().elem();
         Ok(sum / items.max(1) as f64)
+    }
+
+    /// The model that is validated and kept.
+    fn kept(&self) -> Model<B::InnerBackend> {
+        let model = self.model.valid();
+        self.average.as_ref().map_or(model.clone(), |average| average.of(model))
     }
 
     fn elapsed(&self) -> f64 {
@@ -353,6 +375,9 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         if let Some(best) = &self.best {
             files.insert(BEST.to_owned(), best.clone());
         }
+        if let Some(average) = &self.average {
+            average.save(&mut files)?;
+        }
         Ok(files)
     }
 
@@ -360,6 +385,9 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let file = |name: &str| files.get(name).with_context(|| format!("{name} is missing"));
         self.optimizer.load(file(OPTIMIZER)?, self.device)?;
         load(&mut self.model, file(MODEL)?.to_vec())?;
+        if let Some(average) = &mut self.average {
+            average.load(files, self.device)?;
+        }
         self.best = files.get(BEST).cloned();
         self.before = progress.elapsed_seconds;
         self.progress = progress;

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::{Update, check_from_zero, flat};
+use super::{Update, check_from_zero};
+use crate::tensors::flat;
 
 /// Added to squared gradients (ε₁).
 const EPSILON: f64 = 1e-30;

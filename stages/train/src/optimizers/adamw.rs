@@ -5,7 +5,8 @@ use burn::tensor::backend::Backend;
 use codepair_model::ParameterKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Update, check_from_zero, check_share, flat};
+use super::{Update, check_from_zero, check_share};
+use crate::tensors::flat;
 
 /// Its values; the defaults are PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

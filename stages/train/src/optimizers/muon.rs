@@ -7,7 +7,8 @@ use codepair_model::ParameterKind;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::Adamw;
-use super::{Update, check_from_zero, check_share, flat};
+use super::{Update, check_from_zero, check_share};
+use crate::tensors::flat;
 
 /// Coefficients of the quintic iteration, and how often it is made.
 const QUINTIC: [f64; 3] = [3.4445, -4.775, 2.0315];

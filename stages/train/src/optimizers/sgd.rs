@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::{Update, check_from_zero, check_share, flat};
+use super::{Update, check_from_zero, check_share};
+use crate::tensors::flat;
 
 /// Its values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
