@@ -24,13 +24,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CUT = [
     'ingest.stdlib.include=["json/**","email/**","http/**","urllib/**","calendar.py","collections/**","configparser.py","tarfile.py"]',
     "train.attention.epochs=2", "train.attention.max_examples=64", "train.attention.target.max_tokens=32",
-    "train.attention.checkpoint_seconds=1", "train.nbow.epochs=3", "evaluate.generation.rows=8",
+    "train.attention.checkpoint_seconds=1", "train.lstm.epochs=2", "train.lstm.max_examples=96",
+    "train.lstm.target.max_tokens=32", "train.transformer.epochs=2", "train.transformer.max_examples=96",
+    "train.transformer.target.max_tokens=32", "train.nbow.epochs=3", "evaluate.generation.rows=8",
 ]
 # Seconds: one between two checkpoints; the rest is reading the rows, a step of training, validation and saving.
 MOST_REDONE = 5.0
 GOES_ON = re.compile(r"goes on after step (\d+)")
 STEPS = ["ingest", "synth", "prepare", "tokenize:text", "tokenize:code", "tokenize:search",
-         "train:attention", "train:nbow", "evaluate:bm25.search", "evaluate:attention.generation", "evaluate:nbow.search", "score", "report"]
+         "train:attention", "train:lstm", "train:nbow", "train:transformer", "evaluate:attention.generation",
+         "evaluate:bm25.search", "evaluate:lstm.generation", "evaluate:nbow.search", "evaluate:transformer.generation",
+         "score", "report"]
 
 
 def command(options, store, arguments):
@@ -130,7 +134,7 @@ def main():
                     shutil.rmtree(artifact)
                     seconds *= 0.7
             # Where chance left no checkpoint, one start is killed at its first, so that the last has one to go on from.
-            while step == "train:attention" and newest_checkpoint(artifact)[0] == 0:
+            while step.startswith("train:") and step != "train:nbow" and newest_checkpoint(artifact)[0] == 0:
                 kills.append(Kill(options, store, step))
                 if not kills[-1].unpublished:
                     shutil.rmtree(artifact)

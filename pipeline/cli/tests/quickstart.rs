@@ -13,6 +13,12 @@ const CUT: &[&str] = &[
     "train.attention.epochs=1",
     "train.attention.max_examples=64",
     "train.attention.target.max_tokens=32",
+    "train.lstm.epochs=1",
+    "train.lstm.max_examples=32",
+    "train.lstm.target.max_tokens=32",
+    "train.transformer.epochs=1",
+    "train.transformer.max_examples=32",
+    "train.transformer.target.max_tokens=32",
     "train.nbow.epochs=2",
     "evaluate.generation.rows=8",
 ];
@@ -64,7 +70,7 @@ fn the_pipeline_runs_and_reruns_only_what_changed() {
     ]);
     other.codepair(&["run", "--jobs", "1"]).ok();
     let digests = pipeline.digests();
-    assert_eq!(digests.len(), 13);
+    assert_eq!(digests.len(), 17);
     let stripped =
         |pipeline: &Pipeline| pipeline.digests().into_iter().filter(|(step, _)| step != "report").collect::<Vec<_>>();
     assert_eq!(stripped(&other), stripped(&pipeline), "threads and jobs change no output");
@@ -113,8 +119,12 @@ fn scores_are_there(pipeline: &Pipeline) {
     assert!(nbow > 3.0 * random && bm25 > 5.0 * random, "nbow {nbow}, bm25 {bm25}, random {random}");
     assert!((0.0..100.0).contains(&score("attention", "bleu")));
     assert!(score("attention", "token_accuracy") > 0.0);
-    assert_eq!(pipeline.number("select count(*) from predictions"), 16.0);
-    let sums = "select count(*) from (select sum(weight) as w from attention group by ordinal, target_position) where abs(w - 1) > 1e-4";
+    assert_eq!(pipeline.number("select count(*) from predictions"), 48.0);
+    // Three generators are three pairs, by two decodings and three metrics that have a better side; two search models one.
+    assert_eq!(pipeline.number("select count(*) from comparisons where benchmark = 'generation'"), 18.0);
+    assert_eq!(pipeline.number("select count(*) from comparisons where benchmark = 'search' and metric = 'mrr'"), 1.0);
+    assert_eq!(pipeline.number("select count(*) from scores where not (low <= high)"), 0.0);
+    let sums = "select count(*) from (select sum(weight) as w from attention group by model, ordinal, target_position) where abs(w - 1) > 1e-4";
     assert_eq!(pipeline.number(sums), 0.0);
     let ranked = "select count(distinct query_id) - (select count(*) from examples where split = 'test' and kind = 'original') from rankings where relevant and model = 'nbow'";
     assert_eq!(pipeline.number(ranked), 0.0);

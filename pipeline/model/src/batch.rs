@@ -76,12 +76,6 @@ impl<B: Backend> Tokens<B> {
     pub fn mask(&self) -> Tensor<B, 2> {
         self.padding.clone().bool_not().float()
     }
-
-    /// The rows without their last column: what a decoder sees of a framed target.
-    #[must_use]
-    pub fn inputs(&self) -> Tensor<B, 2, Int> {
-        self.ids.clone().narrow(1, 0, self.width() - 1)
-    }
 }
 
 /// A batch of pairs.
@@ -91,6 +85,8 @@ pub struct Batch<B: Backend> {
     pub source: Tokens<B>,
     /// What is written or searched, B rows or more: for search those past B are further negatives.
     pub target: Tokens<B>,
+    /// What a decoder sees where that is not the right tokens, [B, T − 1].
+    pub seen: Option<Tensor<B, 2, Int>>,
 }
 
 impl<B: Backend> Batch<B> {
@@ -99,7 +95,14 @@ impl<B: Backend> Batch<B> {
         let sources: Vec<&[u32]> = pairs.iter().map(|pair| pair.source.as_slice()).collect();
         let targets = pairs.iter().map(|pair| pair.target.as_slice());
         let targets: Vec<&[u32]> = targets.chain(further_targets.iter().map(Vec::as_slice)).collect();
-        Self { source: Tokens::new(&sources, device), target: Tokens::new(&targets, device) }
+        Self { source: Tokens::new(&sources, device), target: Tokens::new(&targets, device), seen: None }
+    }
+
+    /// What a decoder sees: framed targets without their last column, or what stands in their place; [B, T − 1].
+    #[must_use]
+    pub fn inputs(&self) -> Tensor<B, 2, Int> {
+        let right = || self.target.ids.clone().narrow(1, 0, self.target.width() - 1);
+        self.seen.clone().unwrap_or_else(right)
     }
 
     /// Tokens of sources and targets, padding left out.

@@ -35,5 +35,5 @@ pub use generators::{
 };
 pub use losses::{ClassWeights, CosineHinge, Criterion, CrossEntropy, Loss, Softmax, short};
 pub use models::{Model, ModelConfig, Task};
-pub use trained::Trained;
+pub use trained::{Trained, pinned};
 pub use weights::{Named, ParameterKind, load, named, parameters, save};

@@ -43,12 +43,7 @@ impl<B: Backend> Trained<B> {
     /// # Errors
     /// Exit 2: the name has another form. Exit 3: no such model is in the store.
     pub fn pinned(store: &Store, name: &str, device: &B::Device) -> Result<Self> {
-        let (step, fingerprint) = name.split_once('@').ok_or_else(|| {
-            config_error(format!("{name:?} is no pinned model: write NAME@FINGERPRINT, as codepair status says them"))
-        })?;
-        let manifest = Manifest::find_short(store, &format!("train:{step}"), fingerprint);
-        let manifest = manifest.with_context(|| format!("the model {name}"))?;
-        Self::load(store, &manifest, device)
+        Self::load(store, &pinned(store, name)?, device)
     }
 
     /// Tokens of what the model reads, cut as in training.
@@ -115,6 +110,17 @@ impl<B: Backend> Trained<B> {
         let begins: String = texts[at].chars().take(60).collect();
         bail!("{} gives a vector that is no number, of the text that begins {begins:?}", self.card.name)
     }
+}
+
+/// The manifest of the model that `NAME@FINGERPRINT` names.
+///
+/// # Errors
+/// Exit 2: the name has another form. Exit 3: no such model is in the store.
+pub fn pinned(store: &Store, name: &str) -> Result<Manifest> {
+    let (step, fingerprint) = name.split_once('@').ok_or_else(|| {
+        config_error(format!("{name:?} is no pinned model: write NAME@FINGERPRINT, as codepair status says them"))
+    })?;
+    Manifest::find_short(store, &format!("train:{step}"), fingerprint).with_context(|| format!("the model {name}"))
 }
 
 fn encode(tokenizer: &Tokenizer, side: &Side, text: &str) -> Result<Vec<u32>> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::averaging::Averaging;
 use crate::optimizers::OptimizerConfig;
+use crate::sampling::TeacherForcing;
 use crate::schedule::Schedule;
 
 /// What is trained on what, and how.
@@ -23,6 +24,12 @@ pub struct TrainConfig {
     /// What is minimised: a kind's name, or a table with its values [default: cross_entropy for generators, softmax for encoders].
     #[serde(default, deserialize_with = "short")]
     pub loss: Option<Loss>,
+    /// The share of right tokens that a generator's decoder sees in training; it sees its own in place of the others.
+    #[serde(default)]
+    pub teacher_forcing: TeacherForcing,
+    /// Begin with the weights of a trained model of the same kind, sizes and tokenizers, `NAME@FINGERPRINT`, and not with fresh ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// How gradients move weights: a kind's name, or a table with its values.
     #[serde(default, deserialize_with = "named")]
     pub optimizer: OptimizerConfig,
@@ -139,6 +146,10 @@ impl TrainConfig {
         within("model", self.model.check())?;
         within("optimizer", self.optimizer.check())?;
         within("schedule", self.schedule.check())?;
+        within("teacher_forcing", self.teacher_forcing.check())?;
+        if self.model.task() == Task::Search && self.teacher_forcing != TeacherForcing::default() {
+            return wrong("teacher_forcing", "is for generators; a search model writes nothing");
+        }
         within("average", self.average.map_or(Ok(()), |average| average.check()))?;
         within("loss", self.loss().check())?;
         if self.loss().task() != self.model.task() {

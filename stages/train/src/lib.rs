@@ -7,6 +7,7 @@ mod clip;
 mod config;
 mod data;
 mod optimizers;
+mod sampling;
 mod schedule;
 mod session;
 mod sums;

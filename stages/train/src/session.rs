@@ -10,9 +10,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion as _, Tensor};
 use bytes::Bytes;
 use codepair_model::{
-    Batch, Criterion, CrossEntropy, Loss, Model, ModelCard, Pair, Task, Vocabularies, load, parameters, save,
+    Batch, Criterion, CrossEntropy, Loss, Model, ModelCard, Pair, Task, Vocabularies, load, parameters, pinned, save,
 };
-use codepair_runtime::{Context, Interrupt, Progress as Bar, input_error, sha256};
+use codepair_runtime::{Context, Interrupt, Progress as Bar, config_error, input_error, sha256};
 use codepair_schemas::rows::TrainingStep;
 use codepair_tokenizer::{Special, Tokenizer};
 
@@ -21,6 +21,7 @@ use crate::batches::Epoch;
 use crate::checkpoint::{Checkpoints, Files, Progress, Saver};
 use crate::data::{self, Data, Example};
 use crate::optimizers::{Gradients, Optimizer};
+use crate::sampling;
 use crate::sums::{Means, Sums};
 use crate::{TrainConfig, clip};
 
@@ -73,7 +74,9 @@ pub(crate) fn train<B: AutodiffBackend>(
         data.validation.len(),
         data.too_long
     );
-    let mut session = Session::<B>::new(config, name, device, &data, vocabularies, special)?;
+    let weights =
+        config.init.as_deref().map(|init| first_weights(context, name, init, [&source, &target])).transpose()?;
+    let mut session = Session::<B>::new(config, name, device, &data, vocabularies, special, weights)?;
     let checkpoints = Arc::new(Checkpoints {
         store: context.store.clone(),
         folder: context.attempt.checkpoints(),
@@ -98,6 +101,20 @@ pub(crate) fn train<B: AutodiffBackend>(
         parameters: parameters as usize,
     };
     publish(context, &card, best, &progress, &data)
+}
+
+/// The weights of a trained model that reads and writes the same tokens.
+fn first_weights(context: &Context, name: &str, init: &str, tokenizers: [&Tokenizer; 2]) -> Result<Vec<u8>> {
+    let manifest = pinned(&context.store, init).with_context(|| format!("train.{name}.init"))?;
+    for (side, tokenizer) in ["source", "target"].into_iter().zip(tokenizers) {
+        let theirs = manifest.read_named(&context.store, &format!("models/{side}_tokenizer.json"))?;
+        if Tokenizer::from_json(&theirs)?.to_json()? != tokenizer.to_json()? {
+            return Err(config_error(format!(
+                "train.{name}.init: {init} has another {side} tokenizer; take the [prepare.tokenizers] and the data that it was trained with"
+            )));
+        }
+    }
+    Ok(manifest.read_named(&context.store, "models/model.safetensors")?.to_vec())
 }
 
 fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
@@ -135,12 +152,16 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         data: &'a Data,
         vocabularies: Vocabularies,
         special: Special,
+        weights: Option<Vec<u8>>,
     ) -> Result<Self> {
         B::seed(device, config.seed);
-        let model: Model<B> = config.model.init(vocabularies, device);
+        let mut model: Model<B> = config.model.init(vocabularies, device);
         // burn draws a weight when it is first touched; saving touches all, in order.
         let count = parameters(&model);
         let touched = save(&model.valid())?;
+        if let Some(weights) = weights {
+            load(&mut model, weights).with_context(|| format!("train.{name}.init"))?;
+        }
         tracing::info!("{name}: {count} parameters, {:.1} MB", touched.len() as f64 / 1e6);
         let optimizer = Optimizer::new(config.optimizer, &model);
         let loss = config.loss();
@@ -234,7 +255,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let most = self.config.negatives_per_pair.unwrap_or(usize::MAX);
         let batches = batches.iter().map(|batch| {
             let examples = batch.iter().map(|&example| self.data.training.get(example, most));
-            Ok(self.batch::<B>(examples.collect::<Result<_>>()?))
+            Ok(self.sampled(examples.collect::<Result<_>>()?))
         });
         let batches = batches.collect::<Result<Vec<_>>>()?;
         let items: usize = batches.iter().map(|batch| self.model.items(batch)).sum();
@@ -274,6 +295,18 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let row = self.row("train", means.loss, Some(means));
         self.progress.rows.push(row);
         Ok(means.loss)
+    }
+
+    /// A batch to learn from: where its share says so, what the model itself would write stands in place of right tokens.
+    fn sampled(&self, examples: Vec<Example>) -> Batch<B> {
+        let share = self.config.teacher_forcing.share(self.progress.step, self.steps);
+        match self.model.valid() {
+            Model::Generator(model) if share < 1.0 => {
+                let right = self.batch::<B::InnerBackend>(examples.clone());
+                sampling::mixed(&model, self.batch(examples), right, share)
+            }
+            _ => self.batch(examples),
+        }
     }
 
     fn batch<C: Backend<Device = B::Device>>(&self, examples: Vec<Example>) -> Batch<C> {

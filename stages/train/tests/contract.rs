@@ -105,7 +105,7 @@ fn models_learn_and_equal_runs_give_equal_weights() {
             "plain",
             "text",
             "code",
-            "epochs = 6\nbatch_size = 4\naccumulate = 2\nlearning_rate = 0.02\nmodel = { kind = \"rnn\", embedding = 16, hidden = 32, dropout = 0.0 }\noptimizer = \"lazy_adamw\"\nloss = { kind = \"cross_entropy\", label_smoothing = 0.05, z_loss = 1e-4 }",
+            "epochs = 6\nbatch_size = 4\naccumulate = 2\nlearning_rate = 0.02\nteacher_forcing = { end = 0.7 }\nmodel = { kind = \"rnn\", embedding = 16, hidden = 32, dropout = 0.0 }\noptimizer = \"lazy_adamw\"\nloss = { kind = \"cross_entropy\", label_smoothing = 0.05, z_loss = 1e-4 }",
         ),
         (
             "weighted",
@@ -117,13 +117,13 @@ fn models_learn_and_equal_runs_give_equal_weights() {
             "attentive",
             "text",
             "code",
-            "epochs = 6\nbatch_size = 4\nlearning_rate = 0.02\nmodel = { kind = \"transformer\", width = 16, heads = 2, encoder_layers = 1, decoder_layers = 1, feed_forward = 32 }\noptimizer = { kind = \"muon\", matrix_rate = 5.0 }\nschedule = \"cosine\"",
+            "epochs = 6\nbatch_size = 4\nlearning_rate = 0.02\nmodel = { kind = \"transformer\", width = 16, heads = 2, encoder_layers = 1, decoder_layers = 1, feed_forward = 32 }\noptimizer = { kind = \"muon\", matrix_rate = 5.0 }\nschedule = \"cosine\"\nbatch_tokens = 48\naverage = { kind = \"epochs\", count = 2 }",
         ),
         (
             "both_ways",
             "text",
             "code",
-            "epochs = 6\nbatch_size = 16\nlearning_rate = 0.5\nmodel = { kind = \"nbow\", embedding = 16 }\noptimizer = { kind = \"sgd\", momentum = 0.9 }\nloss = { kind = \"softmax\", symmetric = true, temperature = 0.1 }",
+            "epochs = 6\nbatch_size = 16\nlearning_rate = 0.5\nmodel = { kind = \"nbow\", embedding = 16 }\naverage = { kind = \"ema\", decay = 0.5 }\noptimizer = { kind = \"sgd\", momentum = 0.9 }\nloss = { kind = \"softmax\", symmetric = true, temperature = 0.1 }",
         ),
     ] {
         let config = config(folder.path(), source, target, rest);
@@ -133,7 +133,7 @@ fn models_learn_and_equal_runs_give_equal_weights() {
             let manifest = testing::run::<Train>(store, &config, Some("m"), &datasets).unwrap();
             let losses = losses(store, &manifest);
             assert_eq!(losses.len(), 6);
-            assert!(losses[5] < 0.75 * losses[0], "{name}: {losses:?}");
+            assert!(losses[5] < 0.8 * losses[0], "{name}: {losses:?}");
             let names: Vec<&str> = manifest.files("models").map(codepair_runtime::Output::name).collect();
             let expected = ["config.json", "model.safetensors", "source_tokenizer.json", "target_tokenizer.json"];
             assert_eq!(names, expected.map(|name| format!("models/{name}")));
@@ -142,6 +142,33 @@ fn models_learn_and_equal_runs_give_equal_weights() {
             manifest
         });
     }
+}
+
+/// A model begins with another's weights, and with no weights that do not fit.
+#[test]
+fn a_training_goes_on_from_another_s_weights() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::memory();
+    inputs(&store);
+    let datasets = ["tokens_from", "tokens_to", "tokenizers"];
+    let run = |source: &str, target: &str, rest: &str| {
+        testing::run::<Train>(&store, &config(folder.path(), source, target, rest), Some("m"), &datasets)
+    };
+    let first = run("text", "code", GENERATOR).unwrap();
+    let least = losses(&store, &first).into_iter().fold(f64::INFINITY, f64::min);
+    let still = GENERATOR.replace("epochs = 6", "epochs = 1").replace("0.02", "1e-12");
+    let init = format!("init = \"m@{}\"\n", &first.fingerprint[..12]);
+    let second = run("text", "code", &format!("{init}{still}")).unwrap();
+    let loss = losses(&store, &second)[0];
+    assert!((loss - least).abs() < 1e-6, "{loss} and {least}");
+    let fresh = losses(&store, &run("text", "code", &still).unwrap())[0];
+    assert!(fresh > 1.2 * least, "{fresh}");
+    let refused = |rest: &str| format!("{:#}", run("text", "code", rest).unwrap_err());
+    let wider = refused(&format!("{init}{}", still.replace("hidden = 16", "hidden = 12")));
+    assert!(wider.contains("train.m.init") && wider.contains("do not fit"), "{wider}");
+    assert!(refused(&format!("init = \"m\"\n{still}")).contains("write NAME@FINGERPRINT"));
+    assert!(refused(&format!("init = \"m@000000000000\"\n{still}")).contains("m@000000000000"));
 }
 
 #[test]
@@ -301,6 +328,9 @@ fn wrong_models_are_config_errors() {
             "model = { kind = \"nbow\" }\nloss = { kind = \"softmax\", temperature = 0 }",
             "loss.temperature = 0 must be above 0",
         ),
+        ("model = { kind = \"nbow\" }\nteacher_forcing = { end = 0.5 }", "teacher_forcing is for generators"),
+        ("model = { kind = \"lstm\" }\naverage = { kind = \"ema\", decay = 1.0 }", "average.decay = 1 must be"),
+        ("model = { kind = \"lstm\" }\nbatch_tokens = 0", "must be at least 1"),
         ("model = { kind = \"lstm\" }\noptimizer = \"adamm\"", "did you mean `adamw`?"),
         ("model = { kind = \"lstm\" }\noptimizer = { kind = \"adamw\", beta1 = 1.0 }", "optimizer.beta1 = 1 must be"),
         ("model = { kind = \"lstm\" }\nschedule = { kind = \"cosine\", warmup = 3 }", "warmup_steps"),

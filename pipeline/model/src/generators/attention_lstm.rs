@@ -164,7 +164,7 @@ impl<B: Backend> Generate<B> for AttentionLstm<B> {
 
     fn logits(&self, batch: &Batch<B>) -> Tensor<B, 3> {
         let State { mut state, memory, original } = self.begin(&batch.source);
-        let embedded = self.dropout.forward(self.target_embedding.forward(batch.target.inputs()));
+        let embedded = self.dropout.forward(self.target_embedding.forward(batch.inputs()));
         let mut seen = Vec::with_capacity(batch.target.width());
         for input in steps(embedded) {
             let (one, _, next) = self.advance(&memory, input, state);

@@ -146,7 +146,7 @@ impl<B: Backend> Generate<B> for Recurrent<B> {
 
     fn logits(&self, batch: &Batch<B>) -> Tensor<B, 3> {
         let State { mut state, original } = self.begin(&batch.source);
-        let embedded = self.dropout.forward(self.target_embedding.forward(batch.target.inputs()));
+        let embedded = self.dropout.forward(self.target_embedding.forward(batch.inputs()));
         let mut hidden = Vec::with_capacity(batch.target.width());
         for input in steps(embedded.clone()) {
             state = self.decoder.step(input, state);

@@ -375,6 +375,6 @@ impl<B: Backend> Generate<B> for Transformer<B> {
 
     fn logits(&self, batch: &Batch<B>) -> Tensor<B, 3> {
         let state = self.begin(&batch.source);
-        self.decode(batch.target.inputs(), state).0
+        self.decode(batch.inputs(), state).0
     }
 }
