@@ -125,6 +125,7 @@ const SPLIT: Column = text("split", "train, validation, test, or prompt (few-sho
 const LICENCE: Column = text("licence", "SPDX identifier or the source's own words; empty where it is unknown");
 const ORIGIN: Column = text("origin", "the data set or package that the row comes from");
 const MODEL: Column = text("model", "name of the model's table in the config");
+const PROTOCOL: Column = text("protocol", "which rows, what was read and what written or found");
 const BENCHMARK: Column = text("benchmark", "name of the benchmark's table in the config");
 
 /// All datasets, in the order of the pipeline.
@@ -388,7 +389,7 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "training_steps",
-        version: 1,
+        version: 2,
         doc: "The training's course: a row every few steps, and one for each validation.",
         sort_key: &["model", "step"],
         volatile: true,
@@ -401,7 +402,11 @@ pub const DATASETS: &[Dataset] = &[
             real("learning_rate", "learning rate"),
             real("gradient_norm", "global norm before clipping").or_null(),
             real("tokens_per_second", "source and target tokens a second, pads left out").or_null(),
+            real("bits_per_byte", "of a generator's targets, where the loss is their likelihood alone").or_null(),
+            ordinal("skipped", "steps so far whose gradients were no numbers"),
+            ordinal("memory_bytes", "the most memory the process had so far"),
             real("elapsed_seconds", "seconds of training, earlier attempts included"),
+            real("seconds_left", "until the last epoch, at the pace so far"),
             ordinal("parameters", "trainable parameters of the model"),
         ],
     },
@@ -414,6 +419,7 @@ pub const DATASETS: &[Dataset] = &[
         columns: &[
             BENCHMARK,
             MODEL,
+            PROTOCOL,
             text("task", "generation or search"),
             text("decoding", "greedy, beam or exact"),
             text("metric", "name of the metric"),
@@ -455,6 +461,7 @@ pub const DATASETS: &[Dataset] = &[
         columns: &[
             BENCHMARK,
             MODEL,
+            PROTOCOL,
             text("decoding", "greedy or beam"),
             ordinal("ordinal", "position of the example"),
             ID,
@@ -479,6 +486,7 @@ pub const DATASETS: &[Dataset] = &[
         columns: &[
             BENCHMARK,
             MODEL,
+            PROTOCOL,
             ordinal("ordinal", "position of the query's example"),
             text("query_id", "the example whose text is the query"),
             count("rank", "from 1; candidates that tie with the right one stand before it"),

@@ -164,11 +164,13 @@ rows! {
     /// A row of `training_steps`.
     TrainingStep in "training_steps" {
         model: String, step: u64, epoch: u32, split: String, loss: f64, learning_rate: f64,
-        gradient_norm: Option<f64>, tokens_per_second: Option<f64>, elapsed_seconds: f64, parameters: u64,
+        gradient_norm: Option<f64>, tokens_per_second: Option<f64>, bits_per_byte: Option<f64>, skipped: u64,
+        memory_bytes: u64, elapsed_seconds: f64, seconds_left: f64, parameters: u64,
     }
     /// A row of `scores`.
     Score in "scores" {
-        benchmark: String, model: String, task: String, decoding: String, metric: String, bucket: String, value: f64,
+        benchmark: String, model: String, protocol: String, task: String, decoding: String, metric: String,
+        bucket: String, value: f64,
         low: f64, high: f64, count: u64, signature: String,
     }
     /// A row of `comparisons`.
@@ -178,13 +180,14 @@ rows! {
     }
     /// A row of `predictions`.
     Prediction in "predictions" {
-        benchmark: String, model: String, decoding: String, ordinal: u64, id: String, source: String,
+        benchmark: String, model: String, protocol: String, decoding: String, ordinal: u64, id: String, source: String,
         reference: String, prediction: String, log_probability: f64, source_length: u32, tokens_right: u64,
         tokens: u64, attention_entropy: Option<f64>, tokens_written: u64, signature: String,
     }
     /// A row of `rankings`.
     Ranking in "rankings" {
-        benchmark: String, model: String, ordinal: u64, query_id: String, rank: u32, candidate_id: String, score: f64,
+        benchmark: String, model: String, protocol: String, ordinal: u64, query_id: String, rank: u32,
+        candidate_id: String, score: f64,
         relevant: bool, candidates: u64,
     }
     /// A row of `attention`.

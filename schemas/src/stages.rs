@@ -17,7 +17,7 @@ pub struct Stage {
     pub resources: &'static [&'static str],
     /// What it reads: datasets and listed files of earlier stages.
     pub inputs: &'static [&'static str],
-    /// What it writes. `tokenizers`, `models` and `pages` are listed files, the rest Parquet.
+    /// What it writes. `tokenizers`, `models`, `events` and `pages` are listed files, the rest Parquet.
     pub outputs: &'static [&'static str],
 }
 
@@ -72,7 +72,7 @@ pub const STAGES: &[Stage] = &[
         threads: Some(1),
         resources: &["threads", "device"],
         inputs: &["tokens", "tokenizers"],
-        outputs: &["models", "training_steps"],
+        outputs: &["models", "training_steps", "events"],
     },
     Stage {
         name: "evaluate",

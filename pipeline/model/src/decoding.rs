@@ -39,8 +39,8 @@ impl<B: Backend> Generator<B> {
         each_generator!(self, model => greedy::greedy(model, &tokens, decoding))
     }
 
-    /// Beam search with `width` hypotheses a source, for all sources at once; of the finished ones the best by mean log-probability
-    /// a token is taken.
+    /// Beam search with `width` hypotheses a source, for all sources at once; of those that ended the best by mean log-probability
+    /// a token is taken, and where none ended of those that were cut.
     pub fn beam(&self, sources: &[Vec<u32>], width: usize, decoding: Decoding, device: &B::Device) -> Vec<Decoded> {
         let tokens = Tokens::<B>::new(sources, device);
         each_generator!(self, model => beam::beam(model, &tokens, width, decoding))

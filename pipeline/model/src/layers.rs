@@ -10,7 +10,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
-/// What is added to a score in the padding before a softmax.
+/// The score of what is not to be seen, before a softmax.
 pub(crate) const NEVER: f32 = -1e9;
 
 /// A table of embeddings with the given standard deviation.

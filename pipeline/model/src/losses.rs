@@ -48,6 +48,16 @@ impl Loss {
         }
     }
 
+    /// The same kind with its defaults.
+    #[must_use]
+    pub fn default_of_kind(&self) -> Self {
+        match self {
+            Self::CrossEntropy(_) => Self::CrossEntropy(CrossEntropy::default()),
+            Self::Softmax(_) => Self::Softmax(Softmax::default()),
+            Self::CosineHinge(_) => Self::CosineHinge(CosineHinge::default()),
+        }
+    }
+
     /// What models it is for.
     #[must_use]
     pub fn task(&self) -> Task {

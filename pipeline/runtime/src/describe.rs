@@ -78,10 +78,14 @@ pub fn overrides(config: &Value, defaults: &Value) -> Value {
             let mut kept = serde_json::Map::new();
             for (key, value) in config {
                 match defaults.get(key) {
-                    Some(default) if default == value && key != "kind" => {}
-                    Some(default @ Value::Object(_)) => {
-                        kept.insert(key.clone(), overrides(value, default));
+                    // Two kinds may have the same defaults: inner tables are looked into, however equal they are.
+                    Some(default @ Value::Object(_)) if value.is_object() => {
+                        let inner = overrides(value, default);
+                        if default != value || inner != Value::Object(serde_json::Map::new()) {
+                            kept.insert(key.clone(), inner);
+                        }
                     }
+                    Some(default) if default == value && key != "kind" => {}
                     _ => {
                         kept.insert(key.clone(), value.clone());
                     }

@@ -45,7 +45,7 @@ pub use digest::{
 pub use error::{ExitStatus, Failure, config_error, exit_status, input_error};
 pub use inputs::ResolvedInput;
 pub use interrupt::{Hold, Interrupt};
-pub use machine::{host, machine_memory_bytes, threads};
+pub use machine::{host, machine_memory_bytes, peak_memory_bytes, threads};
 pub use manifest::{InputRecord, Manifest, Output};
 pub use merge::with_column;
 pub use paged::{Paged, PagedMap};

@@ -9,7 +9,9 @@ pub fn threads(stage: &str) -> usize {
     own.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-pub(crate) fn peak_memory_bytes() -> u64 {
+/// The most memory that the process had so far; 0 where the system does not say.
+#[must_use]
+pub fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).map_or(0, |kib| kib * 1024)

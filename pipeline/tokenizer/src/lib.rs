@@ -19,7 +19,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
-use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
+use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 pub use crate::columns::{encode, token_bytes, token_ids};
 use crate::merges::Merges;
@@ -172,6 +172,18 @@ impl Tokenizer {
     /// The library's own.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
         self.inner.decode(tokens, true).map_err(Error)
+    }
+
+    /// Bytes of text that a token stands for; none for those that frame a text.
+    #[must_use]
+    pub fn bytes(&self, id: u32) -> usize {
+        let is_special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);
+        let token = self.inner.id_to_token(id).filter(|token| !is_special(token));
+        match self.inner.get_decoder() {
+            // A byte is one character of its alphabet.
+            Some(DecoderWrapper::ByteLevel(_)) => token.map_or(0, |token| token.chars().count()),
+            _ => token.map_or(0, |token| token.len()),
+        }
     }
 
     /// A single token for people to read.

@@ -53,10 +53,11 @@ pub(crate) fn evaluate<B: Backend>(
     };
     let greedily = decode(&|sources| model.greedy(sources, trained.decoding(), device));
     let by_beam = decode(&|sources| model.beam(sources, config.beam_width, trained.decoding(), device));
+    let protocol = run.protocol(trained.card.source.column, trained.card.target.column);
     let by_beam = write("beam", format!("beam {}", config.beam_width), trained, &rows, by_beam)?;
     let greedily = write("greedy", "greedy".to_owned(), trained, &rows, greedily)?;
     let predictions: Vec<Prediction> =
-        [&by_beam, &greedily].into_iter().flat_map(|written| predictions(run, &rows, written)).collect();
+        [&by_beam, &greedily].into_iter().flat_map(|written| predictions(run, &protocol, &rows, written)).collect();
     let attention = attention(run, trained, &rows[..config.attention_rows.min(rows.len())], &greedily);
     context.attempt.write_rows(predictions)?;
     context.attempt.write_rows(attention)?;
@@ -74,10 +75,16 @@ fn rows<'a, B: Backend>(
     let mut rows = Vec::new();
     let has_both = |e: &&Example| [source, target].iter().all(|column| !e.column(*column).trim().is_empty());
     for example in examples.iter().filter(has_both).take(config.rows.unwrap_or(usize::MAX)) {
-        let pair =
-            Pair { source: trained.read(example.column(source))?, target: trained.candidate(example.column(target))? };
         let (source, reference) = (example.column(source), example.column(target));
-        rows.push(Row { example, pair: pair.framed(trained.card.special), source, reference, forced: (0, 0) });
+        let mut target = trained.target.encode(reference)?;
+        let is_cut = target.len() > trained.card.target.max_tokens;
+        target.truncate(trained.card.target.max_tokens);
+        let mut pair = Pair { source: trained.read(source)?, target }.framed(trained.card.special);
+        // A reference that goes on does not end there.
+        if is_cut {
+            pair.target.pop();
+        }
+        rows.push(Row { example, pair, source, reference, forced: (0, 0) });
     }
     for chunk in rows.chunks_mut(BATCH_ROWS) {
         let pairs: Vec<Pair> = chunk.iter().map(|row| row.pair.clone()).collect();
@@ -108,7 +115,7 @@ fn entropy(weights: &[f32]) -> f64 {
     -weights.iter().map(|&w| f64::from(w)).filter(|w| *w > 0.0).map(|w| w * w.ln()).sum::<f64>()
 }
 
-fn predictions(run: &Run, rows: &[Row<'_>], written: &Written) -> Vec<Prediction> {
+fn predictions(run: &Run, protocol: &str, rows: &[Row<'_>], written: &Written) -> Vec<Prediction> {
     let all = rows.iter().zip(&written.texts).zip(&written.decoded);
     all.map(|((row, text), decoded)| {
         let entropies = decoded.attention.iter().map(|weights| entropy(weights));
@@ -116,6 +123,7 @@ fn predictions(run: &Run, rows: &[Row<'_>], written: &Written) -> Vec<Prediction
         Prediction {
             benchmark: run.benchmark.to_owned(),
             model: run.model.to_owned(),
+            protocol: protocol.to_owned(),
             decoding: written.decoding.to_owned(),
             ordinal: row.example.ordinal,
             id: row.example.id.clone(),

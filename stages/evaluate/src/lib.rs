@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use burn::tensor::backend::Backend;
 use codepair_model::{Cpu, CpuDevice, Device, Trained};
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, input_error, overrides};
+use codepair_schemas::Field;
 
 pub use benchmarks::{Baseline, Benchmark, Benchmarks, Generation, Pairs, Split};
 pub use test_split::{Example, examples};
@@ -28,6 +29,15 @@ pub(crate) struct Run<'a> {
     pub(crate) model: &'a str,
     /// The rows of the benchmark's split.
     pub(crate) examples: &'a [Example],
+    /// Which split that is.
+    pub(crate) split: &'a str,
+}
+
+impl Run<'_> {
+    /// Which rows, what is read, and what is written or found: models that differ in it are not compared.
+    pub(crate) fn protocol(&self, source: Field, target: Field) -> String {
+        format!("{} split, {} → {}", self.split, source.name(), target.name())
+    }
 }
 
 impl Stage for Evaluate {
@@ -37,6 +47,7 @@ impl Stage for Evaluate {
     fn steps(Benchmarks(benchmarks): &Benchmarks, whole: &Config) -> Result<Vec<Step>> {
         Device::check_config(whole, Self::NAME)?;
         let models: BTreeMap<String, serde_json::Value> = whole.section("train")?;
+        let is_written = !whole.tables(Self::NAME).is_empty();
         let mut steps = Vec::new();
         for (name, benchmark) in benchmarks {
             benchmark.check(name)?;
@@ -47,10 +58,22 @@ impl Stage for Evaluate {
                 }
                 steps.push(step(baseline, name, benchmark, None)?);
             }
-            let fitting = models.iter().filter(|(_, model)| task_of(model) == Some(benchmark.task()));
-            for (model, _) in fitting {
+            let fitting: Vec<&String> = models
+                .iter()
+                .filter(|(_, model)| task_of(model) == Some(benchmark.task()))
+                .map(|(name, _)| name)
+                .collect();
+            // Of those that are there anyway nobody asked for the one that tests nothing.
+            if is_written && fitting.is_empty() && benchmark.baselines().is_empty() {
+                tracing::warn!("[evaluate.{name}] tests nothing: no model is of its kind");
+            }
+            for model in fitting {
                 steps.push(step(model, name, benchmark, Some(Input::new("models", format!("train:{model}"))))?);
             }
+        }
+        let tested = |task| benchmarks.values().any(|benchmark| benchmark.task() == task);
+        for (model, _) in models.iter().filter(|(_, model)| task_of(model).is_some_and(|task| !tested(task))) {
+            tracing::warn!("[train.{model}] is tested by no benchmark: an [evaluate.NAME] of its kind would");
         }
         steps.sort_by(|a, b| a.model.cmp(&b.model));
         Ok(steps)
@@ -66,7 +89,7 @@ impl Stage for Evaluate {
         if examples.is_empty() {
             return Err(input_error(format!("the {split} split is empty; raise the shares of the sources")));
         }
-        let run = Run { benchmark: name, model, examples: &examples };
+        let run = Run { benchmark: name, model, examples: &examples, split };
         if let Benchmark::Pairs(pairs) = benchmark
             && let Some(baseline) = pairs.baselines.iter().find(|baseline| baseline.name() == model)
         {

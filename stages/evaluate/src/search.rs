@@ -17,7 +17,9 @@ use crate::{Example, Pairs, Run};
 pub(crate) fn bm25(context: &mut Context, pairs: &Pairs, run: &Run) -> Result<()> {
     let rows = Rows::new(run.examples, Field::Text, Field::Code)?;
     let index = Bm25::new(rows.candidates.iter().map(|e| words(&e.code)));
-    rank(context, pairs, run, &rows, |query| index.scores(words(&rows.candidates[query].text)))
+    rank(context, pairs, run, &rows, &run.protocol(Field::Text, Field::Code), |query| {
+        index.scores(words(&rows.candidates[query].text))
+    })
 }
 
 /// Ranks by a trained encoder.
@@ -33,7 +35,7 @@ pub(crate) fn evaluate<B: Backend>(
     let column = |column| rows.candidates.iter().map(|e| e.column(column)).collect::<Vec<&str>>();
     let queries = model.vectors(Role::Query, &column(source), device)?;
     let candidates = model.vectors(Role::Document, &column(target), device)?;
-    rank(context, pairs, run, &rows, |query| {
+    rank(context, pairs, run, &rows, &run.protocol(source, target), |query| {
         candidates.iter().map(|candidate| dot(&queries[query], candidate)).collect()
     })
 }
@@ -62,6 +64,7 @@ fn rank(
     pairs: &Pairs,
     run: &Run,
     rows: &Rows,
+    protocol: &str,
     scores_of: impl Fn(usize) -> Vec<f32> + Sync,
 ) -> Result<()> {
     let Rows { candidates: examples, queries } = rows;
@@ -77,7 +80,7 @@ fn rank(
                 bail!("{name} gives the candidate {candidate} no number as its score for the query {query}");
             }
             let rank = rank_of(&scores, query);
-            Ok(rankings(run, examples, query, &scores, rank, pairs.depth))
+            Ok(rankings(run, protocol, examples, query, &scores, rank, pairs.depth))
         })
         .collect::<Result<Vec<Vec<Ranking>>>>()?;
     context.attempt.write_rows(ranked.into_iter().flatten())?;
@@ -86,10 +89,19 @@ fn rank(
 }
 
 /// The best candidates; the right one is always among the rows, with its rank by the rule that ties count against it.
-fn rankings(run: &Run, examples: &[&Example], query: usize, scores: &[f32], rank: usize, depth: usize) -> Vec<Ranking> {
+fn rankings(
+    run: &Run,
+    protocol: &str,
+    examples: &[&Example],
+    query: usize,
+    scores: &[f32],
+    rank: usize,
+    depth: usize,
+) -> Vec<Ranking> {
     let row = |candidate: usize, rank: usize| Ranking {
         benchmark: run.benchmark.to_owned(),
         model: run.model.to_owned(),
+        protocol: protocol.to_owned(),
         ordinal: examples[query].ordinal,
         query_id: examples[query].id.clone(),
         rank: rank as u32,

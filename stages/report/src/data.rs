@@ -43,6 +43,8 @@ pub(crate) struct Data {
 struct Benchmark {
     task: String,
     name: String,
+    /// Which rows, what is read and what written or found.
+    protocol: String,
     models: Vec<Model>,
     columns: Vec<ScoreColumn>,
 }
@@ -91,19 +93,21 @@ struct StepRow {
 pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
     let mut signatures = BTreeMap::new();
     let mut lengths = Vec::new();
-    let mut tables: BTreeMap<(String, String), Vec<Model>> = BTreeMap::new();
+    let mut tables: BTreeMap<(String, String, String), Vec<Model>> = BTreeMap::new();
     for scores in Scores::read(context)? {
         signatures.extend(scores.signatures());
         if let Some(svg) = scores.length_plot()? {
-            lengths.push(Figure { model: scores.model.clone(), svg, fingerprint: scores.evaluation(context) });
+            let model = format!("{} on {}", scores.model, scores.benchmark);
+            lengths.push(Figure { model, svg, fingerprint: scores.evaluation(context) });
         }
-        let key = (scores.task.clone(), scores.benchmark.clone());
+        let key = (scores.task.clone(), scores.benchmark.clone(), scores.protocol.clone());
         tables.entry(key).or_default().push(scores.into_model(context));
     }
-    let benchmarks = tables.into_iter().rev().map(|((task, name), models)| Benchmark {
+    let benchmarks = tables.into_iter().rev().map(|((task, name, protocol), models)| Benchmark {
         columns: score_columns(&models),
         task,
         name,
+        protocol,
         models,
     });
     Ok(Data {

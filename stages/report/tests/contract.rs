@@ -54,6 +54,7 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
     testing::publish(&store, "score", |attempt| {
         let score = |metric: &str, value: f64| Score {
             benchmark: "search".into(),
+            protocol: "test split, text → code".into(),
             low: value - 0.0111,
             high: value + 0.0111,
             model: "bm25".into(),
@@ -112,6 +113,7 @@ fn the_page_shows_the_scores_and_escapes_what_it_quotes() {
     for part in [
         "0.432",
         "0.421–0.443",
+        "test split, text → code",
         "-0.046",
         "-0.079 to -0.012",
         "0.068",

@@ -97,6 +97,7 @@ fn scores(samples: &Samples, resampling: &Resampling) -> Vec<Row> {
             found.push(Row {
                 benchmark: samples.benchmark.clone(),
                 model: samples.model.clone(),
+                protocol: samples.protocol.clone(),
                 task: samples.task.to_owned(),
                 decoding: samples.decoding.clone(),
                 metric: column.metric.to_owned(),

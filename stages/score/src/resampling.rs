@@ -71,7 +71,7 @@ impl Resampling {
             }
             let [Some(one), Some(other)] = sums.map(|sums| value(&sums)) else { return true };
             // Equal sums come to values that differ in the last bits.
-            (one - other).abs() >= difference.abs() - 1e-9 * difference.abs()
+            (one - other).abs() >= difference.abs() * (1.0 - 1e-9) - 1e-12
         };
         let count = (0..self.times).into_par_iter().filter(is_as_large).count();
         (count + 1) as f64 / (self.times + 1) as f64

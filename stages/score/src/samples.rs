@@ -31,6 +31,8 @@ impl Column {
 pub(crate) struct Samples {
     pub(crate) benchmark: String,
     pub(crate) model: String,
+    /// Which rows, what was read and what written or found.
+    pub(crate) protocol: String,
     pub(crate) task: &'static str,
     pub(crate) decoding: String,
     /// How it was decoded.
@@ -42,9 +44,10 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// Whether both did the same rows.
+    /// Whether both did the same with the same rows.
     pub(crate) fn is_comparable(&self, other: &Self) -> bool {
-        (&self.benchmark, &self.decoding) == (&other.benchmark, &other.decoding) && self.ordinals == other.ordinals
+        let of = |one: &Self| [&one.benchmark, &one.decoding, &one.protocol].map(String::clone);
+        of(self) == of(other) && self.ordinals == other.ordinals
     }
 }
 
@@ -54,7 +57,7 @@ pub(crate) fn read(context: &Context) -> Result<Vec<Samples>> {
     for manifest in context.inputs("predictions") {
         predictions(&read_output(&context.store, manifest, "predictions", &[])?, &mut found)?;
     }
-    let columns = ["benchmark", "model", "ordinal", "rank", "relevant", "candidates"];
+    let columns = ["benchmark", "model", "protocol", "ordinal", "rank", "relevant", "candidates"];
     for manifest in context.inputs("rankings") {
         rankings(&read_output(&context.store, manifest, "rankings", &columns)?, &mut found)?;
     }
@@ -84,12 +87,12 @@ fn columns<T: Sync + 'static>(metrics: impl Iterator<Item = &'static Metric<T>>,
 }
 
 fn predictions(batches: &[RecordBatch], found: &mut Vec<Samples>) -> Result<()> {
-    let mut all_rows: BTreeMap<[String; 4], Vec<Sampled<Generated>>> = BTreeMap::new();
+    let mut all_rows: BTreeMap<[String; 5], Vec<Sampled<Generated>>> = BTreeMap::new();
     for batch in batches {
         let texts = |name| text_column(batch, name);
-        let keys = ["benchmark", "model", "decoding", "signature"].map(texts);
-        let [benchmarks, models, decodings, signatures] = keys;
-        let keys = [benchmarks?, models?, decodings?, signatures?];
+        let keys = ["benchmark", "model", "protocol", "decoding", "signature"].map(texts);
+        let [benchmarks, models, protocols, decodings, signatures] = keys;
+        let keys = [benchmarks?, models?, protocols?, decodings?, signatures?];
         let (references, predictions) = (texts("reference")?, texts("prediction")?);
         let numbers = |name| integer_column(batch, name);
         let (ordinals, lengths) = (numbers("ordinal")?, numbers("source_length")?);
@@ -108,10 +111,11 @@ fn predictions(batches: &[RecordBatch], found: &mut Vec<Samples>) -> Result<()> 
             all_rows.entry(key).or_default().push(Sampled { ordinal, bucket, sample });
         }
     }
-    for ([benchmark, model, decoding, signature], rows) in all_rows {
+    for ([benchmark, model, protocol, decoding, signature], rows) in all_rows {
         found.push(Samples {
             benchmark,
             model,
+            protocol,
             task: "generation",
             decoding,
             signature,
@@ -125,22 +129,24 @@ fn predictions(batches: &[RecordBatch], found: &mut Vec<Samples>) -> Result<()> 
 
 /// Of each query the row of the right candidate is enough.
 fn rankings(batches: &[RecordBatch], found: &mut Vec<Samples>) -> Result<()> {
-    let mut all_rows: BTreeMap<[String; 2], Vec<Sampled<Ranked>>> = BTreeMap::new();
+    let mut all_rows: BTreeMap<[String; 3], Vec<Sampled<Ranked>>> = BTreeMap::new();
     for batch in batches {
-        let (benchmarks, models) = (text_column(batch, "benchmark")?, text_column(batch, "model")?);
+        let texts = |name| text_column(batch, name);
+        let (benchmarks, models, protocols) = (texts("benchmark")?, texts("model")?, texts("protocol")?);
         let (ordinals, ranks) = (integer_column(batch, "ordinal")?, integer_column(batch, "rank")?);
         let candidates = integer_column(batch, "candidates")?;
         let relevant = column(batch, "relevant")?.as_boolean();
         for row in (0..batch.num_rows()).filter(|&row| relevant.value(row)) {
             let sample = Ranked { rank: ranks[row] as usize, candidates: candidates[row] as usize };
-            let key = [benchmarks.value(row).to_owned(), models.value(row).to_owned()];
+            let key = [benchmarks, models, protocols].map(|column| column.value(row).to_owned());
             all_rows.entry(key).or_default().push(Sampled { ordinal: ordinals[row], bucket: None, sample });
         }
     }
-    for ([benchmark, model], rows) in all_rows {
+    for ([benchmark, model, protocol], rows) in all_rows {
         found.push(Samples {
             benchmark,
             model,
+            protocol,
             task: "search",
             decoding: "exact".to_owned(),
             signature: String::new(),

@@ -75,7 +75,7 @@ impl Epoch {
         examples.sort_by_key(|(length, _)| *length);
         let mut batches: Vec<Vec<u64>> = Vec::new();
         for (length, example) in examples {
-            // All are as long as this one with their padding.
+            // Sorted by length, so this is the longest so far.
             let fits = |rows: usize| match self.batch_tokens {
                 None => rows < self.batch_size,
                 Some(tokens) => (rows + 1) * length <= tokens,

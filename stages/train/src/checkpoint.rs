@@ -28,8 +28,14 @@ pub(crate) struct Progress {
     /// Of those, steps that were skipped since their gradients were no numbers.
     #[serde(default)]
     pub(crate) skipped: u64,
+    /// Those of them since the last that was not.
+    #[serde(default)]
+    pub(crate) streak: u64,
     /// The best validation loss, as bits: text would round it.
     pub(crate) best_loss_bits: u64,
+    /// The bits a byte of that validation, where the targets have bytes.
+    #[serde(default)]
+    pub(crate) best_bits_per_byte: Option<f64>,
     /// Its epoch; 0 before the first validation.
     pub(crate) best_epoch: u32,
     /// Training stopped early, or all epochs are done.
@@ -96,6 +102,8 @@ impl Checkpoints {
     /// Writes a checkpoint, and deletes what this attempt wrote before its newest two.
     pub(crate) fn save(&self, progress: &Progress, files: Files) -> Result<()> {
         let place = format!("{}/{:010}-{}", self.folder, progress.step, self.attempt);
+        // Its files would be others than its manifest says.
+        ensure!(self.store.find(&format!("{place}/{MANIFEST}"))?.is_none(), "step {} has a checkpoint", progress.step);
         let sha256 = files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
         for (name, bytes) in files {
             self.store.put(&format!("{place}/{name}"), bytes)?;
@@ -213,6 +221,17 @@ mod tests {
         assert_eq!(resumed(&store, &[]), Some(2));
         save(&checkpoints(&store), PANICS);
         assert_eq!(resumed(&store, &[]), Some(2));
+    }
+
+    #[test]
+    fn a_step_has_one_checkpoint() {
+        let store = Store::memory();
+        let own = checkpoints(&store);
+        save(&own, 1);
+        let again =
+            own.save(&Progress { step: 1, ..Progress::default() }, Files::from([("model".into(), Bytes::new())]));
+        assert!(again.unwrap_err().to_string().contains("step 1 has a checkpoint"));
+        assert_eq!(resumed(&store, &[]), Some(1));
     }
 
     #[test]

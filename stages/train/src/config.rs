@@ -42,8 +42,8 @@ pub struct TrainConfig {
     /// Pairs a batch.
     #[serde(default = "defaults::batch_size")]
     pub batch_size: usize,
-    /// In place of pairs so many tokens a batch, source, target and padding counted; `batch_size` times 32 pairs are sorted by length
-    /// together.
+    /// In place of a number of pairs: pairs times the tokens of the longest of them, source and target together, are at most this;
+    /// `batch_size` times 32 pairs are sorted by length together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_tokens: Option<usize>,
     /// Batches a step: their gradients are added up.
@@ -55,7 +55,7 @@ pub struct TrainConfig {
     /// The global norm of all gradients is scaled down to this.
     #[serde(default = "defaults::gradient_norm")]
     pub gradient_norm: f64,
-    /// Stop after so many epochs without a better validation loss.
+    /// Stop after so many epochs without a better validation loss, which is that of the likelihood alone.
     #[serde(default = "defaults::patience")]
     pub patience: u32,
     /// Of weights, order and dropout.
@@ -140,8 +140,32 @@ impl TrainConfig {
         if self.model.task() == Task::Generation && !self.negatives.is_empty() {
             return wrong("negatives", "are for search models; a generator learns from positives only");
         }
-        if self.learning_rate <= 0.0 || self.gradient_norm <= 0.0 {
-            return wrong("learning_rate and gradient_norm", "must be above 0");
+        let is_above = |value: f64| value.is_finite() && value > 0.0;
+        if !is_above(self.learning_rate) || !is_above(self.gradient_norm) {
+            return wrong("learning_rate and gradient_norm", "must be numbers above 0");
+        }
+        if self.patience == 0 || self.max_examples == Some(0) {
+            return wrong("patience and max_examples", "must be at least 1");
+        }
+        if self.init.as_ref().is_some_and(|init| !init.contains('@')) {
+            return wrong("init", "names a trained model as NAME@FINGERPRINT, as codepair status says them");
+        }
+        if self.model.task() == Task::Search && self.batch_size == 1 && self.negatives.is_empty() {
+            return wrong(
+                "batch_size",
+                "= 1 leaves a search model nothing to tell its document from; take some hundred",
+            );
+        }
+        if self.loss.is_some() && self.older_loss().is_some() {
+            return wrong("model.loss", "is the older place of loss; give one of them");
+        }
+        if self.model.one_vocabulary() == Some("copy")
+            && matches!(self.loss(), Loss::CrossEntropy(loss) if loss.z_loss > 0.0)
+        {
+            return wrong(
+                "loss.z_loss",
+                "does nothing with model.copy: what is copied and what is written sum to 1 as they are",
+            );
         }
         within("model", self.model.check())?;
         within("optimizer", self.optimizer.check())?;
@@ -166,17 +190,26 @@ impl TrainConfig {
 
     /// What is minimised.
     pub(crate) fn loss(&self) -> Loss {
-        let older = match &self.model {
+        self.loss.or(self.older_loss()).unwrap_or_else(|| Loss::default_of(self.model.task()))
+    }
+
+    /// The loss where it stood before trainings had one.
+    fn older_loss(&self) -> Option<Loss> {
+        match &self.model {
             ModelConfig::Encoder(EncoderConfig::Nbow(config)) => config.loss,
             _ => None,
-        };
-        self.loss.or(older).unwrap_or_else(|| Loss::default_of(self.model.task()))
+        }
     }
 
     /// The resolved values that decide about the output, and those of them that differ from the defaults.
     pub(crate) fn values(&self) -> Result<(Value, Value)> {
-        let value = serde_json::to_value(self)?;
+        let mut model = self.model.clone();
+        if let ModelConfig::Encoder(EncoderConfig::Nbow(config)) = &mut model {
+            config.loss = None;
+        }
+        let value = serde_json::to_value(Self { loss: Some(self.loss()), model, ..self.clone() })?;
         let plain = Self {
+            loss: Some(self.loss().default_of_kind()),
             model: self.model.default_of_kind(),
             optimizer: self.optimizer.default_of_kind(),
             ..serde_json::from_value(json!({

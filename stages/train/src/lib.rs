@@ -6,6 +6,8 @@ mod checkpoint;
 mod clip;
 mod config;
 mod data;
+mod events;
+mod init;
 mod optimizers;
 mod sampling;
 mod schedule;

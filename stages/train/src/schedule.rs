@@ -79,7 +79,8 @@ impl Schedule {
         }
     }
 
-    fn warmup_steps(&self) -> u64 {
+    /// Steps until the whole rate.
+    pub(crate) fn warmup_steps(&self) -> u64 {
         match self {
             Self::Constant { warmup_steps }
             | Self::Linear { warmup_steps, .. }

@@ -10,9 +10,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion as _, Tensor};
 use bytes::Bytes;
 use codepair_model::{
-    Batch, Criterion, CrossEntropy, Loss, Model, ModelCard, Pair, Task, Vocabularies, load, parameters, pinned, save,
+    Batch, Criterion, CrossEntropy, Loss, Model, ModelCard, Pair, Task, Vocabularies, load, parameters, save,
 };
-use codepair_runtime::{Context, Interrupt, Progress as Bar, config_error, input_error, sha256};
+use codepair_runtime::{Context, Interrupt, Progress as Bar, config_error, input_error, peak_memory_bytes, sha256};
 use codepair_schemas::rows::TrainingStep;
 use codepair_tokenizer::{Special, Tokenizer};
 
@@ -23,11 +23,14 @@ use crate::data::{self, Data, Example};
 use crate::optimizers::{Gradients, Optimizer};
 use crate::sampling;
 use crate::sums::{Means, Sums};
-use crate::{TrainConfig, clip};
+use crate::{TrainConfig, clip, events, init};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const BEST: &str = "best.safetensors";
+
+/// A validation loss so many times that of who knows nothing says that a rate broke the weights.
+const BROKEN: f64 = 10.0;
 
 /// So many steps in a row without numbers as gradients end the training.
 const MOST_SKIPPED: u64 = 10;
@@ -41,6 +44,8 @@ struct Session<'a, B: AutodiffBackend> {
     model: Model<B>,
     special: Special,
     criterion: Criterion<B>,
+    /// Of each target token, for generators.
+    token_bytes: Vec<usize>,
     optimizer: Optimizer<B>,
     average: Option<Average<B::InnerBackend>>,
     best: Option<Bytes>,
@@ -74,18 +79,28 @@ pub(crate) fn train<B: AutodiffBackend>(
         data.validation.len(),
         data.too_long
     );
-    let weights =
-        config.init.as_deref().map(|init| first_weights(context, name, init, [&source, &target])).transpose()?;
+    let first = |init| init::weights(context, name, (init, &config.model), [&source, &target]);
+    let weights = config.init.as_deref().map(first).transpose()?;
     let mut session = Session::<B>::new(config, name, device, &data, vocabularies, special, weights)?;
     let checkpoints = Arc::new(Checkpoints {
         store: context.store.clone(),
         folder: context.attempt.checkpoints(),
         attempt: context.attempt.id(),
     });
+    if config.model.task() == Task::Generation {
+        session.token_bytes = (0..vocabularies.target as u32).map(|token| target.bytes(token)).collect();
+    }
     checkpoints.resume(|progress, files| session.restore(progress, files))?;
     let resumed_at = session.progress.step;
     if resumed_at > 0 {
         tracing::info!("{name} goes on after step {resumed_at}, epoch {}", session.progress.epoch);
+    }
+    if config.schedule.warmup_steps() >= session.steps {
+        tracing::warn!(
+            "{name}: the warm-up takes {} steps, and the training has {}: the whole rate is never reached",
+            config.schedule.warmup_steps(),
+            session.steps
+        );
     }
     session.run(Saver::new(checkpoints), &context.interrupt)?;
     let Session { progress, best, parameters, .. } = session;
@@ -101,20 +116,6 @@ pub(crate) fn train<B: AutodiffBackend>(
         parameters: parameters as usize,
     };
     publish(context, &card, best, &progress, &data)
-}
-
-/// The weights of a trained model that reads and writes the same tokens.
-fn first_weights(context: &Context, name: &str, init: &str, tokenizers: [&Tokenizer; 2]) -> Result<Vec<u8>> {
-    let manifest = pinned(&context.store, init).with_context(|| format!("train.{name}.init"))?;
-    for (side, tokenizer) in ["source", "target"].into_iter().zip(tokenizers) {
-        let theirs = manifest.read_named(&context.store, &format!("models/{side}_tokenizer.json"))?;
-        if Tokenizer::from_json(&theirs)?.to_json()? != tokenizer.to_json()? {
-            return Err(config_error(format!(
-                "train.{name}.init: {init} has another {side} tokenizer; take the [prepare.tokenizers] and the data that it was trained with"
-            )));
-        }
-    }
-    Ok(manifest.read_named(&context.store, "models/model.safetensors")?.to_vec())
 }
 
 fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
@@ -141,6 +142,13 @@ fn publish(context: &mut Context, card: &ModelCard, weights: Bytes, progress: &P
     attempt.note("pairs_too_long", data.too_long);
     attempt.note("best_epoch", progress.best_epoch);
     attempt.note("steps_skipped", progress.skipped);
+    if let Some(bits) = progress.best_bits_per_byte {
+        attempt.note("bits_per_byte", bits);
+    }
+    let began = jiff::Timestamp::now().as_millisecond() as f64 / 1e3 - progress.elapsed_seconds;
+    attempt.add_file("events", "events.out.tfevents.codepair", events::file(&progress.rows, began))?;
+    // It holds times, speeds and memory.
+    attempt.mark_volatile("events");
     Ok(())
 }
 
@@ -160,7 +168,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let count = parameters(&model);
         let touched = save(&model.valid())?;
         if let Some(weights) = weights {
-            load(&mut model, weights).with_context(|| format!("train.{name}.init"))?;
+            load(&mut model, weights).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))?;
         }
         tracing::info!("{name}: {count} parameters, {:.1} MB", touched.len() as f64 / 1e6);
         let optimizer = Optimizer::new(config.optimizer, &model);
@@ -180,6 +188,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             model,
             special,
             criterion: Criterion { loss, class_weights },
+            token_bytes: Vec::new(),
             optimizer,
             average: config.average.map(Average::new),
             best: None,
@@ -198,10 +207,11 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let bar = Bar::new(&format!("training {}", self.name), "steps", self.steps);
         bar.resume(self.progress.step);
         let mut saved = (Instant::now(), self.progress.step);
+        let mut sums = Sums::new(self.progress.streak, self.device);
         while !self.progress.finished {
             let (order, data) = (self.order(), self.data);
-            let mut batches = order.batches_from(self.progress.batch, |example| data.training.tokens(example));
-            let mut sums = Sums::new();
+            let batches = order.batches_from(self.progress.batch, |example| data.training.tokens(example));
+            let mut batches = batches.peekable();
             loop {
                 let together = batches.by_ref().take(self.config.accumulate).collect::<Result<Vec<_>>>()?;
                 if together.is_empty() {
@@ -216,11 +226,14 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                 let steps = self.progress.step - saved.1;
                 let is_due = saved.0.elapsed() >= Duration::from_secs(self.config.checkpoint_seconds)
                     || self.config.checkpoint_steps.is_some_and(|due| steps >= due);
-                if is_due || interrupt.is_asked() {
+                let is_asked = interrupt.is_asked();
+                // After the last step of an epoch comes the checkpoint of the epoch.
+                if is_due && batches.peek().is_some() || is_asked {
+                    self.log(&mut sums)?;
                     saver.save(self.snapshot_progress(), self.snapshot()?)?;
                     saved = (Instant::now(), self.progress.step);
                 }
-                if interrupt.is_asked() {
+                if is_asked {
                     saver.wait()?;
                     bail!("interrupted after step {}; run it again to go on from there", self.progress.step);
                 }
@@ -255,15 +268,17 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let most = self.config.negatives_per_pair.unwrap_or(usize::MAX);
         let batches = batches.iter().map(|batch| {
             let examples = batch.iter().map(|&example| self.data.training.get(example, most));
-            Ok(self.sampled(examples.collect::<Result<_>>()?))
+            let examples = examples.collect::<Result<Vec<_>>>()?;
+            let bytes = self.bytes(&examples);
+            Ok((self.sampled(examples), bytes))
         });
         let batches = batches.collect::<Result<Vec<_>>>()?;
-        let items: usize = batches.iter().map(|batch| self.model.items(batch)).sum();
+        let items: usize = batches.iter().map(|(batch, _)| self.model.items(batch)).sum();
         let mut all = GradientsAccumulator::new();
         let mut sum = Tensor::zeros([1], self.device);
-        for batch in &batches {
-            sums.add_tokens(batch.tokens());
-            // Each counts by its share of the items, as if all were one batch.
+        for (batch, bytes) in &batches {
+            sums.add_tokens(batch.tokens(), *bytes);
+            // Each counts by its share of the items.
             let share = self.model.items(batch) as f64 / items.max(1) as f64;
             let loss = self.model.loss(batch, &self.criterion).mul_scalar(share);
             sum = sum + loss.clone().inner();
@@ -284,7 +299,8 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     fn log(&mut self, sums: &mut Sums<B::InnerBackend>) -> Result<f64> {
         let Some(means) = sums.take()? else { return Ok(f64::NAN) };
         self.progress.skipped += means.skipped;
-        if means.streak >= MOST_SKIPPED || means.loss.is_nan() {
+        self.progress.streak = means.streak;
+        if means.streak >= MOST_SKIPPED {
             bail!(
                 "the gradients of the last {} steps before step {} are no numbers; lower train.{}.learning_rate",
                 means.streak,
@@ -292,7 +308,13 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                 self.name
             );
         }
-        let row = self.row("train", means.loss, Some(means));
+        if means.loss.is_nan() {
+            // None of the steps counted.
+            return Ok(means.loss);
+        }
+        // Smoothing and weights make another loss of the likelihood.
+        let is_likelihood = self.criterion.loss == Loss::CrossEntropy(CrossEntropy::default());
+        let row = self.row("train", means.loss, Some(means), is_likelihood.then_some(means.bits_per_byte));
         self.progress.rows.push(row);
         Ok(means.loss)
     }
@@ -323,7 +345,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             average.epoch(&self.model.valid());
         }
         let model = self.kept();
-        let loss = self.validate(&model)?;
+        let (loss, bits_per_byte) = self.validate(&model)?;
         if !loss.is_finite() {
             bail!(
                 "the validation loss is {loss} after epoch {}; lower train.{}.learning_rate",
@@ -331,11 +353,22 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                 self.name
             );
         }
-        let row = self.row("validation", loss, None);
+        // Who knows nothing has the logarithm of the vocabulary.
+        let knows_nothing = (self.token_bytes.len().max(2) as f64).ln();
+        if self.config.model.task() == Task::Generation && loss > BROKEN * knows_nothing {
+            bail!(
+                "the validation loss is {loss:.0} after epoch {}, and {knows_nothing:.1} for who knows nothing: the weights are broken; \
+                 lower train.{}.learning_rate",
+                self.progress.epoch,
+                self.name
+            );
+        }
+        let row = self.row("validation", loss, None, bits_per_byte);
         self.progress.rows.push(row);
         tracing::info!("{}: epoch {}, validation loss {loss:.4}", self.name, self.progress.epoch);
         if loss < f64::from_bits(self.progress.best_loss_bits) {
             self.progress.best_loss_bits = loss.to_bits();
+            self.progress.best_bits_per_byte = bits_per_byte;
             self.progress.best_epoch = self.progress.epoch;
             self.best = Some(save(&model)?.into());
         }
@@ -352,7 +385,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
 
     /// Mean loss over the validation split, without dropout, and of a generator without what its loss has against overfitting: the
     /// likelihoods of different losses compare.
-    fn validate(&self, model: &Model<B::InnerBackend>) -> Result<f64> {
+    fn validate(&self, model: &Model<B::InnerBackend>) -> Result<(f64, Option<f64>)> {
         let loss = match self.criterion.loss {
             Loss::CrossEntropy(_) => Loss::CrossEntropy(CrossEntropy::default()),
             other => other,
@@ -360,16 +393,26 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let criterion = Criterion { loss, class_weights: None };
         let (examples, size) = (&self.data.validation, self.config.batch_size as u64);
         let mut sum = Tensor::<B::InnerBackend, 1>::zeros([1], self.device);
-        let mut items = 0;
+        let (mut items, mut bytes) = (0, 0);
         for start in (0..examples.len()).step_by(self.config.batch_size) {
             let chunk = start..(start + size).min(examples.len());
-            let chunk = chunk.map(|example| examples.get(example, 0)).collect::<Result<_>>()?;
+            let chunk = chunk.map(|example| examples.get(example, 0)).collect::<Result<Vec<_>>>()?;
+            bytes += self.bytes(&chunk);
             let batch = self.batch::<B::InnerBackend>(chunk);
             sum = sum + model.loss(&batch, &criterion).mul_scalar(model.items(&batch) as f64);
             items += model.items(&batch);
         }
         let sum: f64 = sum.into_scalar().elem();
-        Ok(sum / items.max(1) as f64)
+        let bits_per_byte = (bytes > 0).then(|| sum / std::f64::consts::LN_2 / bytes as f64);
+        Ok((sum / items.max(1) as f64, bits_per_byte))
+    }
+
+    /// Bytes of the targets that a generator writes; 0 for a search model.
+    fn bytes(&self, examples: &[Example]) -> usize {
+        let target = |example: &Example| -> usize {
+            example.pair.target.iter().filter_map(|&token| self.token_bytes.get(token as usize)).sum()
+        };
+        examples.iter().map(target).sum()
     }
 
     /// The model that is validated and kept.
@@ -382,7 +425,8 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         self.before + self.started.elapsed().as_secs_f64()
     }
 
-    fn row(&self, split: &str, loss: f64, means: Option<Means>) -> TrainingStep {
+    fn row(&self, split: &str, loss: f64, means: Option<Means>, bits_per_byte: Option<f64>) -> TrainingStep {
+        let (elapsed, step) = (self.elapsed(), self.progress.step);
         TrainingStep {
             model: self.name.to_owned(),
             step: self.progress.step,
@@ -392,7 +436,11 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             learning_rate: self.rate(),
             gradient_norm: means.map(|means| means.gradient_norm),
             tokens_per_second: means.map(|means| means.tokens_per_second),
-            elapsed_seconds: self.elapsed(),
+            bits_per_byte: bits_per_byte.filter(|bits| bits.is_finite()),
+            skipped: self.progress.skipped,
+            memory_bytes: peak_memory_bytes(),
+            elapsed_seconds: elapsed,
+            seconds_left: elapsed / step.max(1) as f64 * self.steps.saturating_sub(step) as f64,
             parameters: self.parameters,
         }
     }
@@ -414,13 +462,18 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         Ok(files)
     }
 
+    /// Goes on from a checkpoint, or stays as it was where that cannot be read.
     fn restore(&mut self, progress: Progress, files: &Files) -> Result<()> {
         let file = |name: &str| files.get(name).with_context(|| format!("{name} is missing"));
-        self.optimizer.load(file(OPTIMIZER)?, self.device)?;
-        load(&mut self.model, file(MODEL)?.to_vec())?;
-        if let Some(average) = &mut self.average {
+        let mut optimizer = Optimizer::new(self.config.optimizer, &self.model);
+        optimizer.load(file(OPTIMIZER)?, self.device)?;
+        let mut model = self.model.clone();
+        load(&mut model, file(MODEL)?.to_vec())?;
+        let mut average = self.config.average.map(Average::new);
+        if let Some(average) = &mut average {
             average.load(files, self.device)?;
         }
+        (self.model, self.optimizer, self.average) = (model, optimizer, average);
         self.best = files.get(BEST).cloned();
         self.before = progress.elapsed_seconds;
         self.progress = progress;

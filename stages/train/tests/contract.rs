@@ -117,7 +117,7 @@ fn models_learn_and_equal_runs_give_equal_weights() {
             "attentive",
             "text",
             "code",
-            "epochs = 6\nbatch_size = 4\nlearning_rate = 0.02\nmodel = { kind = \"transformer\", width = 16, heads = 2, encoder_layers = 1, decoder_layers = 1, feed_forward = 32 }\noptimizer = { kind = \"muon\", matrix_rate = 5.0 }\nschedule = \"cosine\"\nbatch_tokens = 48\naverage = { kind = \"epochs\", count = 2 }",
+            "epochs = 6\nbatch_size = 4\nlearning_rate = 0.02\nmodel = { kind = \"transformer\", width = 16, heads = 2, encoder_layers = 1, decoder_layers = 1, feed_forward = 32 }\noptimizer = { kind = \"muon\", matrix_rate = 5.0 }\nschedule = \"cosine\"\ncheckpoint_steps = 1\nbatch_tokens = 48\naverage = { kind = \"epochs\", count = 2 }",
         ),
         (
             "both_ways",
@@ -144,6 +144,38 @@ fn models_learn_and_equal_runs_give_equal_weights() {
     }
 }
 
+/// What is trained another way is another training, however much of it is as it was by default.
+#[test]
+fn every_kind_is_a_fingerprint_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = |kind: &str| format!("model = {{ kind = \"{kind}\" }}");
+    let mut seen = std::collections::BTreeSet::new();
+    let mut all: Vec<String> = ["rnn", "lstm", "attention_lstm", "transformer", "nbow"].map(model).to_vec();
+    let rest = ["adamw", "lazy_adamw", "adafactor", "sgd", "muon"].map(|kind| format!("optimizer = \"{kind}\""));
+    // AdamW and the rate that stays are what is taken anyway.
+    all.extend(rest.iter().skip(1).map(|rest| format!("{}\n{rest}", model("lstm"))));
+    let schedules = ["linear", "cosine", "inverse_square_root", "warmup_stable_decay"];
+    all.extend(schedules.map(|kind| format!("{}\nschedule = \"{kind}\"", model("lstm"))));
+    all.extend(["ema", "epochs"].map(|kind| format!("{}\naverage = \"{kind}\"", model("lstm"))));
+    all.push(format!("{}\nloss = \"cosine_hinge\"", model("nbow")));
+    let overrides = |rest: &str| {
+        let config = config(folder.path(), "text", "code", rest);
+        codepair_runtime::describe::<Train>(&config).unwrap().steps[0].overrides.to_string()
+    };
+    for rest in &all {
+        assert!(seen.insert(overrides(rest)), "{rest}");
+    }
+    // What is written down as it is by default changes nothing.
+    for same in [
+        "optimizer = \"adamw\"",
+        "schedule = \"constant\"",
+        "loss = \"cross_entropy\"",
+        "loss = { kind = \"cross_entropy\", z_loss = 0.0 }",
+    ] {
+        assert!(!seen.insert(overrides(&format!("{}\n{same}", model("lstm")))), "{same}");
+    }
+}
+
 /// A model begins with another's weights, and with no weights that do not fit.
 #[test]
 fn a_training_goes_on_from_another_s_weights() {
@@ -166,8 +198,8 @@ fn a_training_goes_on_from_another_s_weights() {
     assert!(fresh > 1.2 * least, "{fresh}");
     let refused = |rest: &str| format!("{:#}", run("text", "code", rest).unwrap_err());
     let wider = refused(&format!("{init}{}", still.replace("hidden = 16", "hidden = 12")));
-    assert!(wider.contains("train.m.init") && wider.contains("do not fit"), "{wider}");
-    assert!(refused(&format!("init = \"m\"\n{still}")).contains("write NAME@FINGERPRINT"));
+    assert!(wider.contains("train.m.init") && wider.contains("another model.hidden"), "{wider}");
+    assert!(refused(&format!("init = \"m\"\n{still}")).contains("as NAME@FINGERPRINT"));
     assert!(refused(&format!("init = \"m@000000000000\"\n{still}")).contains("m@000000000000"));
 }
 
@@ -331,6 +363,10 @@ fn wrong_models_are_config_errors() {
         ("model = { kind = \"nbow\" }\nteacher_forcing = { end = 0.5 }", "teacher_forcing is for generators"),
         ("model = { kind = \"lstm\" }\naverage = { kind = \"ema\", decay = 1.0 }", "average.decay = 1 must be"),
         ("model = { kind = \"lstm\" }\nbatch_tokens = 0", "must be at least 1"),
+        ("model = { kind = \"lstm\" }\npatience = 0", "must be at least 1"),
+        ("model = { kind = \"lstm\" }\nlearning_rate = nan", "must be numbers above 0"),
+        ("model = { kind = \"nbow\" }\nbatch_size = 1", "nothing to tell its document from"),
+        ("model = { kind = \"nbow\", loss = \"softmax\" }\nloss = \"softmax\"", "give one of them"),
         ("model = { kind = \"lstm\" }\noptimizer = \"adamm\"", "did you mean `adamw`?"),
         ("model = { kind = \"lstm\" }\noptimizer = { kind = \"adamw\", beta1 = 1.0 }", "optimizer.beta1 = 1 must be"),
         ("model = { kind = \"lstm\" }\nschedule = { kind = \"cosine\", warmup = 3 }", "warmup_steps"),

@@ -17,9 +17,9 @@ struct Hypothesis {
 }
 
 impl Hypothesis {
-    /// Mean log-probability a token, the end token counted: without it short answers always win.
+    /// Mean log-probability a token, the end token counted where there is one: without it short answers always win.
     fn normalised(&self) -> f64 {
-        self.score / (self.tokens.len() + 1) as f64
+        self.score / (self.tokens.len() + usize::from(self.is_ended)).max(1) as f64
     }
 }
 
@@ -81,19 +81,23 @@ impl Search {
                 kept.push(Hypothesis { tokens, is_ended: false, score });
             }
         }
-        // Enough are finished, but what is open stays in the running with what it has.
-        if self.finished.len() >= width {
-            self.finished.append(&mut kept);
+        // As transformers has it: enough are finished, and none that is open is better than the worst of them.
+        self.finished.sort_by(|a, b| b.normalised().total_cmp(&a.normalised()));
+        self.finished.truncate(width);
+        let open = kept.iter().map(Hypothesis::normalised).fold(f64::NEG_INFINITY, f64::max);
+        if self.finished.get(width - 1).is_some_and(|worst| worst.normalised() >= open) {
+            kept.clear();
             rows.clear();
         }
         self.open = kept;
         rows
     }
 
-    fn best(mut self) -> Decoded {
-        self.finished.append(&mut self.open);
+    /// The best of those that ended, or where none did of those that were cut.
+    fn best(self) -> Decoded {
+        let all = if self.finished.is_empty() { self.open } else { self.finished };
         let better = |a: Hypothesis, b: Hypothesis| if b.normalised() > a.normalised() { b } else { a };
-        let best = self.finished.into_iter().reduce(better).unwrap_or_default();
+        let best = all.into_iter().reduce(better).unwrap_or_default();
         let written = best.tokens.len() + usize::from(best.is_ended);
         Decoded { tokens: best.tokens, written, log_probability: best.score, attention: Vec::new() }
     }

@@ -65,11 +65,12 @@ pub(super) fn heatmaps(context: &Context) -> Result<Vec<Heatmap>> {
     let mut maps: BTreeMap<(String, u64), Heatmap> = BTreeMap::new();
     for batch in context.read("attention", &[])? {
         let texts = |name| text_column(&batch, name);
-        let (models, targets, sources) = (texts("model")?, texts("target_token")?, texts("source_token")?);
+        let (benchmarks, models) = (texts("benchmark")?, texts("model")?);
+        let (targets, sources) = (texts("target_token")?, texts("source_token")?);
         let (ordinals, rows) = (integer_column(&batch, "ordinal")?, integer_column(&batch, "target_position")?);
         let weights = float_column(&batch, "weight")?;
         for row in (0..batch.num_rows()).filter(|&row| rows[row] < HEATMAP_ROWS) {
-            let model = models.value(row).to_owned();
+            let model = on(models.value(row), benchmarks.value(row));
             let map = maps.entry((model.clone(), ordinals[row])).or_insert_with(|| Heatmap {
                 model,
                 source: Vec::new(),
@@ -91,10 +92,11 @@ pub(super) fn generated(context: &Context, count: usize) -> Result<Vec<Generated
     let mut found: BTreeMap<(String, u64), Generated> = BTreeMap::new();
     for batch in context.read("predictions", &[])? {
         let texts = |name| text_column(&batch, name);
-        let (models, decodings, sources) = (texts("model")?, texts("decoding")?, texts("source")?);
+        let (benchmarks, models) = (texts("benchmark")?, texts("model")?);
+        let (decodings, sources) = (texts("decoding")?, texts("source")?);
         let (references, predictions) = (texts("reference")?, texts("prediction")?);
         for (row, ordinal) in integer_column(&batch, "ordinal")?.into_iter().enumerate() {
-            let model = models.value(row).to_owned();
+            let model = on(models.value(row), benchmarks.value(row));
             let bleu = sentence_bleu(references.value(row), predictions.value(row));
             let entry = found.entry((model.clone(), ordinal)).or_insert_with(|| Generated {
                 model,
@@ -122,6 +124,11 @@ pub(super) fn generated(context: &Context, count: usize) -> Result<Vec<Generated
     Ok(all.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, row)| row).collect())
 }
 
+/// A model and the benchmark that it did.
+fn on(model: &str, benchmark: &str) -> String {
+    format!("{model} on {benchmark}")
+}
+
 /// By what a code is known: not all have a name.
 fn first_line(code: &str) -> String {
     let line = code.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
@@ -133,20 +140,22 @@ pub(super) fn queries(context: &Context, count: usize) -> Result<Vec<Query>> {
     for batch in context.read("examples", &["id", "code", "text", "split"])? {
         let texts = |name| text_column(&batch, name);
         let (ids, codes, queries, splits) = (texts("id")?, texts("code")?, texts("text")?, texts("split")?);
-        for row in (0..batch.num_rows()).filter(|&row| splits.value(row) == "test") {
+        for row in (0..batch.num_rows()).filter(|&row| splits.value(row) != "train") {
             let shown = (first_line(codes.value(row)), queries.value(row).to_owned());
             names.insert(ids.value(row).to_owned(), shown);
         }
     }
-    let mut found: BTreeMap<u64, (String, BTreeMap<String, Answer>)> = BTreeMap::new();
+    let mut found: BTreeMap<(String, u64), (String, BTreeMap<String, Answer>)> = BTreeMap::new();
     for batch in context.read("rankings", &[])? {
         let texts = |name| text_column(&batch, name);
-        let (models, ids, candidates) = (texts("model")?, texts("query_id")?, texts("candidate_id")?);
+        let (benchmarks, models) = (texts("benchmark")?, texts("model")?);
+        let (ids, candidates) = (texts("query_id")?, texts("candidate_id")?);
         let (ordinals, ranks) = (integer_column(&batch, "ordinal")?, integer_column(&batch, "rank")?);
         let (scores, relevant) = (float_column(&batch, "score")?, column(&batch, "relevant")?.as_boolean());
         for row in 0..batch.num_rows() {
             let name = |id: &str| names.get(id).cloned().unwrap_or_default();
-            let (_, answers) = found.entry(ordinals[row]).or_insert_with(|| (name(ids.value(row)).1, BTreeMap::new()));
+            let key = (benchmarks.value(row).to_owned(), ordinals[row]);
+            let (_, answers) = found.entry(key).or_insert_with(|| (name(ids.value(row)).1, BTreeMap::new()));
             let model = models.value(row).to_owned();
             let empty = Answer { model: model.clone(), rank_of_right: 0, candidates: Vec::new() };
             let answer = answers.entry(model).or_insert(empty);

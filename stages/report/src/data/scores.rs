@@ -67,6 +67,7 @@ pub(super) struct Scores {
     pub(super) benchmark: String,
     pub(super) model: String,
     pub(super) task: String,
+    pub(super) protocol: String,
     rows: Vec<ScoreRow>,
 }
 
@@ -87,7 +88,7 @@ impl Scores {
         for batch in context.read("scores", &[])? {
             let texts = |name| text_column(&batch, name);
             let (benchmarks, models, tasks) = (texts("benchmark")?, texts("model")?, texts("task")?);
-            let (decodings, metrics) = (texts("decoding")?, texts("metric")?);
+            let (decodings, metrics, protocols) = (texts("decoding")?, texts("metric")?, texts("protocol")?);
             let (buckets, signatures) = (texts("bucket")?, texts("signature")?);
             let numbers = |name| float_column(&batch, name);
             let (values, lows, highs) = (numbers("value")?, numbers("low")?, numbers("high")?);
@@ -97,6 +98,7 @@ impl Scores {
                     benchmark: key.0,
                     model: key.1,
                     task: tasks.value(row).to_owned(),
+                    protocol: protocols.value(row).to_owned(),
                     rows: Vec::new(),
                 });
                 scores.rows.push(ScoreRow {
@@ -114,7 +116,8 @@ impl Scores {
     }
 
     pub(super) fn signatures(&self) -> BTreeMap<String, String> {
-        self.rows.iter().map(|row| (format!("{} ({})", row.metric, row.decoding), row.signature.clone())).collect()
+        let name = |row: &ScoreRow| format!("{}: {} ({})", self.benchmark, row.metric, row.decoding);
+        self.rows.iter().map(|row| (name(row), row.signature.clone())).collect()
     }
 
     /// BLEU by input length, of generators.

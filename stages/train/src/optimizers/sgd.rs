@@ -1,4 +1,4 @@
-//! Stochastic gradient descent with momentum (Polyak, 1964), as PyTorch's `SGD`.
+//! Stochastic gradient descent with momentum (Polyak, 1964), as PyTorch's `SGD` but for the decay, which is decoupled.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
