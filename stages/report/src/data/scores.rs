@@ -38,7 +38,10 @@ pub(super) fn score_columns(models: &[Model]) -> Vec<ScoreColumn> {
     let scores = || models.iter().flat_map(|model| &model.scores);
     let keys: BTreeSet<&String> = scores().map(|(key, _)| key).filter(|key| !key.ends_with("_of_random")).collect();
     let column = |key: &String| {
-        let values = scores().filter(|(other, _)| *other == key).map(|(_, value)| *value);
+        let values = || scores().filter(|(other, _)| *other == key).map(|(_, value)| *value);
+        // Where all are the same none is the best.
+        let differ = values().reduce(f64::min) != values().reduce(f64::max);
+        let values = values().filter(|_| differ);
         let best = match better(metric_of(key)) {
             Some(Better::Higher) => values.reduce(f64::max),
             Some(Better::Lower) => values.reduce(f64::min),
