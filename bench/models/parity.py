@@ -23,7 +23,7 @@ import torch.nn.functional as F
 import artifacts
 import networks
 
-STEPS, RATE = 200, 5e-4
+STEPS, RATE = 200, 2e-4
 SIDES = 'source = { column = "text", tokenizer = "TEXT", max_tokens = 64 }\ntarget = { column = "code", tokenizer = "CODE", max_tokens = 64 }'
 RECURRENT = {"embedding": 64, "hidden": 64, "dropout": 0.0}
 ATTENTIVE = {"kind": "transformer", "width": 64, "heads": 4, "encoder_layers": 2, "decoder_layers": 2, "feed_forward": 128, "dropout": 0.0}
