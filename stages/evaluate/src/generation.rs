@@ -146,7 +146,8 @@ fn attention<B: Backend>(run: &Run, trained: &Trained<B>, rows: &[Row<'_>], gree
     let mut found = Vec::new();
     for (row, decoded) in rows.iter().zip(&greedy.decoded) {
         for (position, weights) in decoded.attention.iter().enumerate() {
-            let token = decoded.tokens.get(position).map_or_else(|| "</s>".to_owned(), |t| trained.target.token(*t));
+            let token = decoded.tokens.get(position).copied().unwrap_or(trained.card.special.end);
+            let token = trained.target.token(token);
             for (source_position, (weight, source)) in weights.iter().zip(&row.pair.source).enumerate() {
                 found.push(Attention {
                     benchmark: run.benchmark.to_owned(),

@@ -52,8 +52,6 @@ impl Averaging {
     }
 }
 
-const EMA: &str = "ema.safetensors";
-
 /// What is averaged so far.
 pub(crate) struct Average<B: Backend> {
     averaging: Averaging,
@@ -100,7 +98,7 @@ impl<B: Backend> Average<B> {
     /// Adds what is averaged to a checkpoint.
     pub(crate) fn save(&self, files: &mut Files) -> Result<()> {
         for (at, weights) in self.weights.iter().enumerate() {
-            files.insert(self.file(at), Bytes::from(tensors::save(weights)?));
+            files.insert(file(at), Bytes::from(tensors::save(weights)?));
         }
         Ok(())
     }
@@ -108,18 +106,16 @@ impl<B: Backend> Average<B> {
     /// Goes on with what a checkpoint has.
     pub(crate) fn load(&mut self, files: &Files, device: &B::Device) -> Result<()> {
         self.weights.clear();
-        while let Some(bytes) = files.get(&self.file(self.weights.len())) {
+        while let Some(bytes) = files.get(&file(self.weights.len())) {
             self.weights.push_back(tensors::load(bytes, device)?);
         }
         Ok(())
     }
+}
 
-    fn file(&self, at: usize) -> String {
-        match self.averaging {
-            Averaging::Ema { .. } if at == 0 => EMA.to_owned(),
-            _ => format!("epoch-{at}.safetensors"),
-        }
-    }
+/// A checkpoint's file of what is averaged.
+fn file(at: usize) -> String {
+    format!("average-{at}.safetensors")
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Checkpoints {
     }
 
     /// Goes on from the newest checkpoint that `restore` takes; one that is damaged, or of another version, is passed over with
-    /// a warning. burn's recorders panic at bytes that they did not write, which is to say no more than that.
+    /// a warning. burn panics at what does not fit, which is to say no more than that.
     ///
     /// # Errors
     /// The store cannot be read: what it holds may be whole.

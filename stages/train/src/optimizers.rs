@@ -191,10 +191,11 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Stepping<'_, B> {
         let weight = tensor.inner();
         let gradient = gradient * self.gradients.scale.clone().unsqueeze();
         let memory = self.optimizer.memory.entry(name.clone()).or_default();
-        let before = memory.clone();
-        let one = Update { kind: *kind, weight: weight.clone(), gradient, memory, rate: self.rate, step: self.step };
+        // What else is held cannot be written over in place.
+        let former = (!self.is_known).then(|| (weight.clone(), memory.clone()));
+        let one = Update { kind: *kind, weight, gradient, memory, rate: self.rate, step: self.step };
         let mut moved = self.optimizer.config.update(one);
-        if !self.is_known {
+        if let Some((weight, before)) = former {
             moved = keep_unless(&self.gradients.finite, weight, moved);
             for (at, now) in memory.iter_mut().enumerate() {
                 let old = before.get(at).cloned().unwrap_or_else(|| now.zeros_like());

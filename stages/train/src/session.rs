@@ -122,6 +122,7 @@ fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
     Ok(Tokenizer::from_json(&context.read_file("tokenizers", &format!("{name}.json"))?)?)
 }
 
+/// The order of an epoch.
 fn order(config: &TrainConfig, data: &Data, epoch: u32) -> Epoch {
     Epoch::new(data.training.len(), config.batch_size, config.batch_tokens, config.seed, epoch)
 }
@@ -209,7 +210,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let mut saved = (Instant::now(), self.progress.step);
         let mut sums = Sums::new(self.progress.streak, self.device);
         while !self.progress.finished {
-            let (order, data) = (self.order(), self.data);
+            let (order, data) = (order(self.config, self.data, self.progress.epoch), self.data);
             let batches = order.batches_from(self.progress.batch, |example| data.training.tokens(example));
             let mut batches = batches.peekable();
             loop {
@@ -246,11 +247,6 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         saver.wait()?;
         self.progress.elapsed_seconds = self.elapsed();
         Ok(())
-    }
-
-    /// The order of the epoch that is trained.
-    fn order(&self) -> Epoch {
-        order(self.config, self.data, self.progress.epoch)
     }
 
     /// The rate of the step that is made.
@@ -322,10 +318,10 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     /// A batch to learn from: where its share says so, what the model itself would write stands in place of right tokens.
     fn sampled(&self, examples: Vec<Example>) -> Batch<B> {
         let share = self.config.teacher_forcing.share(self.progress.step, self.steps);
-        match self.model.valid() {
+        match &self.model {
             Model::Generator(model) if share < 1.0 => {
                 let right = self.batch::<B::InnerBackend>(examples.clone());
-                sampling::mixed(&model, self.batch(examples), right, share)
+                sampling::mixed(&model.valid(), self.batch(examples), right, share)
             }
             _ => self.batch(examples),
         }
@@ -429,7 +425,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let (elapsed, step) = (self.elapsed(), self.progress.step);
         TrainingStep {
             model: self.name.to_owned(),
-            step: self.progress.step,
+            step,
             epoch: self.progress.epoch,
             split: split.to_owned(),
             loss,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::Vocabularies;
 use crate::batch::{Batch, Tokens};
 use crate::generators::{Generate, Step};
-use crate::layers::copying::{Copying, Original};
+use crate::layers::copying::{Copying, Original, mixed};
 use crate::layers::recurrent::{Cell, CellKind, CellState, Encoder, steps};
 use crate::layers::{NEVER, Rows, embedding, look_up};
 
@@ -135,11 +135,7 @@ impl<B: Backend> AttentionLstm<B> {
     /// Logits [B, T, V] of what the readout sees, [B, T, E + 3H].
     fn write(&self, seen: Tensor<B, 3>, original: Option<&Original<B>>) -> Tensor<B, 3> {
         let readout = self.dropout.forward(self.readout.forward(seen.clone()).tanh());
-        let logits = self.output.forward(readout);
-        match (&self.copying, original) {
-            (Some(copying), Some(original)) => copying.mix(logits, seen, original),
-            _ => logits,
-        }
+        mixed(self.copying.as_ref(), self.output.forward(readout), seen, original)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::Vocabularies;
 use crate::batch::{Batch, Tokens};
 use crate::generators::{Generate, Step};
 use crate::layers::attention::{Attention, AttentionSizes, KeysValues, future};
-use crate::layers::copying::{Copying, Original};
+use crate::layers::copying::{Copying, Original, mixed};
 use crate::layers::{Output, Rows, embedding};
 
 /// Sizes of the model.
@@ -337,10 +337,7 @@ impl<B: Backend> Transformer<B> {
         }
         let states = self.decoder_norm.forward(states);
         let logits = self.output.forward(states.clone(), &self.target_embedding);
-        let logits = match (&self.copying, &original) {
-            (Some(copying), Some(original)) => copying.mix(logits, states, original),
-            _ => logits,
-        };
+        let logits = mixed(self.copying.as_ref(), logits, states, original.as_ref());
         let [rows, length, _] = logits.dims();
         let weights = last.map_or_else(
             || Tensor::zeros([rows, length, padding.dims()[1]], &logits.device()),

@@ -43,6 +43,19 @@ impl<B: Backend> Rows<B> for Original<B> {
     }
 }
 
+/// Logits as they are, or mixed with what can be copied where the model copies.
+pub(crate) fn mixed<B: Backend>(
+    copying: Option<&Copying<B>>,
+    logits: Tensor<B, 3>,
+    states: Tensor<B, 3>,
+    original: Option<&Original<B>>,
+) -> Tensor<B, 3> {
+    match (copying, original) {
+        (Some(copying), Some(original)) => copying.mix(logits, states, original),
+        _ => logits,
+    }
+}
+
 impl<B: Backend> Copying<B> {
     /// For decoder states of width `state` over source states of width `memory`.
     pub(crate) fn new(state: usize, memory: usize, device: &B::Device) -> Self {
@@ -54,7 +67,7 @@ impl<B: Backend> Copying<B> {
 
     /// Logits of both ways together: g · softmax(logits) + (1 − g) · Σ of the attention on the places where a token stands
     /// (equation 9), as logarithms, [B, T, V]; `states` are the decoder's, [B, T, D].
-    pub(crate) fn mix(&self, logits: Tensor<B, 3>, states: Tensor<B, 3>, original: &Original<B>) -> Tensor<B, 3> {
+    fn mix(&self, logits: Tensor<B, 3>, states: Tensor<B, 3>, original: &Original<B>) -> Tensor<B, 3> {
         let [rows, length, vocabulary] = logits.dims();
         let [_, width, memory] = original.states.dims();
         let query = self.query.forward(states.clone()).div_scalar((memory as f64).sqrt());
