@@ -246,7 +246,10 @@ fn kind(schema: &Value) -> String {
     let types: Vec<&str> = match &schema["type"] {
         Value::String(one) => vec![one],
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
-        _ => schema["anyOf"].as_array().into_iter().flatten().filter_map(|inner| inner["type"].as_str()).collect(),
+        _ => {
+            let inner = schema["anyOf"].as_array().into_iter().flatten().map(kind);
+            return inner.filter(|inner| !inner.is_empty()).collect::<Vec<_>>().join(" or ");
+        }
     };
     let names: Vec<String> = types
         .into_iter()
@@ -296,6 +299,9 @@ mod tests {
                     "type": "object", "default": { "test": 0.1, "other": null }, "description": "Of rows.",
                     "properties": { "test": { "type": "number", "description": "For test.", "default": 0.1 } },
                 },
+                "from": { "anyOf": [{ "anyOf": [
+                    { "type": "string" }, { "type": "object", "properties": { "a": { "type": "string" } } },
+                ] }, { "type": "null" }] },
                 "names": { "type": "array", "items": { "type": "string" }, "default": ["a"] },
                 "order": { "anyOf": [{ "oneOf": [{ "properties": { "kind": { "const": "random" } } }] }, { "type": "null" }] },
             }, "required": ["path"],

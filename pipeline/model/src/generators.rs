@@ -2,14 +2,18 @@
 #![allow(clippy::large_enum_variant, reason = "there is one model in a process")]
 
 mod attention_lstm;
+mod paired;
 mod recurrent;
+mod t5;
 mod transformer;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
 pub use attention_lstm::AttentionLstmConfig;
+pub use paired::PairedConfig;
 pub use recurrent::{LstmConfig, RnnConfig};
+pub use t5::T5Config;
 pub use transformer::{Positions, TransformerConfig};
 
 use crate::batch::{Batch, Tokens};
@@ -25,6 +29,10 @@ family! { $ each_generator, GeneratorConfig, Generator:
     AttentionLstm: AttentionLstmConfig => attention_lstm::AttentionLstm<B>,
     /// Encoder and decoder of self-attention.
     Transformer: TransformerConfig => transformer::Transformer<B>,
+    /// T5 and CodeT5: positions by distance, norms by the root of the mean square.
+    T5: T5Config => t5::T5<B>,
+    /// The encoder of one T5 and the decoder of another.
+    Paired: PairedConfig => paired::Paired<B>,
 }
 
 /// A token further.

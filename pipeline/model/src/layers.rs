@@ -3,7 +3,10 @@
 pub(crate) mod attention;
 pub(crate) mod copying;
 pub(crate) mod recurrent;
+pub(crate) mod relative;
 pub(crate) mod rotary;
+pub(crate) mod t5;
+pub(crate) mod transformer;
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
@@ -27,19 +30,24 @@ pub(crate) fn look_up<B: Backend>(table: &Embedding<B>, ids: Tensor<B, 1, Int>) 
 #[derive(Module, Debug)]
 pub(crate) struct Output<B: Backend> {
     own: Option<Linear<B>>,
+    /// What states are multiplied by before.
+    scale: f64,
 }
 
 impl<B: Backend> Output<B> {
-    pub(crate) fn own(linear: Linear<B>) -> Self {
-        Self { own: Some(linear) }
+    /// A matrix, or the embeddings' table where there is none.
+    pub(crate) fn new(own: Option<Linear<B>>) -> Self {
+        Self { own, scale: 1.0 }
     }
 
-    pub(crate) fn tied() -> Self {
-        Self { own: None }
+    /// The same for states that are multiplied by a number before.
+    pub(crate) fn scaled(self, scale: f64) -> Self {
+        Self { scale, ..self }
     }
 
     /// Logits [B, T, V] of states [B, T, E]; `table` is what the output is tied to.
     pub(crate) fn forward(&self, states: Tensor<B, 3>, table: &Embedding<B>) -> Tensor<B, 3> {
+        let states = if self.scale == 1.0 { states } else { states.mul_scalar(self.scale) };
         match &self.own {
             Some(linear) => linear.forward(states),
             None => {

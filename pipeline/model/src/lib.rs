@@ -17,6 +17,7 @@ mod decoding;
 mod layers;
 mod losses;
 mod models;
+mod pretrained;
 #[cfg(test)]
 mod suite;
 mod trained;
@@ -30,10 +31,12 @@ pub use card::{ModelCard, Side, Vocabularies};
 pub use decoding::{Decoded, Decoding};
 pub use encoders::{Encode, Encoder, EncoderConfig, NbowConfig, Role};
 pub use generators::{
-    AttentionLstmConfig, Generate, Generator, GeneratorConfig, LstmConfig, Positions, RnnConfig, Step,
-    TransformerConfig,
+    AttentionLstmConfig, Generate, Generator, GeneratorConfig, LstmConfig, PairedConfig, Positions, RnnConfig, Step,
+    T5Config, TransformerConfig,
 };
+pub use layers::t5::T5Sizes;
 pub use losses::{ClassWeights, CosineHinge, Criterion, CrossEntropy, Loss, Softmax, short};
 pub use models::{Model, ModelConfig, Task};
+pub use pretrained::{Folder, Pretrained};
 pub use trained::{Trained, pinned};
 pub use weights::{Named, ParameterKind, load, named, parameters, save};

@@ -125,7 +125,7 @@ pub fn pinned(store: &Store, name: &str) -> Result<Manifest> {
 
 fn encode(tokenizer: &Tokenizer, side: &Side, text: &str) -> Result<Vec<u32>> {
     let mut tokens = tokenizer.encode(text)?;
-    tokens.truncate(side.max_tokens);
+    tokenizer.fit(&mut tokens, side.max_tokens);
     Ok(tokens)
 }
 

@@ -51,6 +51,9 @@ impl Default for Special {
     }
 }
 
+/// SentencePiece's sign for a space.
+const SPACE: char = '\u{2581}';
+
 /// What went wrong in the tokenizer.
 #[derive(Debug, thiserror::Error)]
 #[error("tokenizer: {0}")]
@@ -73,6 +76,8 @@ pub struct Tokenizer {
     inner: Inner,
     /// Nothing where the tokenizer is not one of ours.
     fast: Option<(Cut, Arc<Merges>)>,
+    /// What other people's tokenizers put before and behind every text.
+    frame: [Vec<u32>; 2],
 }
 
 /// Texts whose pieces are counted at once.
@@ -120,7 +125,8 @@ impl Tokenizer {
         };
         let json = inner.to_string(false).map_err(Error)?;
         let fast = cut.and_then(|cut| Some((cut, Arc::new(Merges::read(&json)?))));
-        Ok(Self { inner, fast })
+        let frame = frame(&inner)?;
+        Ok(Self { inner, fast, frame })
     }
 
     /// Reads a `tokenizer.json`.
@@ -166,6 +172,15 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Cuts the tokens of a text so that, with what the tokenizer puts before and behind every text, they are at most so many, and
+    /// puts it there. Ours put nothing; T5's puts `</s>` behind, BERT's `[CLS]` before and `[SEP]` behind.
+    pub fn fit(&self, tokens: &mut Vec<u32>, most: usize) {
+        let [before, behind] = &self.frame;
+        tokens.truncate(most.saturating_sub(before.len() + behind.len()));
+        tokens.splice(..0, before.iter().copied());
+        tokens.extend(behind);
+    }
+
     /// Decodes tokens, leaving special ones out.
     ///
     /// # Errors
@@ -182,7 +197,8 @@ impl Tokenizer {
         match self.inner.get_decoder() {
             // A byte is one character of its alphabet.
             Some(DecoderWrapper::ByteLevel(_)) => token.map_or(0, |token| token.chars().count()),
-            _ => token.map_or(0, |token| token.len()),
+            // A word piece; SentencePiece has a sign for the space before a word.
+            _ => token.map_or(0, |token| token.replace(SPACE, " ").len()),
         }
     }
 
@@ -193,6 +209,17 @@ impl Tokenizer {
         let special = self.inner.id_to_token(id).filter(is_special);
         special.unwrap_or_else(|| self.inner.decode(&[id], false).unwrap_or_default())
     }
+}
+
+/// What is put before and behind a text, found by a text that has some tokens.
+fn frame(inner: &Inner) -> Result<[Vec<u32>; 2], Error> {
+    if inner.get_post_processor().is_none() {
+        return Ok([Vec::new(), Vec::new()]);
+    }
+    let ids = |framed| inner.encode_fast("a", framed).map(|encoding| encoding.get_ids().to_vec()).map_err(Error);
+    let (bare, framed) = (ids(false)?, ids(true)?);
+    let at = framed.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0);
+    Ok([framed[..at].to_vec(), framed[(at + bare.len()).min(framed.len())..].to_vec()])
 }
 
 /// Nothing where a piece is too long.
@@ -277,6 +304,43 @@ mod tests {
         assert_eq!((read.token(PAD), read.token(END)), ("<pad>".to_owned(), "</s>".to_owned()));
         assert!(read.vocabulary() <= 300 && read.vocabulary() > 259);
         assert!(Tokenizer::from_json(b"{").is_err());
+    }
+
+    /// Tokenizers of T5's and BERT's sort frame what is read; what is cut keeps its frame.
+    #[test]
+    fn texts_are_framed_as_the_tokenizer_has_it() {
+        let of = |template: serde_json::Value| {
+            let vocab = serde_json::json!({ "<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4, "<s>": 5 });
+            let json = serde_json::json!({
+                "version": "1.0",
+                "added_tokens": [{ "id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true }],
+                "pre_tokenizer": { "type": "Whitespace" },
+                "post_processor": template,
+                "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" },
+            });
+            Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+        };
+        let part = |id: &str| serde_json::json!({ "SpecialToken": { "id": id, "type_id": 0 } });
+        let text = serde_json::json!({ "Sequence": { "id": "A", "type_id": 0 } });
+        let template = |single: serde_json::Value| {
+            let special = |id: &str, number: u32| serde_json::json!({ "id": id, "ids": [number], "tokens": [id] });
+            serde_json::json!({
+                "type": "TemplateProcessing", "single": single, "pair": [text],
+                "special_tokens": { "</s>": special("</s>", 1), "<s>": special("<s>", 5) },
+            })
+        };
+        let fitted = |tokenizer: &Tokenizer, most| {
+            let mut tokens = tokenizer.encode("a b a </s>").unwrap();
+            tokenizer.fit(&mut tokens, most);
+            tokens
+        };
+        let t5 = of(template(serde_json::json!([text, part("</s>")])));
+        assert_eq!((fitted(&t5, 9), fitted(&t5, 3)), (vec![3, 4, 3, 2, 2, 2, 1], vec![3, 4, 1]));
+        let roberta = of(template(serde_json::json!([part("<s>"), text, part("</s>")])));
+        assert_eq!((fitted(&roberta, 4), fitted(&roberta, 1)), (vec![5, 3, 4, 1], vec![5, 1]));
+        let mut own = vec![7, 8, 9];
+        BYTES.fit(&mut own, 2);
+        assert_eq!(own, [7, 8]);
     }
 
     /// Text of every sort: words, humps, contractions, white space, signs of many scripts, special tokens, long runs.

@@ -3,13 +3,15 @@
 mod sample;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, UInt32Array};
 use codepair_runtime::{
-    Config, Context, Input, Progress, Stage, Step, column, config_error, ordered, overrides, text_column,
+    Config, Context, Input, Progress, Stage, Step, column, config_error, file_digest, input_error, ordered, overrides,
+    sha256, text_column,
 };
 use codepair_schemas::Field;
 use codepair_tokenizer::{Cut, Tokenizer, encode, token_bytes};
@@ -34,11 +36,20 @@ pub struct TokenizerConfig {
     pub cut: Cut,
     /// Rows of the training split to train it on; of more than these, or of more than 256 MiB of text, a sample is taken.
     pub training_rows: u32,
+    /// A `tokenizer.json` of Hugging Face's to take as it is, such as a pretrained model's own; it counts by content.
+    #[serde(skip_serializing)]
+    pub file: Option<String>,
 }
 
 impl Default for TokenizerConfig {
     fn default() -> Self {
-        Self { vocabulary: 8000, fields: vec![Field::Text, Field::Code], cut: Cut::Bytes, training_rows: 100_000 }
+        Self {
+            vocabulary: 8000,
+            fields: vec![Field::Text, Field::Code],
+            cut: Cut::Bytes,
+            training_rows: 100_000,
+            file: None,
+        }
     }
 }
 
@@ -54,13 +65,45 @@ impl TokenizerConfig {
         if self.fields.is_empty() || self.training_rows == 0 {
             return wrong(": fields and training_rows say what it is trained on; they cannot be empty or 0");
         }
+        let plain = Self::default();
+        if self.file.is_some()
+            && (self.vocabulary, self.cut, self.training_rows) != (plain.vocabulary, plain.cut, plain.training_rows)
+        {
+            return wrong(".file: it is taken as it is; vocabulary, cut and training_rows are of one that is trained");
+        }
         if self.vocabulary < 260 {
             return wrong(".vocabulary must be at least 260: 256 bytes, 3 special tokens and a pair");
         }
         Ok(())
     }
 
-    fn step(&self, name: &str) -> Result<Step> {
+    /// The file, where one is given.
+    fn path(&self, whole: &Config) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| whole.resolve(file))
+    }
+
+    /// The digest of the file, where one is given.
+    fn digests(&self, name: &str, whole: &Config) -> Result<BTreeMap<String, String>> {
+        let place = format!("prepare.tokenizers.{name}.file");
+        let path = self.path(whole).into_iter();
+        path.map(|path| {
+            let digest = file_digest(&path).map_err(|error| input_error(format!("{place}: {error:#}")))?;
+            Ok(("file".to_owned(), digest))
+        })
+        .collect()
+    }
+
+    /// The tokenizer of the file, as it was when the run was planned.
+    fn read(&self, name: &str, path: &Path, context: &Context) -> Result<Tokenizer> {
+        let place = format!("prepare.tokenizers.{name}.file = {}", path.display());
+        let bytes = std::fs::read(path).map_err(|error| input_error(format!("{place}: {error}")))?;
+        if context.description.sources.get("file") != Some(&sha256(&bytes)) {
+            return Err(input_error(format!("{place} changed since it was hashed; run it again")));
+        }
+        Tokenizer::from_json(&bytes).map_err(|error| input_error(format!("{place}: {error}")))
+    }
+
+    fn step(&self, name: &str, whole: &Config) -> Result<Step> {
         self.check(name)?;
         let value = serde_json::to_value(self)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);
@@ -69,6 +112,7 @@ impl TokenizerConfig {
             config: json!({ "prepare": { "tokenizers": { name: value } } }),
             overrides: json!({ "prepare": { "tokenizers": { name: changed } } }),
             inputs: vec![Input::new("examples", "prepare")],
+            sources: self.digests(name, whole)?,
             ..Step::default()
         })
     }
@@ -90,7 +134,7 @@ impl Stage for Tokenize {
 
     fn steps(config: &Tokenizers, whole: &Config) -> Result<Vec<Step>> {
         warn_of_unread(config, &whole.section("train")?);
-        config.iter().map(|(name, tokenizer)| tokenizer.step(name)).collect()
+        config.iter().map(|(name, tokenizer)| tokenizer.step(name, whole)).collect()
     }
 
     fn run(context: &mut Context, config: &Tokenizers) -> Result<()> {
@@ -98,7 +142,10 @@ impl Stage for Tokenize {
         let settings = config.get(&name).with_context(|| format!("[prepare.tokenizers.{name}] is missing"))?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(context.threads).build()?;
         let began = Instant::now();
-        let tokenizer = pool.install(|| train(settings, context))?;
+        let tokenizer = match settings.path(&context.config) {
+            Some(path) => settings.read(&name, &path, context)?,
+            None => pool.install(|| train(settings, context))?,
+        };
         let training = began.elapsed().as_secs_f64();
         write(context, &name, settings, &tokenizer)?;
         let encoding = began.elapsed().as_secs_f64() - training;

@@ -8,7 +8,7 @@ use codepair_runtime::{
 };
 use codepair_schemas::rows::Example;
 use codepair_tokenize::Tokenize;
-use codepair_tokenizer::{Tokenizer, token_ids};
+use codepair_tokenizer::{Cut, Tokenizer, token_ids};
 
 fn example(ordinal: u64, kind: &str, split: &str, text: &str) -> Example {
     Example {
@@ -79,6 +79,34 @@ fn a_field_that_is_not_read_has_no_tokens() {
     let codes = column(&batches[0], "code").unwrap();
     assert_eq!((codes.null_count(), text_column(&batches[0], "id").unwrap().value(3)), (ROWS.len(), "row 3"));
     assert_eq!(integer_column(&batches[0], "code_length").unwrap(), [0; ROWS.len()]);
+}
+
+/// A tokenizer that somebody else made is taken as it is, wherever it lies; what is in it counts.
+#[test]
+fn a_tokenizer_is_taken_from_a_file() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Store::memory());
+    let given = Tokenizer::train(["def f_0(value):"].into_iter(), 270, Cut::Words).unwrap().to_json().unwrap();
+    let place = folder.path().join("given.json");
+    std::fs::write(&place, &given).unwrap();
+    let manifest = run(&store, folder.path(), "file = \"given.json\"");
+    let own = Tokenizer::from_json(&manifest.read_named(&store, "tokenizers/small.json").unwrap()).unwrap();
+    assert_eq!(own.to_json().unwrap(), given);
+    let batches = read_output(&store, &manifest, "tokens_small", &["text"]).unwrap();
+    let ids = token_ids(column(&batches[0], "text").unwrap().as_binary::<i32>().value(0), 2);
+    assert_eq!(ids, own.encode(&example(0, ROWS[0].0, ROWS[0].1, ROWS[0].2).text).unwrap());
+    let text = "name = \"t\"\n[prepare.tokenizers.small]\nfile = \"given.json\"\n";
+    let described =
+        |text: &str| describe::<Tokenize>(&Config::parse(text, &folder.path().join("c.toml"), &[]).unwrap());
+    let step = |text: &str| described(text).unwrap().steps.remove(0);
+    let before = step(text);
+    std::fs::rename(&place, folder.path().join("moved.json")).unwrap();
+    let moved = step(&text.replace("given", "moved"));
+    assert_eq!((&moved.overrides, &moved.sources), (&before.overrides, &before.sources));
+    std::fs::write(&place, given + " ").unwrap();
+    assert_ne!(step(text).sources, before.sources);
+    let refused = |text: &str| format!("{:#}", described(text).unwrap_err());
+    assert!(refused(&format!("{text}vocabulary = 300\n")).contains("small.file: it is taken as it is"));
+    assert!(refused(&text.replace("given", "gone")).contains("prepare.tokenizers.small.file: cannot read"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::averaging::Averaging;
+use crate::init::Init;
 use crate::optimizers::OptimizerConfig;
 use crate::sampling::TeacherForcing;
 use crate::schedule::Schedule;
@@ -27,9 +28,11 @@ pub struct TrainConfig {
     /// The share of right tokens that a generator's decoder sees in training; it sees its own in place of the others.
     #[serde(default)]
     pub teacher_forcing: TeacherForcing,
-    /// Begin with the weights of a trained model of the same kind, sizes and tokenizers, `NAME@FINGERPRINT`, and not with fresh ones.
+    /// Begin with given weights and not with fresh ones: those of a trained model of the same kind, sizes and tokenizers,
+    /// `NAME@FINGERPRINT`; those of a folder of pretrained files, which says the sizes (`t5`: a T5 or CodeT5 as transformers has it);
+    /// or those of `{ encoder = FOLDER, decoder = FOLDER }` (`paired`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init: Option<String>,
+    pub init: Option<Init>,
     /// How gradients move weights: a kind's name, or a table with its values.
     #[serde(default, deserialize_with = "named")]
     pub optimizer: OptimizerConfig,
@@ -147,9 +150,6 @@ impl TrainConfig {
         if self.patience == 0 || self.max_examples == Some(0) {
             return wrong("patience and max_examples", "must be at least 1");
         }
-        if self.init.as_ref().is_some_and(|init| !init.contains('@')) {
-            return wrong("init", "names a trained model as NAME@FINGERPRINT, as codepair status says them");
-        }
         if self.model.task() == Task::Search && self.batch_size == 1 && self.negatives.is_empty() {
             return wrong(
                 "batch_size",
@@ -207,7 +207,8 @@ impl TrainConfig {
         if let ModelConfig::Encoder(EncoderConfig::Nbow(config)) = &mut model {
             config.loss = None;
         }
-        let value = serde_json::to_value(Self { loss: Some(self.loss()), model, ..self.clone() })?;
+        let init = self.init.as_ref().map(Init::recorded);
+        let value = serde_json::to_value(Self { loss: Some(self.loss()), model, init, ..self.clone() })?;
         let plain = Self {
             loss: Some(self.loss().default_of_kind()),
             model: self.model.default_of_kind(),

@@ -5,7 +5,7 @@ use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
 use bytemuck::{Pod, Zeroable};
 use codepair_model::{Pair, Side, Task};
 use codepair_runtime::{Context, Paged, PagedMap, Piece, Spool, column, input_error, text_column};
-use codepair_tokenizer::token_ids;
+use codepair_tokenizer::{Tokenizer, token_ids};
 use twox_hash::XxHash3_64;
 
 use crate::TrainConfig;
@@ -114,7 +114,12 @@ impl Examples {
 }
 
 /// Reads the pairs, and then the negatives of those that are trained on.
-pub(crate) fn read(context: &Context, config: &TrainConfig, vocabulary: usize) -> Result<Data> {
+pub(crate) fn read(
+    context: &Context,
+    config: &TrainConfig,
+    tokenizers: [&Tokenizer; 2],
+    vocabulary: usize,
+) -> Result<Data> {
     let generation = config.model.task() == Task::Generation;
     let mut data = Data {
         training: Examples::new()?,
@@ -125,7 +130,7 @@ pub(crate) fn read(context: &Context, config: &TrainConfig, vocabulary: usize) -
     // Of each training example its number, from 1, by its id.
     let mut numbers = PagedMap::new(CACHE)?;
     let most = config.max_examples.map_or(u64::MAX, |most| most as u64);
-    each_row(context, config, |row, pair| {
+    each_row(context, config, tokenizers, |row, pair| {
         let is_training = match (row.split, row.kind) {
             ("train", "original") => true,
             ("train", "positive") if config.synthetic_positives => true,
@@ -140,7 +145,6 @@ pub(crate) fn read(context: &Context, config: &TrainConfig, vocabulary: usize) -
         if is_training && into.count == most {
             return Ok(());
         }
-        pair.target.truncate(config.target.max_tokens);
         into.push(pair)?;
         if is_training {
             pair.target.iter().for_each(|&token| data.target_counts[token as usize] += 1);
@@ -152,16 +156,22 @@ pub(crate) fn read(context: &Context, config: &TrainConfig, vocabulary: usize) -
         Ok(())
     })?;
     if !config.negatives.is_empty() {
-        read_negatives(context, config, &numbers, &mut data.training)?;
+        read_negatives(context, config, tokenizers, &numbers, &mut data.training)?;
     }
     check(&data, config)?;
     Ok(data)
 }
 
 /// Reads the negatives of these examples: they may come before their pair, so this is a pass of its own.
-fn read_negatives(context: &Context, config: &TrainConfig, numbers: &PagedMap, training: &mut Examples) -> Result<()> {
+fn read_negatives(
+    context: &Context,
+    config: &TrainConfig,
+    tokenizers: [&Tokenizer; 2],
+    numbers: &PagedMap,
+    training: &mut Examples,
+) -> Result<()> {
     let mut missing: Vec<&String> = config.negatives.iter().collect();
-    each_row(context, config, |row, pair| {
+    each_row(context, config, tokenizers, |row, pair| {
         if row.kind != "negative" {
             return Ok(());
         }
@@ -170,7 +180,6 @@ fn read_negatives(context: &Context, config: &TrainConfig, numbers: &PagedMap, t
             return Ok(());
         }
         let parent = row.parent.map_or(Ok(0), |parent| numbers.get(hash(parent)))?;
-        pair.target.truncate(config.target.max_tokens);
         parent.checked_sub(1).map_or(Ok(()), |example| training.push_negative(example, &pair.target))
     })?;
     if !missing.is_empty() {
@@ -215,10 +224,11 @@ struct Row<'a> {
     split: &'a str,
 }
 
-/// Calls `use_row` with the rows of both token tables together, sources cut; what has no tokens on a side is passed over.
+/// Calls `use_row` with the rows of both token tables together, cut and framed; what has no tokens on a side is passed over.
 fn each_row(
     context: &Context,
     config: &TrainConfig,
+    [source_tokenizer, target_tokenizer]: [&Tokenizer; 2],
     mut use_row: impl FnMut(&Row, &mut Pair) -> Result<()>,
 ) -> Result<()> {
     let tables = [&config.source, &config.target].map(|side| format!("tokens_{}", side.tokenizer));
@@ -235,10 +245,15 @@ fn each_row(
             bail!("the token tables do not fit together: {} and {}", source.0.id, target.0.id);
         }
         let mut pair = Pair { source: source.1, target: target.1 };
-        pair.source.truncate(config.source.max_tokens);
-        if !pair.source.is_empty() && !pair.target.is_empty() {
-            use_row(&source.0, &mut pair)?;
+        if pair.source.is_empty() || pair.target.is_empty() {
+            continue;
         }
+        source_tokenizer.fit(&mut pair.source, config.source.max_tokens);
+        // What a generator writes is framed by what begins and ends it, and left out where it is too long.
+        if config.model.task() == Task::Search {
+            target_tokenizer.fit(&mut pair.target, config.target.max_tokens);
+        }
+        use_row(&source.0, &mut pair)?;
     }
 }
 

@@ -1,12 +1,152 @@
 //! `init`: the weights that a training begins with in place of fresh ones.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
-use codepair_model::{ModelCard, ModelConfig, pinned};
-use codepair_runtime::{Context, config_error};
+use codepair_model::{Folder, ModelCard, ModelConfig, Pretrained, pinned};
+use codepair_runtime::{Config, Context, config_error, input_error};
 use codepair_tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::TrainConfig;
+
+/// Where weights come from: a trained model as `NAME@FINGERPRINT`, a folder of pretrained files, or one a half.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum Init {
+    /// A trained model, or a folder of pretrained files, which count by content.
+    Whole(String),
+    /// For a model of the kind `paired`.
+    Halves {
+        /// The folder of what reads.
+        encoder: String,
+        /// The folder of what writes.
+        decoder: String,
+    },
+}
+
+/// What a training begins with.
+pub(crate) enum First {
+    /// Fresh weights.
+    Fresh,
+    /// A trained model's, `NAME@FINGERPRINT`.
+    Trained(String),
+    /// Those of files.
+    Pretrained(Pretrained),
+}
+
+impl Init {
+    /// As it counts: where folders lie does not, what is in them does elsewhere.
+    pub(crate) fn recorded(&self) -> Self {
+        match self {
+            Self::Whole(name) if is_trained(name) => self.clone(),
+            _ => Self::Whole("pretrained files".to_owned()),
+        }
+    }
+}
+
+/// Whether a text has the form of `NAME@FINGERPRINT`; others are folders.
+fn is_trained(text: &str) -> bool {
+    text.split_once('@').is_some_and(|(name, fingerprint)| {
+        !name.contains(['/', '.']) && !fingerprint.is_empty() && fingerprint.chars().all(|c| c.is_ascii_hexdigit())
+    })
+}
+
+impl First {
+    /// What the config says, with folders looked into.
+    ///
+    /// # Errors
+    /// Exit 3: a folder does not hold what it should.
+    pub(crate) fn of(name: &str, config: &TrainConfig, whole: &Config) -> Result<Self> {
+        let open = |folder: &str| Folder::open(&whole.resolve(folder)).with_context(|| format!("train.{name}.init"));
+        Ok(match &config.init {
+            None => Self::Fresh,
+            Some(Init::Whole(init)) if is_trained(init) => Self::Trained(init.clone()),
+            Some(Init::Whole(init)) if !whole.resolve(init).is_dir() => {
+                return Err(config_error(format!(
+                    "train.{name}.init = {init:?} is no folder; a trained model is named NAME@FINGERPRINT, as codepair status says them"
+                )));
+            }
+            Some(Init::Whole(init)) => Self::Pretrained(Pretrained::Whole(open(init)?)),
+            Some(Init::Halves { encoder, decoder }) => {
+                Self::Pretrained(Pretrained::Halves { encoder: open(encoder)?, decoder: open(decoder)? })
+            }
+        })
+    }
+
+    /// Digests of the folders, by the keys that name them.
+    pub(crate) fn digests(&self) -> Result<BTreeMap<String, String>> {
+        match self {
+            Self::Pretrained(pretrained) => pretrained.digests(),
+            Self::Fresh | Self::Trained(_) => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// The config with the model that the folders say.
+    ///
+    /// # Errors
+    /// Exit 2: it says another itself.
+    pub(crate) fn resolved(&self, name: &str, config: &TrainConfig) -> Result<TrainConfig> {
+        let Self::Pretrained(pretrained) = self else { return Ok(config.clone()) };
+        let wrong = |why: String| config_error(format!("train.{name}.model.{why}"));
+        let theirs = serde_json::to_value(pretrained.model()?)?;
+        let own = serde_json::to_value(&config.model)?;
+        if own["kind"] != theirs["kind"] {
+            let key = if theirs["kind"] == "paired" { "a folder a half" } else { "one folder" };
+            return Err(wrong(format!(
+                "kind = {}: init, {key}, is for a model of the kind {}",
+                own["kind"], theirs["kind"]
+            )));
+        }
+        let plain = serde_json::to_value(config.model.default_of_kind())?;
+        let model: ModelConfig = serde_json::from_value(agreed(&own, &plain, &theirs).map_err(wrong)?)?;
+        Ok(TrainConfig { model, ..config.clone() })
+    }
+
+    /// Whether the tokenizers have no more tokens than the model has embeddings of.
+    pub(crate) fn check_tokenizers(&self, name: &str, config: &TrainConfig, tokenizers: [&Tokenizer; 2]) -> Result<()> {
+        let Self::Pretrained(pretrained) = self else { return Ok(()) };
+        let known = pretrained.vocabularies()?;
+        let sides = [("source", &config.source, known.source), ("target", &config.target, known.target)];
+        for ((key, side, known), tokenizer) in sides.into_iter().zip(tokenizers) {
+            if tokenizer.vocabulary() > known {
+                return Err(config_error(format!(
+                    "train.{name}.{key}.tokenizer: {} has {} tokens, and the model of init {known}; take the model's own: \
+                     [prepare.tokenizers.{}] file = \"FOLDER/tokenizer.json\"",
+                    side.tokenizer,
+                    tokenizer.vocabulary(),
+                    side.tokenizer
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What files say, where the config does not say something else; dropout is the config's own matter.
+fn agreed(own: &Value, plain: &Value, theirs: &Value) -> Result<Value, String> {
+    let (Value::Object(keys), Value::Object(said)) = (own, theirs) else { return Ok(theirs.clone()) };
+    let mut all = said.clone();
+    for (key, value) in keys {
+        let is_said = *value != plain[key];
+        match said.get(key) {
+            Some(Value::Object(_)) => {
+                let inner = agreed(value, &plain[key], &said[key]).map_err(|why| format!("{key}.{why}"))?;
+                all.insert(key.clone(), inner);
+            }
+            _ if key == "dropout" && is_said => drop(all.insert(key.clone(), value.clone())),
+            Some(other) if is_said && other != value => {
+                return Err(format!("{key} = {value}, and the files of init say {other}; leave it out"));
+            }
+            _ => {}
+        }
+    }
+    Ok(Value::Object(all))
+}
 
 /// The weights of a trained model that reads and writes the same tokens.
-pub(crate) fn weights(
+pub(crate) fn trained(
     context: &Context,
     name: &str,
     (init, model): (&str, &ModelConfig),
@@ -32,15 +172,22 @@ pub(crate) fn weights(
     Ok(manifest.read_named(&context.store, "models/model.safetensors")?.to_vec())
 }
 
+/// That the folders hold what they held when the run was planned.
+pub(crate) fn check_digests(context: &Context, name: &str, first: &First) -> Result<()> {
+    match first.digests()? == context.description.sources {
+        true => Ok(()),
+        false => Err(input_error(format!("train.{name}.init: the files changed since they were hashed; run it again"))),
+    }
+}
+
 /// Keys in which two models differ; dropout may.
-fn differing(one: &serde_json::Value, other: &serde_json::Value) -> Vec<String> {
-    let keys =
-        |of: &serde_json::Value| of.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+fn differing(one: &Value, other: &Value) -> Vec<String> {
+    let keys = |of: &Value| of.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let mut all = [keys(one), keys(other)].concat();
     all.sort();
     all.dedup();
     // What is off may be left out of the text.
-    let value = |of: &serde_json::Value, key: &str| of.get(key).cloned().filter(|value| *value != false);
+    let value = |of: &Value, key: &str| of.get(key).cloned().filter(|value| *value != false);
     all.retain(|key| key != "dropout" && key != "loss" && value(one, key) != value(other, key));
     all
 }

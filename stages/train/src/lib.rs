@@ -23,6 +23,9 @@ use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, input_
 
 pub use batches::Epoch;
 pub use config::TrainConfig;
+pub use init::Init;
+
+use init::First;
 
 /// `[train.NAME]`, one table a model.
 pub type Models = BTreeMap<String, TrainConfig>;
@@ -46,7 +49,7 @@ impl Stage for Train {
                         "train.{name}.negatives: no [synth.NAME] makes any; a table with kind = \"mined\" or \"offline\" does"
                     )));
                 }
-                step(name, model)
+                step(name, model, whole)
             })
             .collect()
     }
@@ -55,12 +58,15 @@ impl Stage for Train {
         let name = context.model.clone().context("train runs one model")?;
         let config = models.get(&name).with_context(|| format!("[train.{name}] is missing"))?;
         check_splits(context)?;
+        let first = First::of(&name, config, &context.config)?;
+        init::check_digests(context, &name, &first)?;
+        let config = &first.resolved(&name, config)?;
         match Device::parse(&context.device).map_err(config_error)? {
-            Device::Cpu => session::train::<TrainCpu>(context, &name, config, &CpuDevice::default()),
+            Device::Cpu => session::train::<TrainCpu>(context, &name, (config, &first), &CpuDevice::default()),
             #[cfg(feature = "cuda")]
             Device::Cuda => {
                 let device = codepair_model::CudaDevice::default();
-                session::train::<codepair_model::TrainCuda>(context, &name, config, &device)
+                session::train::<codepair_model::TrainCuda>(context, &name, (config, &first), &device)
             }
         }
     }
@@ -132,7 +138,9 @@ fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Va
     Ok(())
 }
 
-fn step(name: &str, model: &TrainConfig) -> Result<Step> {
+fn step(name: &str, model: &TrainConfig, whole: &Config) -> Result<Step> {
+    let first = First::of(name, model, whole)?;
+    let model = &first.resolved(name, model)?;
     model.check(name)?;
     let (value, changed) = model.values()?;
     let mut tokenizers = vec![&model.source.tokenizer, &model.target.tokenizer];
@@ -145,6 +153,7 @@ fn step(name: &str, model: &TrainConfig) -> Result<Step> {
         model: Some(name.to_owned()),
         config: serde_json::json!({ "train": { name: value } }),
         overrides: serde_json::json!({ "train": { name: changed } }),
+        sources: first.digests()?,
         inputs: tokenizers.into_iter().flat_map(inputs).collect(),
         ..Step::default()
     })

@@ -20,10 +20,11 @@ use crate::averaging::Average;
 use crate::batches::Epoch;
 use crate::checkpoint::{Checkpoints, Files, Progress, Saver};
 use crate::data::{self, Data, Example};
+use crate::init::{self, First};
 use crate::optimizers::{Gradients, Optimizer};
 use crate::sampling;
 use crate::sums::{Means, Sums};
-use crate::{TrainConfig, clip, events, init};
+use crate::{TrainConfig, clip, events};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -61,17 +62,19 @@ struct Session<'a, B: AutodiffBackend> {
 pub(crate) fn train<B: AutodiffBackend>(
     context: &mut Context,
     name: &str,
-    config: &TrainConfig,
+    (config, first): (&TrainConfig, &First),
     device: &B::Device,
 ) -> Result<()> {
     let tokenizers = [&config.source, &config.target].map(|side| tokenizer(context, &side.tokenizer));
     let [source, target] = tokenizers;
     let (source, target) = (source?, target?);
-    let vocabularies = Vocabularies { source: source.vocabulary(), target: target.vocabulary() };
-    let special = target.special().ok_or_else(|| {
-        input_error(format!("the tokenizer {} has no tokens that begin and end a text", config.target.tokenizer))
-    })?;
-    let mut data = data::read(context, config, vocabularies.target)?;
+    first.check_tokenizers(name, config, [&source, &target])?;
+    let known = || target.special().ok_or_else(|| no_special(config));
+    let (vocabularies, special) = match first {
+        First::Pretrained(pretrained) => (pretrained.vocabularies()?, pretrained.special()?),
+        _ => (Vocabularies { source: source.vocabulary(), target: target.vocabulary() }, known()?),
+    };
+    let mut data = data::read(context, config, [&source, &target], vocabularies.target)?;
     data.target_counts[special.end as usize] += data.training.len();
     tracing::info!(
         "{name}: {} training and {} validation pairs, {} too long",
@@ -79,9 +82,22 @@ pub(crate) fn train<B: AutodiffBackend>(
         data.validation.len(),
         data.too_long
     );
-    let first = |init| init::weights(context, name, (init, &config.model), [&source, &target]);
-    let weights = config.init.as_deref().map(first).transpose()?;
-    let mut session = Session::<B>::new(config, name, device, &data, vocabularies, special, weights)?;
+    B::seed(device, config.seed);
+    let mut model: Model<B> = config.model.init(vocabularies, device);
+    // burn draws a weight when it is first touched; saving touches all, in order.
+    let drawn = save(&model.valid())?;
+    tracing::info!("{name}: {} parameters, {:.1} MB", parameters(&model), drawn.len() as f64 / 1e6);
+    match first {
+        First::Fresh => {}
+        First::Trained(init) => {
+            let weights = init::trained(context, name, (init, &config.model), [&source, &target])?;
+            load(&mut model, weights).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))?;
+        }
+        First::Pretrained(pretrained) => {
+            model = pretrained.fill(model).with_context(|| format!("train.{name}.init"))?;
+        }
+    }
+    let mut session = Session::new(config, name, device, &data, model, special)?;
     let checkpoints = Arc::new(Checkpoints {
         store: context.store.clone(),
         folder: context.attempt.checkpoints(),
@@ -116,6 +132,10 @@ pub(crate) fn train<B: AutodiffBackend>(
         parameters: parameters as usize,
     };
     publish(context, &card, best, &progress, &data)
+}
+
+fn no_special(config: &TrainConfig) -> anyhow::Error {
+    input_error(format!("the tokenizer {} has no tokens that begin and end a text", config.target.tokenizer))
 }
 
 fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
@@ -159,19 +179,9 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         name: &'a str,
         device: &'a B::Device,
         data: &'a Data,
-        vocabularies: Vocabularies,
+        model: Model<B>,
         special: Special,
-        weights: Option<Vec<u8>>,
     ) -> Result<Self> {
-        B::seed(device, config.seed);
-        let mut model: Model<B> = config.model.init(vocabularies, device);
-        // burn draws a weight when it is first touched; saving touches all, in order.
-        let count = parameters(&model);
-        let touched = save(&model.valid())?;
-        if let Some(weights) = weights {
-            load(&mut model, weights).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))?;
-        }
-        tracing::info!("{name}: {count} parameters, {:.1} MB", touched.len() as f64 / 1e6);
         let optimizer = Optimizer::new(config.optimizer, &model);
         let loss = config.loss();
         let class_weights = match loss {
@@ -186,6 +196,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             name,
             device,
             data,
+            parameters: parameters(&model) as u64,
             model,
             special,
             criterion: Criterion { loss, class_weights },
@@ -195,7 +206,6 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             best: None,
             progress,
             steps: batches.div_ceil(config.accumulate as u64) * u64::from(config.epochs),
-            parameters: count as u64,
             before: 0.0,
             started: Instant::now(),
         })

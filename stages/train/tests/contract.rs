@@ -73,9 +73,14 @@ fn inputs_of(store: &Store, tokens: &dyn Fn(bool) -> RecordBatch) {
 }
 
 fn config(folder: &std::path::Path, source: &str, target: &str, rest: &str) -> Config {
-    let text = format!(
-        "name = \"t\"\n[train.m]\nsource = {{ column = \"{source}\", tokenizer = \"from\", max_tokens = 8 }}\ntarget = {{ column = \"{target}\", tokenizer = \"to\", max_tokens = 8 }}\n{rest}\n"
-    );
+    config_of(folder, (source, "from"), (target, "to"), rest)
+}
+
+/// Each side is a column and its tokenizer.
+fn config_of(folder: &std::path::Path, source: (&str, &str), target: (&str, &str), rest: &str) -> Config {
+    let side =
+        |(column, tokenizer)| format!("{{ column = \"{column}\", tokenizer = \"{tokenizer}\", max_tokens = 8 }}");
+    let text = format!("name = \"t\"\n[train.m]\nsource = {}\ntarget = {}\n{rest}\n", side(source), side(target));
     Config::parse(&text, &folder.join("c.toml"), &[]).unwrap()
 }
 
@@ -150,7 +155,7 @@ fn every_kind_is_a_fingerprint_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let model = |kind: &str| format!("model = {{ kind = \"{kind}\" }}");
     let mut seen = std::collections::BTreeSet::new();
-    let mut all: Vec<String> = ["rnn", "lstm", "attention_lstm", "transformer", "nbow"].map(model).to_vec();
+    let mut all: Vec<String> = ["rnn", "lstm", "attention_lstm", "transformer", "paired", "nbow"].map(model).to_vec();
     let rest = ["adamw", "lazy_adamw", "adafactor", "sgd", "muon"].map(|kind| format!("optimizer = \"{kind}\""));
     // AdamW and the rate that stays are what is taken anyway.
     all.extend(rest.iter().skip(1).map(|rest| format!("{}\n{rest}", model("lstm"))));
@@ -199,8 +204,77 @@ fn a_training_goes_on_from_another_s_weights() {
     let refused = |rest: &str| format!("{:#}", run("text", "code", rest).unwrap_err());
     let wider = refused(&format!("{init}{}", still.replace("hidden = 16", "hidden = 12")));
     assert!(wider.contains("train.m.init") && wider.contains("another model.hidden"), "{wider}");
-    assert!(refused(&format!("init = \"m\"\n{still}")).contains("as NAME@FINGERPRINT"));
+    assert!(refused(&format!("init = \"m\"\n{still}")).contains("is named NAME@FINGERPRINT"));
     assert!(refused(&format!("init = \"m@000000000000\"\n{still}")).contains("m@000000000000"));
+}
+
+/// Files that transformers made say the model's sizes, count by content, and are trained on.
+#[test]
+fn a_training_begins_with_pretrained_files() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipeline/model/src/pretrained/golden");
+    let copy = |name: &str| {
+        let copy = folder.path().join(name);
+        std::fs::create_dir_all(&copy).unwrap();
+        for file in std::fs::read_dir(golden.join(name)).unwrap() {
+            let file = file.unwrap().path();
+            std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+        }
+    };
+    ["whole", "sharded", "gated"].iter().for_each(|name| copy(name));
+    let store = Store::memory();
+    inputs(&store);
+    let datasets = ["tokens_from", "tokens_to", "tokenizers"];
+    let rest =
+        |model: &str, init: &str| format!("epochs = 6\nbatch_size = 8\nlearning_rate = 0.02\n{model}\ninit = {init}");
+    // A T5 has one table of embeddings.
+    let of = |model: &str, init: &str| {
+        let target = if model.contains("t5") { "from" } else { "to" };
+        config_of(folder.path(), ("text", "from"), ("code", target), &rest(model, init))
+    };
+    let described = |model: &str, init: &str| codepair_runtime::describe::<Train>(&of(model, init));
+    let refused = |model: &str, init: &str| format!("{:#}", described(model, init).unwrap_err());
+
+    let manifest =
+        testing::run::<Train>(&store, &of("model = \"t5\"", "\"whole\""), Some("m"), &["tokens_from", "tokenizers"])
+            .unwrap();
+    let found = losses(&store, &manifest);
+    assert!(found[5] < 0.8 * found[0], "{found:?}");
+    let card: serde_json::Value =
+        serde_json::from_slice(&manifest.read_named(&store, "models/config.json").unwrap()).unwrap();
+    assert_eq!((&card["model"]["width"], &card["model"]["head_width"]), (&8.into(), &3.into()));
+    assert_eq!((&card["vocabularies"]["source"], &card["special"]["end"]), (&40.into(), &1.into()));
+    let halves = "{ encoder = \"gated\", decoder = \"sharded\" }";
+    let paired = testing::run::<Train>(&store, &of("model = \"paired\"", halves), Some("m"), &datasets).unwrap();
+    let found = losses(&store, &paired);
+    assert!(found[5] < 0.8 * found[0], "{found:?}");
+
+    // The place of files does not count, and what is in them does; so does what the training changes of them.
+    let step = |model: &str, init: &str| {
+        let step = described(model, init).unwrap().steps.remove(0);
+        (step.overrides.to_string(), step.sources)
+    };
+    let t5 = step("model = \"t5\"", "\"whole\"");
+    std::fs::rename(folder.path().join("whole"), folder.path().join("moved")).unwrap();
+    assert_eq!(step("model = \"t5\"", "\"moved\""), t5);
+    assert_ne!(step("model = { kind = \"t5\", dropout = 0.3 }", "\"moved\"").0, t5.0);
+    assert_ne!(step("model = \"t5\"", "\"sharded\"").1, t5.1);
+    let weights = folder.path().join("moved/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    assert_ne!(step("model = \"t5\"", "\"moved\"").1, t5.1);
+
+    let wide = refused("model = { kind = \"t5\", width = 64 }", "\"moved\"");
+    assert!(wide.contains("train.m.model.width = 64") && wide.contains("say 8"), "{wide}");
+    let inner = refused("model = { kind = \"paired\", decoder = { heads = 3 } }", halves);
+    assert!(inner.contains("train.m.model.decoder.heads = 3"), "{inner}");
+    let kind = refused("model = \"lstm\"", "\"moved\"");
+    assert!(kind.contains("kind = \"lstm\"") && kind.contains("\"t5\""), "{kind}");
+    assert!(refused("model = \"t5\"", "\"nowhere\"").contains("nowhere"));
+    let one = refused("model = \"paired\"", "{ encoder = \"gated\", decoder = \"nowhere\" }");
+    assert!(one.contains("nowhere/config.json"), "{one}");
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! Encoder and decoder of self-attention (Vaswani et al., 2017), normalised before each part (Xiong et al., 2020).
 
 use burn::module::Module;
-use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::{gelu, relu};
+use burn::nn::{Dropout, DropoutConfig, Embedding, LinearConfig};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::Vocabularies;
 use crate::batch::{Batch, Tokens};
 use crate::generators::{Generate, Step};
-use crate::layers::attention::{Attention, AttentionSizes, KeysValues, future};
+use crate::layers::attention::AttentionSizes;
 use crate::layers::copying::{Copying, Original, mixed};
+use crate::layers::transformer::{Activation, Cache, Layer, LayerSizes, Norm, decode, encode};
 use crate::layers::{Output, Rows, embedding};
 
 /// Sizes of the model.
@@ -52,16 +52,6 @@ pub enum Positions {
     Rotary,
     /// An embedding a place.
     Learned,
-}
-
-/// What stands between the two matrices of a feed-forward part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// max(0, x).
-    Relu,
-    /// x · Φ(x).
-    Gelu,
 }
 
 impl Default for TransformerConfig {
@@ -110,58 +100,6 @@ impl TransformerConfig {
     }
 }
 
-/// Two matrices and what stands between them.
-#[derive(Module, Debug)]
-struct FeedForward<B: Backend> {
-    inner: Linear<B>,
-    outer: Linear<B>,
-    dropout: Dropout,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl<B: Backend> FeedForward<B> {
-    fn new(config: &TransformerConfig, device: &B::Device) -> Self {
-        Self {
-            inner: LinearConfig::new(config.width, config.feed_forward).init(device),
-            outer: LinearConfig::new(config.feed_forward, config.width).init(device),
-            dropout: DropoutConfig::new(config.dropout).init(),
-            activation: config.activation,
-        }
-    }
-
-    fn forward(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        let inner = self.inner.forward(states);
-        let inner = match self.activation {
-            Activation::Relu => relu(inner),
-            Activation::Gelu => gelu(inner),
-        };
-        self.outer.forward(self.dropout.forward(inner))
-    }
-}
-
-/// A layer of the encoder.
-#[derive(Module, Debug)]
-struct EncoderLayer<B: Backend> {
-    attention_norm: LayerNorm<B>,
-    attention: Attention<B>,
-    feed_forward_norm: LayerNorm<B>,
-    feed_forward: FeedForward<B>,
-    dropout: Dropout,
-}
-
-/// A layer of the decoder.
-#[derive(Module, Debug)]
-struct DecoderLayer<B: Backend> {
-    attention_norm: LayerNorm<B>,
-    attention: Attention<B>,
-    cross_norm: LayerNorm<B>,
-    cross: Attention<B>,
-    feed_forward_norm: LayerNorm<B>,
-    feed_forward: FeedForward<B>,
-    dropout: Dropout,
-}
-
 /// The model.
 #[derive(Module, Debug)]
 pub struct Transformer<B: Backend> {
@@ -169,129 +107,71 @@ pub struct Transformer<B: Backend> {
     target_embedding: Embedding<B>,
     source_positions: Option<Embedding<B>>,
     target_positions: Option<Embedding<B>>,
-    encoder: Vec<EncoderLayer<B>>,
-    encoder_norm: LayerNorm<B>,
-    decoder: Vec<DecoderLayer<B>>,
-    decoder_norm: LayerNorm<B>,
+    encoder: Vec<Layer<B>>,
+    encoder_norm: Norm<B>,
+    decoder: Vec<Layer<B>>,
+    decoder_norm: Norm<B>,
     output: Output<B>,
     copying: Option<Copying<B>>,
     dropout: Dropout,
     width: usize,
 }
 
-/// Keys and values of the source and of what was written so far, a layer each.
+/// What the decoder remembers, and what can be copied.
 #[derive(Clone, Debug)]
 pub struct State<B: Backend> {
-    written: Vec<KeysValues<B>>,
-    source: Vec<KeysValues<B>>,
-    padding: Tensor<B, 2, Bool>,
+    cache: Cache<B>,
     original: Option<Original<B>>,
 }
 
 impl<B: Backend> Rows<B> for State<B> {
     fn select(self, rows: &Tensor<B, 1, Int>) -> Self {
-        Self {
-            written: self.written.select(rows),
-            source: self.source.select(rows),
-            padding: Rows::select(self.padding, rows),
-            original: self.original.select(rows),
-        }
-    }
-}
-
-impl<B: Backend> EncoderLayer<B> {
-    fn new(config: &TransformerConfig, device: &B::Device) -> Self {
-        Self {
-            attention_norm: LayerNormConfig::new(config.width).init(device),
-            attention: Attention::new(config.attention(true), device),
-            feed_forward_norm: LayerNormConfig::new(config.width).init(device),
-            feed_forward: FeedForward::new(config, device),
-            dropout: DropoutConfig::new(config.dropout).init(),
-        }
-    }
-
-    fn forward(&self, states: Tensor<B, 3>, hidden: &Tensor<B, 4, Bool>) -> Tensor<B, 3> {
-        let normed = self.attention_norm.forward(states.clone());
-        let over = self.attention.keys_values(normed.clone(), 0);
-        let (seen, _) = self.attention.forward(normed, 0, over, Some(hidden.clone()));
-        let states = states + self.dropout.forward(seen);
-        let fed = self.feed_forward.forward(self.feed_forward_norm.forward(states.clone()));
-        states + self.dropout.forward(fed)
-    }
-}
-
-/// What a decoder layer makes: its states, the attention over the source [B, h, T, S], and the keys and values written so far.
-type Decoded<B> = (Tensor<B, 3>, Tensor<B, 4>, KeysValues<B>);
-
-impl<B: Backend> DecoderLayer<B> {
-    fn new(config: &TransformerConfig, device: &B::Device) -> Self {
-        Self {
-            attention_norm: LayerNormConfig::new(config.width).init(device),
-            attention: Attention::new(config.attention(true), device),
-            cross_norm: LayerNormConfig::new(config.width).init(device),
-            cross: Attention::new(config.attention(false), device),
-            feed_forward_norm: LayerNormConfig::new(config.width).init(device),
-            feed_forward: FeedForward::new(config, device),
-            dropout: DropoutConfig::new(config.dropout).init(),
-        }
-    }
-
-    /// States [B, T, E] that stand behind `written`.
-    fn forward(
-        &self,
-        states: Tensor<B, 3>,
-        written: Option<KeysValues<B>>,
-        source: KeysValues<B>,
-        padding: &Tensor<B, 4, Bool>,
-    ) -> Decoded<B> {
-        let normed = self.attention_norm.forward(states.clone());
-        let first = written.as_ref().map_or(0, KeysValues::length);
-        let own = self.attention.keys_values(normed.clone(), first);
-        let length = own.length();
-        let over = written.map_or(own.clone(), |written| written.then(own));
-        let hidden = (length > 1).then(|| future(length, &normed.device()));
-        let (seen, _) = self.attention.forward(normed, first, over.clone(), hidden);
-        let states = states + self.dropout.forward(seen);
-        let normed = self.cross_norm.forward(states.clone());
-        let (seen, weights) = self.cross.forward(normed, 0, source, Some(padding.clone()));
-        let states = states + self.dropout.forward(seen);
-        let fed = self.feed_forward.forward(self.feed_forward_norm.forward(states.clone()));
-        (states + self.dropout.forward(fed), weights, over)
+        Self { cache: self.cache.select(rows), original: self.original.select(rows) }
     }
 }
 
 impl TransformerConfig {
-    /// Places of the source mean nothing to what looks at it from the target.
-    fn attention(&self, own: bool) -> AttentionSizes {
-        let rotary = own && self.positions == Positions::Rotary;
-        AttentionSizes { width: self.width, heads: self.heads, qk_norm: self.qk_norm, rotary }
+    fn layer(&self) -> LayerSizes {
+        let attention = AttentionSizes {
+            width: self.width,
+            heads: self.heads,
+            head_width: self.width / self.heads,
+            is_bare: false,
+            qk_norm: self.qk_norm,
+            rotary: self.positions == Positions::Rotary,
+        };
+        LayerSizes {
+            attention,
+            feed_forward: self.feed_forward,
+            activation: self.activation,
+            gated: false,
+            rms_epsilon: None,
+            dropout: self.dropout,
+        }
     }
 }
 
 impl<B: Backend> Transformer<B> {
     /// Fresh weights.
     pub(crate) fn new(config: &TransformerConfig, vocabularies: Vocabularies, device: &B::Device) -> Self {
-        let width = config.width;
+        let (width, layer) = (config.width, config.layer());
         // Scaled up by the square root of the width when they are read, they are of one size with everything else.
         let std = 1.0 / (width as f64).sqrt();
         let positions = || match config.positions {
             Positions::Rotary => None,
             Positions::Learned => Some(embedding(config.longest, width, 0.02, device)),
         };
-        let output = if config.tied {
-            Output::tied()
-        } else {
-            Output::own(LinearConfig::new(width, vocabularies.target).with_bias(false).init(device))
-        };
+        let own = LinearConfig::new(width, vocabularies.target).with_bias(false);
+        let output = Output::new((!config.tied).then(|| own.init(device)));
         Self {
             source_embedding: embedding(vocabularies.source, width, std, device),
             target_embedding: embedding(vocabularies.target, width, std, device),
             source_positions: positions(),
             target_positions: positions(),
-            encoder: (0..config.encoder_layers).map(|_| EncoderLayer::new(config, device)).collect(),
-            encoder_norm: LayerNormConfig::new(width).init(device),
-            decoder: (0..config.decoder_layers).map(|_| DecoderLayer::new(config, device)).collect(),
-            decoder_norm: LayerNormConfig::new(width).init(device),
+            encoder: Layer::many(config.encoder_layers, &layer, false, device),
+            encoder_norm: Norm::new(&layer, device),
+            decoder: Layer::many(config.decoder_layers, &layer, true, device),
+            decoder_norm: Norm::new(&layer, device),
             output,
             copying: config.copy.then(|| Copying::new(width, width, device)),
             dropout: DropoutConfig::new(config.dropout).init(),
@@ -323,27 +203,13 @@ impl<B: Backend> Transformer<B> {
     /// Runs the decoder over ids [B, T] that stand behind what was written: logits [B, T, V], attention over the source
     /// [B, T, S], and the state behind them.
     fn decode(&self, ids: Tensor<B, 2, Int>, state: State<B>) -> (Tensor<B, 3>, Tensor<B, 3>, State<B>) {
-        let State { written, source, padding, original } = state;
-        let first = written.first().map_or(0, KeysValues::length);
-        let mut states = self.embed(&self.target_embedding, self.target_positions.as_ref(), ids, first);
-        let hidden = padding.clone().unsqueeze_dims::<4>(&[1, 2]);
-        let mut before = written.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        let (mut now, mut last) = (Vec::with_capacity(self.decoder.len()), None);
-        for (layer, source) in self.decoder.iter().zip(&source) {
-            let (next, weights, over) = layer.forward(states, before.next().flatten(), source.clone(), &hidden);
-            states = next;
-            last = Some(weights);
-            now.push(over);
-        }
+        let State { cache, original } = state;
+        let embedded = self.embed(&self.target_embedding, self.target_positions.as_ref(), ids, cache.length());
+        let (states, weights, cache) = decode(&self.decoder, embedded, cache, None);
         let states = self.decoder_norm.forward(states);
         let logits = self.output.forward(states.clone(), &self.target_embedding);
         let logits = mixed(self.copying.as_ref(), logits, states, original.as_ref());
-        let [rows, length, _] = logits.dims();
-        let weights = last.map_or_else(
-            || Tensor::zeros([rows, length, padding.dims()[1]], &logits.device()),
-            |weights| weights.mean_dim(1).squeeze_dim(1),
-        );
-        (logits, weights, State { written: now, source, padding, original })
+        (logits, weights, State { cache, original })
     }
 }
 
@@ -351,16 +217,10 @@ impl<B: Backend> Generate<B> for Transformer<B> {
     type State = State<B>;
 
     fn begin(&self, source: &Tokens<B>) -> State<B> {
-        let hidden = source.padding.clone().unsqueeze_dims::<4>(&[1, 2]);
-        let mut states = self.embed(&self.source_embedding, self.source_positions.as_ref(), source.ids.clone(), 0);
-        for layer in &self.encoder {
-            states = layer.forward(states, &hidden);
-        }
-        let states = self.encoder_norm.forward(states);
+        let embedded = self.embed(&self.source_embedding, self.source_positions.as_ref(), source.ids.clone(), 0);
+        let states = self.encoder_norm.forward(encode(&self.encoder, embedded, &source.padding, None));
         State {
-            written: Vec::new(),
-            source: self.decoder.iter().map(|layer| layer.cross.keys_values(states.clone(), 0)).collect(),
-            padding: source.padding.clone(),
+            cache: Cache::new(&self.decoder, &states, source.padding.clone()),
             original: self.copying.is_some().then(|| Original::new(states, source)),
         }
     }

@@ -1,7 +1,7 @@
-//! Attention of several heads over scaled dot products (Vaswani et al., 2017).
+//! Attention of several heads over dot products (Vaswani et al., 2017).
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
@@ -14,6 +14,10 @@ use crate::layers::{NEVER, Rows};
 pub(crate) struct AttentionSizes {
     pub(crate) width: usize,
     pub(crate) heads: usize,
+    /// Width of each head.
+    pub(crate) head_width: usize,
+    /// As in T5: maps without biases, and scores that are not scaled down, which their first weights make up for.
+    pub(crate) is_bare: bool,
     /// Queries and keys are scaled to one length before they meet (Henry et al., 2020).
     pub(crate) qk_norm: bool,
     /// Queries and keys are turned by their positions.
@@ -31,6 +35,8 @@ pub(crate) struct Attention<B: Backend> {
     key_norm: Option<RmsNorm<B>>,
     heads: usize,
     rotary: bool,
+    /// What scores are divided by.
+    scale: f64,
 }
 
 /// Keys and values of all heads, [B, h, S, d].
@@ -63,18 +69,20 @@ impl<B: Backend> Rows<B> for KeysValues<B> {
 
 impl<B: Backend> Attention<B> {
     pub(crate) fn new(sizes: AttentionSizes, device: &B::Device) -> Self {
-        let AttentionSizes { width, heads, qk_norm, rotary } = sizes;
-        let linear = || LinearConfig::new(width, width).init(device);
-        let norm = || qk_norm.then(|| RmsNormConfig::new(width / heads).init(device));
+        let AttentionSizes { width, heads, head_width, is_bare, qk_norm, rotary } = sizes;
+        let inner = heads * head_width;
+        let linear = |from, to, std| bare_or_whole(is_bare, from, to, std).init(device);
+        let norm = || qk_norm.then(|| RmsNormConfig::new(head_width).init(device));
         Self {
-            query: linear(),
-            key: linear(),
-            value: linear(),
-            output: linear(),
+            query: linear(width, inner, 1.0 / ((width * head_width) as f64).sqrt()),
+            key: linear(width, inner, 1.0 / (width as f64).sqrt()),
+            value: linear(width, inner, 1.0 / (width as f64).sqrt()),
+            output: linear(inner, width, 1.0 / (inner as f64).sqrt()),
             query_norm: norm(),
             key_norm: norm(),
             heads,
             rotary,
+            scale: if is_bare { 1.0 } else { (head_width as f64).sqrt() },
         }
     }
 
@@ -101,23 +109,33 @@ impl<B: Backend> Attention<B> {
     }
 
     /// What states [B, T, E] gather, [B, T, E], and the weights by which they do, [B, h, T, S]. The first stands at the
-    /// place `first`; where `hidden` [B, 1, T or 1, S] is true nothing is seen.
+    /// place `first`; where `hidden` [B, 1, T or 1, S] is true nothing is seen, and `bias` [1, h, T, S] is added to the scores.
     pub(crate) fn forward(
         &self,
         states: Tensor<B, 3>,
         first: usize,
         over: KeysValues<B>,
         hidden: Option<Tensor<B, 4, Bool>>,
+        bias: Option<&Tensor<B, 4>>,
     ) -> (Tensor<B, 3>, Tensor<B, 4>) {
-        let [rows, length, width] = states.dims();
+        let [rows, length, _] = states.dims();
         let query = self.place(self.query.forward(states), self.query_norm.as_ref(), first);
-        let query = query.div_scalar(((width / self.heads) as f64).sqrt());
-        let scores = query.matmul(over.keys.swap_dims(2, 3));
+        let width = self.heads * query.dims()[3];
+        let scores = query.div_scalar(self.scale).matmul(over.keys.swap_dims(2, 3));
+        let scores = bias.map_or(scores.clone(), |bias| scores + bias.clone());
         let shape = scores.dims();
         let scores = hidden.map_or(scores.clone(), |hidden| scores.mask_fill(hidden.expand(shape), NEVER));
         let weights = softmax(scores, 3);
         let gathered = weights.clone().matmul(over.values).swap_dims(1, 2).reshape([rows, length, width]);
         (self.output.forward(gathered), weights)
+    }
+}
+
+/// A linear map as burn draws it, or one without a bias whose weights have this standard deviation.
+pub(crate) fn bare_or_whole(is_bare: bool, from: usize, to: usize, std: f64) -> LinearConfig {
+    match is_bare {
+        true => LinearConfig::new(from, to).with_bias(false).with_initializer(Initializer::Normal { mean: 0.0, std }),
+        false => LinearConfig::new(from, to),
     }
 }
 
