@@ -11,6 +11,8 @@ pub struct Stage {
     pub revision: u32,
     /// Steps are `NAME:TABLE`, one for each table in its own: a model, or a tokenizer.
     pub per_model: bool,
+    /// Where lists of values in its tables make a step each: the keys that are lists by themselves.
+    pub lists: Option<&'static [&'static str]>,
     /// Worker threads where the config says nothing; without it as many as there are cores.
     pub threads: Option<usize>,
     /// What of `[resources.NAME]` it reads.
@@ -28,6 +30,7 @@ pub const STAGES: &[Stage] = &[
         table: "ingest",
         revision: 7,
         per_model: false,
+        lists: None,
         threads: None,
         resources: &["threads"],
         inputs: &[],
@@ -38,6 +41,7 @@ pub const STAGES: &[Stage] = &[
         table: "synth",
         revision: 7,
         per_model: false,
+        lists: None,
         threads: None,
         resources: &["threads"],
         inputs: &["functions", "problems", "queries"],
@@ -48,6 +52,7 @@ pub const STAGES: &[Stage] = &[
         table: "prepare",
         revision: 8,
         per_model: false,
+        lists: None,
         threads: None,
         resources: &["threads", "memory_limit"],
         inputs: &["functions", "pairs", "problems", "queries", "synthetic_pairs"],
@@ -58,6 +63,7 @@ pub const STAGES: &[Stage] = &[
         table: "prepare.tokenizers",
         revision: 1,
         per_model: true,
+        lists: None,
         threads: None,
         resources: &["threads"],
         inputs: &["examples"],
@@ -68,6 +74,7 @@ pub const STAGES: &[Stage] = &[
         table: "train",
         revision: 4,
         per_model: true,
+        lists: Some(&["negatives", "fields"]),
         // A step is too small to be divided well: two trainings side by side take less time.
         threads: Some(1),
         resources: &["threads", "device"],
@@ -79,6 +86,7 @@ pub const STAGES: &[Stage] = &[
         table: "evaluate",
         revision: 3,
         per_model: true,
+        lists: None,
         threads: None,
         resources: &["threads", "device"],
         inputs: &["examples", "models"],
@@ -89,6 +97,7 @@ pub const STAGES: &[Stage] = &[
         table: "score",
         revision: 1,
         per_model: false,
+        lists: None,
         threads: None,
         resources: &["threads"],
         inputs: &["predictions", "rankings"],
@@ -99,6 +108,7 @@ pub const STAGES: &[Stage] = &[
         table: "report",
         revision: 2,
         per_model: false,
+        lists: None,
         threads: None,
         resources: &["threads"],
         inputs: &[

@@ -216,9 +216,14 @@ fn names(description: &Description) -> Vec<String> {
     description.steps.iter().map(|step| name(&step.model)).collect()
 }
 
-/// Whether a name on the command line means a step: `train` means all of `train:…`.
+/// Whether a name on the command line means a step: `train` means all of `train:…`, and `train:lstm` all of `train:lstm-1`, `-2`, …,
+/// which the lists of one table make.
 pub(crate) fn selects(name: &str, step: &str) -> bool {
-    step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
+    let is_numbered = |rest: &str| {
+        let digits = rest.strip_prefix('-').map_or("", |rest| rest.split('.').next().unwrap_or(rest));
+        name.contains(':') && !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
+    };
+    step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with(':') || is_numbered(rest))
 }
 
 /// Why a step is not fresh, against the newest plan.
@@ -285,6 +290,23 @@ fn select(verdicts: &mut [Verdict], steps: &[PlannedStep], selection: &Selection
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_mean_steps() {
+        for (name, step, means) in [
+            ("train", "train:a", true),
+            ("train", "trainer:a", false),
+            ("train:a", "train:a", true),
+            ("train:a", "train:a-12", true),
+            ("train:a-1", "train:a-12", false),
+            ("train:a", "train:a-b", false),
+            ("train:a", "train:ab", false),
+            ("evaluate:a", "evaluate:a-1.test", true),
+            ("evaluate:a", "evaluate:a-b.test", false),
+        ] {
+            assert_eq!(selects(name, step), means, "{name} and {step}");
+        }
+    }
 
     #[test]
     fn stages_outside_the_selection_are_left_out() {

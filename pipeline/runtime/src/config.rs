@@ -3,6 +3,7 @@
 mod kind;
 mod size;
 mod values;
+mod variations;
 mod words;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::config_error;
 
 pub use self::kind::{of_kind, schema_of_kinds, take_kind};
 pub use self::size::ByteSize;
+pub use self::variations::Variation;
 pub use self::words::nearest;
 
 /// The config of whoever names none: their own, which `codepair init` writes.
@@ -37,6 +39,8 @@ pub struct Config {
     written: Table,
     /// What was typed after the `=` of each `--set`, by its key: `2024` may be meant as a text.
     typed: BTreeMap<String, String>,
+    /// Of each stage what the lists in its tables stand for.
+    varied: BTreeMap<&'static str, Vec<Variation>>,
 }
 
 /// `[resources.STAGE]`: how much of the machine a stage may use; never part of a fingerprint.
@@ -108,7 +112,14 @@ impl Config {
             }
             None => return Err(config_error(format!("{}: `name` is missing: name = \"my-pipeline\"", path.display()))),
         };
-        let config = Self { path: path.to_owned(), name, table, written, typed };
+        let mut varied = BTreeMap::new();
+        for stage in STAGES {
+            let Some(Value::Table(tables)) = table.get_mut(stage.table) else { continue };
+            let found = variations::vary(stage, tables)
+                .map_err(|why| config_error(format!("{}: {}.{why}", path.display(), stage.table)))?;
+            varied.insert(stage.name, found);
+        }
+        let config = Self { path: path.to_owned(), name, table, written, typed, varied };
         config.check_name("name", &config.name)?;
         config.check_resources()?;
         for stage in STAGES.iter().filter(|stage| stage.per_model) {
@@ -223,6 +234,12 @@ impl Config {
         let table = table_of(&self.table, stage);
         let tables = table.as_ref().and_then(Value::as_table).into_iter().flatten();
         tables.filter(|(_, value)| value.is_table()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What the lists in a stage's tables stand for: each is a table of its own.
+    #[must_use]
+    pub fn variations(&self, stage: &str) -> &[Variation] {
+        self.varied.get(stage).map_or(&[], Vec::as_slice)
     }
 
     /// A stage's table as JSON, as it was written, to compare with a plan's.

@@ -37,7 +37,7 @@ mod writes;
 pub use artifact::{Attempt, Published, newest_generation, supersede};
 pub use bootstrap::main;
 pub use command_line::{PipelineOptions, advice, quoted, run_binary};
-pub use config::{ByteSize, Config, OWN_CONFIG, Resources, nearest, of_kind, schema_of_kinds, take_kind};
+pub use config::{ByteSize, Config, OWN_CONFIG, Resources, Variation, nearest, of_kind, schema_of_kinds, take_kind};
 pub use describe::{Description, Input, Step, difference, fingerprint, overrides};
 pub use digest::{
     DIGEST_BLOCK, Digest, cache_folder, file_digest, files_digest, hex, remember_digest, sha256, short_digest,

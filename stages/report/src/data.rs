@@ -11,7 +11,7 @@ use codepair_runtime::{Context, float_column, integer_column, read_output, text_
 use serde::Serialize;
 
 use self::examples::{Generated, Heatmap, Query, generated, heatmaps, queries};
-use self::scores::{Difference, Model, ScoreColumn, Scores, differences, score_columns};
+use self::scores::{Difference, Group, Model, ScoreColumn, Scores, differences, groups, score_columns};
 use self::training::{Synthesis, Training, syntheses, trainings};
 use crate::{Report, plots};
 
@@ -46,6 +46,8 @@ struct Benchmark {
     /// Which rows, what is read and what written or found.
     protocol: String,
     models: Vec<Model>,
+    /// Those that differ in their seeds alone, together.
+    groups: Vec<Group>,
     columns: Vec<ScoreColumn>,
 }
 
@@ -105,6 +107,7 @@ pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
     }
     let benchmarks = tables.into_iter().rev().map(|((task, name, protocol), models)| Benchmark {
         columns: score_columns(&models),
+        groups: groups(&models, context.config.variations("train")),
         task,
         name,
         protocol,

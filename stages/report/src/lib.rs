@@ -30,12 +30,17 @@ impl Stage for Report {
     const NAME: &'static str = "report";
     type Config = Self;
 
-    fn steps(config: &Self, _whole: &Config) -> Result<Vec<Step>> {
+    fn steps(config: &Self, whole: &Config) -> Result<Vec<Step>> {
         let value = serde_json::to_value(config)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);
+        let mut changed = serde_json::json!({ "report": changed });
+        // Which models are of one table is said nowhere else.
+        if !whole.variations("train").is_empty() {
+            changed["variations"] = serde_json::to_value(whole.variations("train"))?;
+        }
         Ok(vec![Step {
             config: serde_json::json!({ "report": value }),
-            overrides: serde_json::json!({ "report": changed }),
+            overrides: changed,
             inputs: inputs()?,
             ..Step::default()
         }])

@@ -61,7 +61,8 @@ pub struct TrainConfig {
     /// Stop after so many epochs without a better validation loss, which is that of the likelihood alone.
     #[serde(default = "defaults::patience")]
     pub patience: u32,
-    /// Of weights, order and dropout.
+    /// Of weights, order and dropout. `seeds = [1, 2, 3]` makes a model of each, `NAME-1`, `NAME-2`, …, which the report puts
+    /// together; so does a list in place of any other value, and several lists make a model of each combination.
     #[serde(default)]
     pub seed: u64,
     /// Learn from synthetic positives too.

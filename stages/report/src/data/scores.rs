@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use codepair_metrics::{Better, GENERATION, SEARCH, all, better, headline};
-use codepair_runtime::{Context, float_column, integer_column, text_column};
+use codepair_runtime::{Context, Variation, float_column, integer_column, text_column};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ use crate::plots;
 #[derive(Serialize)]
 pub(super) struct Model {
     name: String,
+    /// What it has of the lists of its table.
+    settings: String,
     kind: String,
     parameters: Option<u64>,
     training_seconds: Option<f64>,
@@ -22,6 +24,43 @@ pub(super) struct Model {
     /// The ends of each score's interval.
     intervals: BTreeMap<String, [f64; 2]>,
     fingerprint: String,
+}
+
+/// Models that differ in their seeds alone.
+#[derive(Serialize)]
+pub(super) struct Group {
+    name: String,
+    /// What they have in common of the lists of their table.
+    settings: String,
+    runs: usize,
+    /// Mean and standard deviation of each score.
+    scores: BTreeMap<String, [f64; 2]>,
+}
+
+/// The models of a table together that differ in their seeds alone, where there are several.
+pub(super) fn groups(models: &[Model], variations: &[Variation]) -> Vec<Group> {
+    let mut members: BTreeMap<(&str, String), Vec<&Model>> = BTreeMap::new();
+    for variation in variations {
+        let own = models.iter().find(|model| model.name == variation.name);
+        members.entry((&variation.of, variation.settings())).or_default().extend(own);
+    }
+    let several = members.into_iter().filter(|(_, models)| models.len() > 1);
+    let group = |((name, settings), models): ((&str, String), Vec<&Model>)| {
+        let keys: BTreeSet<&String> = models.iter().flat_map(|model| model.scores.keys()).collect();
+        let of = |key: &String| {
+            let values: Vec<f64> = models.iter().filter_map(|model| model.scores.get(key)).copied().collect();
+            (key.clone(), mean_and_deviation(&values))
+        };
+        Group { name: name.to_owned(), settings, runs: models.len(), scores: keys.into_iter().map(of).collect() }
+    };
+    several.map(group).collect()
+}
+
+/// Mean and standard deviation of a sample.
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    [mean, (squares / values.len().saturating_sub(1).max(1) as f64).sqrt()]
 }
 
 /// A column of a comparison table: whatever metric a model has.
@@ -148,7 +187,9 @@ impl Scores {
         );
         let all = || self.rows.iter().filter(|row| row.bucket == "all");
         let key = |row: &ScoreRow| format!("{} {}", row.decoding, row.metric);
+        let variation = context.config.variations("train").iter().find(|variation| variation.name == self.model);
         Model {
+            settings: variation.map_or_else(String::new, Variation::all_settings),
             kind,
             parameters: note("parameters").as_ref().and_then(Value::as_u64),
             training_seconds: note("training_seconds").as_ref().and_then(Value::as_f64),
@@ -211,4 +252,35 @@ pub(super) fn differences(context: &Context) -> Result<Vec<Difference>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_put_together_and_nothing_else() {
+        let model = |name: &str, mrr: f64| Model {
+            name: name.to_owned(),
+            settings: String::new(),
+            kind: String::new(),
+            parameters: None,
+            training_seconds: None,
+            rows: 1,
+            scores: BTreeMap::from([("exact mrr".to_owned(), mrr)]),
+            intervals: BTreeMap::new(),
+            fingerprint: String::new(),
+        };
+        let text = "name = \"t\"\n[train.a]\nrate = [0.1, 0.2]\nseeds = [1, 2, 3]\n[train.b]\nrate = [1, 2]\n";
+        let config = codepair_runtime::Config::parse(text, std::path::Path::new("c.toml"), &[]).unwrap();
+        // Seeds change last: a-1 to a-3 are not of one rate.
+        let names = ["a-1", "a-2", "a-3", "a-4", "a-5", "a-6", "b-1", "b-2"];
+        let models: Vec<Model> =
+            names.iter().zip([1.0, 10.0, 2.0, 20.0, 3.0, 60.0, 5.0, 6.0]).map(|(name, mrr)| model(name, mrr)).collect();
+        let found = groups(&models, config.variations("train"));
+        let all: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.settings.as_str(), one.runs)).collect();
+        assert_eq!(all, [("a", "rate = 0.1", 3), ("a", "rate = 0.2", 3)]);
+        assert_eq!(found[0].scores["exact mrr"], [2.0, 1.0]);
+        assert!((found[1].scores["exact mrr"][1] - 700f64.sqrt()).abs() < 1e-9);
+    }
 }
