@@ -370,17 +370,25 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "tokens",
-        version: 1,
+        version: 2,
         doc: "Token ids of the examples, one folder a tokenizer (tokens_NAME); detokenize('NAME', column) reads them, tokenize('NAME', text) makes them.",
         sort_key: &["ordinal"],
         volatile: false,
         columns: &[
             ID,
             ordinal("ordinal", "position among all candidates, as in examples"),
+            SOURCE,
             text("kind", "original, positive or negative"),
             text("name", "qualified name, or the edit's"),
             text("parent_id", "for synthetic pairs the id of the row they were made from").or_null(),
             SPLIT,
+            column(
+                "name_tokens",
+                Kind::Tokens,
+                "tokens of an original's name; null where this tokenizer does not read it",
+            )
+            .or_null(),
+            count("name_length", "tokens in name_tokens"),
             column("text", Kind::Tokens, "tokens of the text; null where this tokenizer does not read it").or_null(),
             count("text_length", "tokens in text"),
             column("code", Kind::Tokens, "tokens of the code; null where this tokenizer does not read it").or_null(),
@@ -389,7 +397,7 @@ pub const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "training_steps",
-        version: 2,
+        version: 3,
         doc: "The training's course: a row every few steps, and one for each validation.",
         sort_key: &["model", "step"],
         volatile: true,
@@ -403,6 +411,7 @@ pub const DATASETS: &[Dataset] = &[
             real("gradient_norm", "global norm before clipping").or_null(),
             real("tokens_per_second", "source and target tokens a second, pads left out").or_null(),
             real("bits_per_byte", "of a generator's targets, where the loss is their likelihood alone").or_null(),
+            real("score", "of a validation, where the best epoch is chosen by a metric").or_null(),
             ordinal("skipped", "steps so far whose gradients were no numbers"),
             ordinal("memory_bytes", "the most memory the process had so far"),
             real("elapsed_seconds", "seconds of training, earlier attempts included"),

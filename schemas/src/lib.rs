@@ -9,5 +9,5 @@ pub mod rows;
 mod stages;
 
 pub use datasets::{Column, DATASETS, Dataset, Kind, dataset};
-pub use field::Field;
+pub use field::{DocumentField, Field};
 pub use stages::{STAGES, Stage, is_written_by, stage, stage_of_dataset, table_of};

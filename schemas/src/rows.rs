@@ -164,7 +164,7 @@ rows! {
     /// A row of `training_steps`.
     TrainingStep in "training_steps" {
         model: String, step: u64, epoch: u32, split: String, loss: f64, learning_rate: f64,
-        gradient_norm: Option<f64>, tokens_per_second: Option<f64>, bits_per_byte: Option<f64>, skipped: u64,
+        gradient_norm: Option<f64>, tokens_per_second: Option<f64>, bits_per_byte: Option<f64>, score: Option<f64>, skipped: u64,
         memory_bytes: u64, elapsed_seconds: f64, seconds_left: f64, parameters: u64,
     }
     /// A row of `scores`.

@@ -27,7 +27,7 @@ pub use backend::{Cpu, CpuDevice, Device, TrainCpu, is_eager};
 #[cfg(feature = "cuda")]
 pub use backend::{Cuda, CudaDevice, TrainCuda};
 pub use batch::{Batch, Pair, Tokens};
-pub use card::{ModelCard, Side, Vocabularies};
+pub use card::{ModelCard, Side, Vocabularies, joined};
 pub use decoding::{Decoded, Decoding};
 pub use encoders::{Encode, Encoder, EncoderConfig, NbowConfig, Role};
 pub use generators::{

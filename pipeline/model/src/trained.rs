@@ -3,10 +3,11 @@
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::backend::Backend;
 use codepair_runtime::{Manifest, Store, config_error};
+use codepair_schemas::DocumentField;
 use codepair_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use crate::{Decoding, Encoder, Generator, Model, ModelCard, Role, Side, Tokens, load};
+use crate::{Decoding, Encoder, Generator, Model, ModelCard, Role, Side, Tokens, joined, load};
 
 /// Rows encoded at once.
 const BATCH_ROWS: usize = 256;
@@ -73,6 +74,29 @@ impl<B: Backend> Trained<B> {
         });
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
         self.finite(texts, vectors(self.encoder()?, role, &tokens, device))
+    }
+
+    /// Unit vectors of so many documents, one a row, by the text of each of their fields; a field without one is left out.
+    ///
+    /// # Errors
+    /// The model is no search model.
+    pub fn documents<'t>(
+        &self,
+        count: usize,
+        text: impl Fn(usize, DocumentField) -> &'t str + Sync,
+        device: &B::Device,
+    ) -> Result<Vec<Vec<f32>>> {
+        let side = &self.card.target;
+        let (fields, between) = (side.document(), self.target.encode("\n")?);
+        let tokens = (0..count).into_par_iter().map(|row| {
+            let parts = fields.iter().map(|field| self.target.encode(text(row, *field)));
+            let mut tokens = joined(parts.collect::<Result<Vec<_>, _>>()?, &between);
+            self.target.fit(&mut tokens, side.max_tokens);
+            Ok(tokens)
+        });
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
+        let texts: Vec<&str> = (0..count).map(|row| text(row, side.column.into())).collect();
+        self.finite(&texts, vectors(self.encoder()?, Role::Document, &tokens, device))
     }
 
     /// The generator that it is.

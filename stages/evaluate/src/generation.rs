@@ -53,7 +53,7 @@ pub(crate) fn evaluate<B: Backend>(
     };
     let greedily = decode(&|sources| model.greedy(sources, trained.decoding(), device));
     let by_beam = decode(&|sources| model.beam(sources, config.beam_width, trained.decoding(), device));
-    let protocol = run.protocol(trained.card.source.column, trained.card.target.column);
+    let protocol = run.protocol(trained.card.source.column.name(), trained.card.target.column.name());
     let by_beam = write("beam", format!("beam {}", config.beam_width), trained, &rows, by_beam)?;
     let greedily = write("greedy", "greedy".to_owned(), trained, &rows, greedily)?;
     let predictions: Vec<Prediction> =

@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use burn::tensor::backend::Backend;
 use codepair_model::{Cpu, CpuDevice, Device, Trained};
 use codepair_runtime::{Config, Context, Input, Stage, Step, config_error, input_error, overrides};
-use codepair_schemas::Field;
 
 pub use benchmarks::{Baseline, Benchmark, Benchmarks, Generation, Pairs, Split};
 pub use test_split::{Example, examples};
@@ -35,8 +34,8 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     /// Which rows, what is read, and what is written or found: models that differ in it are not compared.
-    pub(crate) fn protocol(&self, source: Field, target: Field) -> String {
-        format!("{} split, {} → {}", self.split, source.name(), target.name())
+    pub(crate) fn protocol(&self, source: &str, target: &str) -> String {
+        format!("{} split, {source} → {target}", self.split)
     }
 }
 

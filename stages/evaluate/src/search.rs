@@ -6,8 +6,8 @@ use burn::tensor::backend::Backend;
 use codepair_code::words;
 use codepair_model::{Role, Trained};
 use codepair_runtime::{Context, Progress, input_error};
-use codepair_schemas::Field;
 use codepair_schemas::rows::{Attention, Prediction, Ranking};
+use codepair_schemas::{DocumentField, Field};
 use codepair_search::{Bm25, dot, rank_of, top_k};
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ use crate::{Example, Pairs, Run};
 pub(crate) fn bm25(context: &mut Context, pairs: &Pairs, run: &Run) -> Result<()> {
     let rows = Rows::new(run.examples, Field::Text, Field::Code)?;
     let index = Bm25::new(rows.candidates.iter().map(|e| words(&e.code)));
-    rank(context, pairs, run, &rows, &run.protocol(Field::Text, Field::Code), |query| {
+    rank(context, pairs, run, &rows, &run.protocol(Field::Text.name(), Field::Code.name()), |query| {
         index.scores(words(&rows.candidates[query].text))
     })
 }
@@ -34,8 +34,13 @@ pub(crate) fn evaluate<B: Backend>(
     let rows = Rows::new(run.examples, source, target)?;
     let column = |column| rows.candidates.iter().map(|e| e.column(column)).collect::<Vec<&str>>();
     let queries = model.vectors(Role::Query, &column(source), device)?;
-    let candidates = model.vectors(Role::Document, &column(target), device)?;
-    rank(context, pairs, run, &rows, &run.protocol(source, target), |query| {
+    // A document that held its own query would be found by it.
+    let text = |row: usize, field: DocumentField| {
+        if field == source.into() { "" } else { rows.candidates[row].field(field) }
+    };
+    let candidates = model.documents(rows.candidates.len(), text, device)?;
+    let protocol = run.protocol(source.name(), &model.card.target.without(source));
+    rank(context, pairs, run, &rows, &protocol, |query| {
         candidates.iter().map(|candidate| dot(&queries[query], candidate)).collect()
     })
 }

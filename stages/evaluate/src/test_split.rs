@@ -3,7 +3,7 @@
 use anyhow::Result;
 use arrow::array::RecordBatch;
 use codepair_runtime::{integer_column, text_column};
-use codepair_schemas::Field;
+use codepair_schemas::{DocumentField, Field};
 
 /// An example.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,16 @@ pub struct Example {
 impl Example {
     /// The columns of `examples` that it is made of.
     pub const COLUMNS: &[&str] = &["id", "ordinal", "name", "url", "text", "code", "kind", "split"];
+
+    /// What it has as a field of a document.
+    #[must_use]
+    pub fn field(&self, field: DocumentField) -> &str {
+        match field {
+            DocumentField::Name => &self.name,
+            DocumentField::Text => &self.text,
+            DocumentField::Code => &self.code,
+        }
+    }
 
     /// One of its columns.
     #[must_use]

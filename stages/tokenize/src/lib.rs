@@ -13,7 +13,7 @@ use codepair_runtime::{
     Config, Context, Input, Progress, Stage, Step, column, config_error, file_digest, input_error, ordered, overrides,
     sha256, text_column,
 };
-use codepair_schemas::Field;
+use codepair_schemas::DocumentField;
 use codepair_tokenizer::{Cut, Tokenizer, encode, token_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,8 +30,8 @@ pub type Tokenizers = BTreeMap<String, TokenizerConfig>;
 pub struct TokenizerConfig {
     /// Tokens at most, special ones included.
     pub vocabulary: usize,
-    /// The columns it is trained on and encodes.
-    pub fields: Vec<Field>,
+    /// What it is trained on and encodes: `text`, `code`, and `name` where names are searched.
+    pub fields: Vec<DocumentField>,
     /// `bytes` keeps everything; `words` is for search.
     pub cut: Cut,
     /// Rows of the training split to train it on; of more than these, or of more than 256 MiB of text, a sample is taken.
@@ -45,7 +45,7 @@ impl Default for TokenizerConfig {
     fn default() -> Self {
         Self {
             vocabulary: 8000,
-            fields: vec![Field::Text, Field::Code],
+            fields: vec![DocumentField::Text, DocumentField::Code],
             cut: Cut::Bytes,
             training_rows: 100_000,
             file: None,
@@ -171,7 +171,7 @@ fn note_splits(context: &mut Context) {
 }
 
 /// What a token table has of each example beside its tokens.
-const COLUMNS: [&str; 6] = ["id", "ordinal", "kind", "name", "parent_id", "split"];
+const COLUMNS: [&str; 7] = ["id", "ordinal", "source", "kind", "name", "parent_id", "split"];
 
 /// Bytes of text that a tokenizer is trained on at most: the sample is in memory.
 const SAMPLE_BYTES: usize = 256 << 20;
@@ -200,7 +200,8 @@ fn train(settings: &TokenizerConfig, context: &Context) -> Result<Tokenizer> {
 
 /// Columns, and the texts that the tokenizer reads.
 fn with_fields<'a>(columns: &[&'a str], settings: &TokenizerConfig) -> Vec<&'a str> {
-    columns.iter().copied().chain(settings.fields.iter().map(|field| field.name())).collect()
+    let fields = settings.fields.iter().map(|field| field.name()).filter(|field| !columns.contains(field));
+    columns.iter().copied().chain(fields).collect()
 }
 
 /// Writes the token table of all examples.
@@ -228,17 +229,22 @@ fn encode_batch(batch: &RecordBatch, settings: &TokenizerConfig, tokenizer: &Tok
     for name in COLUMNS {
         columns.push((name, Arc::clone(column(batch, name)?)));
     }
-    for (field, length) in [(Field::Text, "text_length"), (Field::Code, "code_length")] {
+    let kinds = text_column(batch, "kind")?;
+    for field in DocumentField::ALL {
         let (tokens, lengths) = match settings.fields.contains(&field) {
             true => {
-                let tokens = encode(text_column(batch, field.name())?.iter(), tokenizer)?;
+                let texts = text_column(batch, field.name())?.iter().zip(kinds);
+                // What was made has the name of how.
+                let is_named = |kind| field != DocumentField::Name || kind == Some("original");
+                let tokens = encode(texts.map(|(text, kind)| text.filter(|_| is_named(kind)).or(Some(""))), tokenizer)?;
                 let lengths = tokens.offsets().lengths().map(|bytes| (bytes / token_bytes(tokenizer)) as u32);
                 let lengths = UInt32Array::from_iter_values(lengths);
                 (Arc::new(tokens) as ArrayRef, Arc::new(lengths) as ArrayRef)
             }
             false => no_tokens(batch.num_rows()),
         };
-        columns.extend([(field.name(), tokens), (length, lengths)]);
+        let [name, length] = field.token_columns();
+        columns.extend([(name, tokens), (length, lengths)]);
     }
     Ok(RecordBatch::try_from_iter(columns)?)
 }

@@ -16,6 +16,7 @@ fn example(ordinal: u64, kind: &str, split: &str, text: &str) -> Example {
         ordinal,
         kind: kind.into(),
         split: split.into(),
+        name: format!("f_{ordinal}"),
         text: text.into(),
         code: format!("def f_{ordinal}(value):\n    return value + {ordinal}\n"),
         ..Example::default()
@@ -81,6 +82,26 @@ fn a_field_that_is_not_read_has_no_tokens() {
     assert_eq!(integer_column(&batches[0], "code_length").unwrap(), [0; ROWS.len()]);
 }
 
+/// Names are read where they are asked for; what was made has none of its own.
+#[test]
+fn names_are_read_of_originals() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Store::memory());
+    let manifest = run(&store, folder.path(), "vocabulary = 300\nfields = [\"name\", \"code\"]");
+    let file = manifest.read_named(&store, "tokenizers/small.json").unwrap();
+    let tokenizer = Tokenizer::from_json(&file).unwrap();
+    let batches = read_output(&store, &manifest, "tokens_small", &[]).unwrap();
+    let (names, lengths) = (column(&batches[0], "name_tokens").unwrap().as_binary::<i32>(), "name_length");
+    let lengths = integer_column(&batches[0], lengths).unwrap();
+    for (row, (kind, split, text)) in ROWS.iter().enumerate() {
+        let example = example(row as u64, kind, split, text);
+        let expected = if *kind == "original" { example.name.as_str() } else { "" };
+        let ids = token_ids(names.value(row), 2);
+        assert_eq!((tokenizer.decode(&ids).unwrap().as_str(), ids.len() as u64), (expected, lengths[row]));
+    }
+    assert!(lengths.iter().any(|length| *length > 0));
+    assert_eq!(column(&batches[0], "text").unwrap().null_count(), ROWS.len());
+}
+
 /// A tokenizer that somebody else made is taken as it is, wherever it lies; what is in it counts.
 #[test]
 fn a_tokenizer_is_taken_from_a_file() {
@@ -117,7 +138,7 @@ fn wrong_tokenizers_are_config_errors() {
         ("small]\ntraining_rows = 0", "cannot be empty or 0"),
         ("\"a-b\"]\nvocabulary = 300", "it names a table"),
         ("small]\nvocabluary = 300", "did you mean `vocabulary`?"),
-        ("small]\nfields = [\"name\"]", "prepare.tokenizers.small.fields[0]"),
+        ("small]\nfields = [\"url\"]", "prepare.tokenizers.small.fields[0]"),
     ] {
         let text = format!("name = \"t\"\n[prepare.tokenizers.{table}\n");
         let config = Config::parse(&text, std::path::Path::new("c.toml"), &[]).unwrap();

@@ -94,7 +94,7 @@ impl Epoch {
 
 /// A permutation of the numbers below `count` that is computed number by number: a Feistel network (Luby & Rackoff, 1988) over
 /// the next power of four, walked until it falls below `count` (Black & Rogaway, 2002).
-struct Permutation {
+pub(crate) struct Permutation {
     count: u64,
     /// Bits of each half.
     bits: u32,
@@ -104,12 +104,12 @@ struct Permutation {
 const ROUNDS: u64 = 6;
 
 impl Permutation {
-    fn new(count: u64, seed: u64) -> Self {
+    pub(crate) fn new(count: u64, seed: u64) -> Self {
         let bits = u64::BITS - count.saturating_sub(1).leading_zeros();
         Self { count, bits: bits.div_ceil(2).max(1), seed }
     }
 
-    fn at(&self, place: u64) -> u64 {
+    pub(crate) fn at(&self, place: u64) -> u64 {
         let mut number = self.network(place);
         while number >= self.count {
             number = self.network(number);

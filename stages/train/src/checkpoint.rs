@@ -31,7 +31,7 @@ pub(crate) struct Progress {
     /// Those of them since the last that was not.
     #[serde(default)]
     pub(crate) streak: u64,
-    /// The best validation loss, as bits: text would round it.
+    /// What is least of the best epoch, its validation loss or a score with its sign turned, as bits: text would round it.
     pub(crate) best_loss_bits: u64,
     /// The bits a byte of that validation, where the targets have bytes.
     #[serde(default)]

@@ -1,5 +1,7 @@
 //! `[train.NAME]`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use codepair_model::{EncoderConfig, Loss, ModelConfig, Side, Task, short};
 use codepair_runtime::{config_error, overrides};
@@ -7,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::averaging::Averaging;
+use crate::best::BestBy;
 use crate::init::Init;
 use crate::optimizers::OptimizerConfig;
 use crate::sampling::TeacherForcing;
@@ -58,7 +61,11 @@ pub struct TrainConfig {
     /// The global norm of all gradients is scaled down to this.
     #[serde(default = "defaults::gradient_norm")]
     pub gradient_norm: f64,
-    /// Stop after so many epochs without a better validation loss, which is that of the likelihood alone.
+    /// What says which epoch is the best, and when to stop: a metric such as `bleu` or `mrr` on a sample of the validation split, by
+    /// its name or as `{ metric = "bleu", rows = 500 }` [default: the validation loss, which is that of the likelihood alone].
+    #[serde(default, deserialize_with = "metric", skip_serializing_if = "Option::is_none")]
+    pub best_by: Option<BestBy>,
+    /// Stop after so many epochs that are no better.
     #[serde(default = "defaults::patience")]
     pub patience: u32,
     /// Of weights, order and dropout. `seeds = [1, 2, 3]` makes a model of each, `NAME-1`, `NAME-2`, …, which the report puts
@@ -77,6 +84,9 @@ pub struct TrainConfig {
     /// Validate and keep a mean of the weights: `ema` or `epochs`, or a table with its values; the last step's own without it.
     #[serde(default, deserialize_with = "short", skip_serializing_if = "Option::is_none")]
     pub average: Option<Averaging>,
+    /// How often rows of a source are taken in an epoch, such as `{ mbpp = 3, stdlib = 0.5 }`; those of others once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_weights: BTreeMap<String, f64>,
     /// Take only the first so many training pairs.
     #[serde(default)]
     pub max_examples: Option<usize>,
@@ -141,6 +151,10 @@ impl TrainConfig {
         if self.source.column == self.target.column {
             return wrong("source.column and target.column", "must differ");
         }
+        self.check_fields(name)?;
+        if self.source_weights.values().any(|weight| !weight.is_finite() || *weight < 0.0) {
+            return wrong("source_weights", "must be numbers of at least 0");
+        }
         if self.model.task() == Task::Generation && !self.negatives.is_empty() {
             return wrong("negatives", "are for search models; a generator learns from positives only");
         }
@@ -175,6 +189,7 @@ impl TrainConfig {
         if self.model.task() == Task::Search && self.teacher_forcing != TeacherForcing::default() {
             return wrong("teacher_forcing", "is for generators; a search model writes nothing");
         }
+        within("best_by", self.best_by.as_ref().map_or(Ok(()), |best| best.check(self.model.task())))?;
         within("average", self.average.map_or(Ok(()), |average| average.check()))?;
         within("loss", self.loss().check())?;
         if self.loss().task() != self.model.task() {
@@ -185,6 +200,40 @@ impl TrainConfig {
             && let Some(key) = self.model.one_vocabulary()
         {
             return wrong(&format!("model.{key}"), "needs the same tokenizer for source and target");
+        }
+        Ok(())
+    }
+
+    /// That a document can be made of the fields of a target.
+    fn check_fields(&self, name: &str) -> Result<()> {
+        let wrong = |key: &str, why: &str| Err(config_error(format!("train.{name}.{key} {why}")));
+        if !self.source.fields.is_empty() {
+            return wrong("source.fields", "cannot be: what is asked with is one column");
+        }
+        if self.target.fields.is_empty() {
+            return Ok(());
+        }
+        if self.model.task() == Task::Generation {
+            return wrong("target.fields", "are what a search model searches; a generator writes one column");
+        }
+        if !self.negatives.is_empty() {
+            return wrong(
+                "negatives",
+                "have code alone, so that the document with more fields would always be the right one; leave target.fields out",
+            );
+        }
+        let asked = self.source.column.into();
+        if self.target.fields.contains(&asked)
+            && self.target.field_dropout.get(&asked).is_none_or(|share| *share == 0.0)
+        {
+            let field = self.source.column.name();
+            return wrong(
+                "target.fields",
+                &format!(
+                    "hold {field}, which is asked with: each document would hold its own query. Leave it out, or let training \
+                     leave it out of some: field_dropout = {{ {field} = 0.5 }}"
+                ),
+            );
         }
         Ok(())
     }
@@ -225,6 +274,15 @@ impl TrainConfig {
         }
         Ok((value, changed))
     }
+}
+
+/// Reads a metric's table, or its name alone.
+fn metric<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<BestBy>, D::Error> {
+    let value = match Value::deserialize(from)? {
+        Value::String(metric) => json!({ "metric": metric }),
+        other => other,
+    };
+    serde_json::from_value(value).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// The `kind` of a tagged table.

@@ -21,6 +21,7 @@ fn summary(row: &TrainingStep) -> Vec<u8> {
     let scalars = [
         (format!("loss/{}", row.split), Some(row.loss)),
         (format!("bits_per_byte/{}", row.split), row.bits_per_byte),
+        (format!("score/{}", row.split), row.score),
         ("learning_rate".to_owned(), Some(row.learning_rate)),
         ("gradient_norm".to_owned(), row.gradient_norm),
         ("tokens_per_second".to_owned(), row.tokens_per_second),

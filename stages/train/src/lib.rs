@@ -2,12 +2,15 @@
 
 mod averaging;
 mod batches;
+mod best;
 mod checkpoint;
 mod clip;
 mod config;
 mod data;
+mod documents;
 mod events;
 mod init;
+mod mixture;
 mod optimizers;
 mod sampling;
 mod schedule;
@@ -126,12 +129,17 @@ fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Va
                 }
             )));
         };
-        let field = wanted.column.name();
         let reads = tokenizer.get("fields").and_then(serde_json::Value::as_array);
-        if reads.is_some_and(|fields| !fields.iter().any(|read| read == field)) {
+        let is_read = |field: &str| match reads {
+            Some(fields) => fields.iter().any(|read| read == field),
+            // As a tokenizer has it where nothing is said.
+            None => field != "name",
+        };
+        if let Some(field) = wanted.document().into_iter().find(|field| !is_read(field.name())) {
             return Err(config_error(format!(
-                "{key}: [prepare.tokenizers.{}] does not read {field}; add it to its fields",
-                wanted.tokenizer
+                "{key}: [prepare.tokenizers.{}] does not read {}; add it to its fields",
+                wanted.tokenizer,
+                field.name()
             )));
         }
     }

@@ -14,10 +14,11 @@ use codepair_model::{
 };
 use codepair_runtime::{Context, Interrupt, Progress as Bar, config_error, input_error, peak_memory_bytes, sha256};
 use codepair_schemas::rows::TrainingStep;
-use codepair_tokenizer::{Special, Tokenizer};
+use codepair_tokenizer::Tokenizer;
 
 use crate::averaging::Average;
 use crate::batches::Epoch;
+use crate::best::{BestBy, Writing};
 use crate::checkpoint::{Checkpoints, Files, Progress, Saver};
 use crate::data::{self, Data, Example};
 use crate::init::{self, First};
@@ -43,7 +44,7 @@ struct Session<'a, B: AutodiffBackend> {
     device: &'a B::Device,
     data: &'a Data,
     model: Model<B>,
-    special: Special,
+    writing: Writing<'a>,
     criterion: Criterion<B>,
     /// Of each target token, for generators.
     token_bytes: Vec<usize>,
@@ -97,7 +98,8 @@ pub(crate) fn train<B: AutodiffBackend>(
             model = pretrained.fill(model).with_context(|| format!("train.{name}.init"))?;
         }
     }
-    let mut session = Session::new(config, name, device, &data, model, special)?;
+    let writing = Writing { tokenizer: &target, special, length: config.target.max_tokens };
+    let mut session = Session::new(config, name, device, &data, model, writing)?;
     let checkpoints = Arc::new(Checkpoints {
         store: context.store.clone(),
         folder: context.attempt.checkpoints(),
@@ -144,7 +146,7 @@ fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {
 
 /// The order of an epoch.
 fn order(config: &TrainConfig, data: &Data, epoch: u32) -> Epoch {
-    Epoch::new(data.training.len(), config.batch_size, config.batch_tokens, config.seed, epoch)
+    Epoch::new(data.rows(), config.batch_size, config.batch_tokens, config.seed, epoch)
 }
 
 fn publish(context: &mut Context, card: &ModelCard, weights: Bytes, progress: &Progress, data: &Data) -> Result<()> {
@@ -180,7 +182,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         device: &'a B::Device,
         data: &'a Data,
         model: Model<B>,
-        special: Special,
+        writing: Writing<'a>,
     ) -> Result<Self> {
         let optimizer = Optimizer::new(config.optimizer, &model);
         let loss = config.loss();
@@ -189,7 +191,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             Loss::Softmax(_) | Loss::CosineHinge(_) => None,
         };
         let class_weights = class_weights.map(|weights| Tensor::from_floats(weights.as_slice(), device));
-        let batches = order(config, data, 1).count(|example| data.training.tokens(example))?;
+        let batches = order(config, data, 1).count(|row| data.training.tokens(data.example(1, row)?))?;
         let progress = Progress { epoch: 1, best_loss_bits: f64::INFINITY.to_bits(), ..Progress::default() };
         Ok(Self {
             config,
@@ -198,7 +200,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             data,
             parameters: parameters(&model) as u64,
             model,
-            special,
+            writing,
             criterion: Criterion { loss, class_weights },
             token_bytes: Vec::new(),
             optimizer,
@@ -221,7 +223,9 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let mut sums = Sums::new(self.progress.streak, self.device);
         while !self.progress.finished {
             let (order, data) = (order(self.config, self.data, self.progress.epoch), self.data);
-            let batches = order.batches_from(self.progress.batch, |example| data.training.tokens(example));
+            let epoch = self.progress.epoch;
+            let tokens = |row| data.training.tokens(data.example(epoch, row)?);
+            let batches = order.batches_from(self.progress.batch, tokens);
             let mut batches = batches.peekable();
             loop {
                 let together = batches.by_ref().take(self.config.accumulate).collect::<Result<Vec<_>>>()?;
@@ -270,10 +274,13 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         self.progress.batch += batches.len();
         // Dropout draws from a generator whose state cannot be saved, so every step seeds it anew.
         let seed = sha256(format!("{} {}", self.config.seed, self.progress.step).as_bytes());
-        B::seed(self.device, u64::from_str_radix(&seed[..16], 16)?);
+        let seed = u64::from_str_radix(&seed[..16], 16)?;
+        B::seed(self.device, seed);
         let most = self.config.negatives_per_pair.unwrap_or(usize::MAX);
         let batches = batches.iter().map(|batch| {
-            let examples = batch.iter().map(|&example| self.data.training.get(example, most));
+            let examples = batch
+                .iter()
+                .map(|&row| self.data.training.get(self.data.example(self.progress.epoch, row)?, most, Some(seed)));
             let examples = examples.collect::<Result<Vec<_>>>()?;
             let bytes = self.bytes(&examples);
             Ok((self.sampled(examples), bytes))
@@ -340,7 +347,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
     fn batch<C: Backend<Device = B::Device>>(&self, examples: Vec<Example>) -> Batch<C> {
         let generation = self.config.model.task() == Task::Generation;
         let (pairs, negatives): (Vec<Pair>, Vec<_>) = examples.into_iter().map(|e| (e.pair, e.negatives)).unzip();
-        let framed = |pair: Pair| if generation { pair.framed(self.special) } else { pair };
+        let framed = |pair: Pair| if generation { pair.framed(self.writing.special) } else { pair };
         let pairs: Vec<Pair> = pairs.into_iter().map(framed).collect();
         Batch::new(&pairs, &negatives.concat(), self.device)
     }
@@ -369,11 +376,18 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
                 self.name
             );
         }
-        let row = self.row("validation", loss, None, bits_per_byte);
+        let (device, validation) = (self.device, &self.data.validation);
+        let scored = |best: &BestBy| best.score(&model, validation, self.writing, device);
+        let score = self.config.best_by.as_ref().map(scored).transpose()?;
+        let row =
+            TrainingStep { score: score.map(|(score, _)| score), ..self.row("validation", loss, None, bits_per_byte) };
         self.progress.rows.push(row);
-        tracing::info!("{}: epoch {}, validation loss {loss:.4}", self.name, self.progress.epoch);
-        if loss < f64::from_bits(self.progress.best_loss_bits) {
-            self.progress.best_loss_bits = loss.to_bits();
+        let also = self.config.best_by.as_ref().zip(score);
+        let also = also.map_or_else(String::new, |(best, (score, _))| format!(", {} {score:.4}", best.metric));
+        tracing::info!("{}: epoch {}, validation loss {loss:.4}{also}", self.name, self.progress.epoch);
+        let least = score.map_or(loss, |(_, least)| least);
+        if least < f64::from_bits(self.progress.best_loss_bits) {
+            self.progress.best_loss_bits = least.to_bits();
             self.progress.best_bits_per_byte = bits_per_byte;
             self.progress.best_epoch = self.progress.epoch;
             self.best = Some(save(&model)?.into());
@@ -381,7 +395,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let without = self.progress.epoch - self.progress.best_epoch;
         let stopped = without >= self.config.patience;
         if stopped {
-            tracing::info!("{}: stopped early, {without} epochs without a better loss", self.name);
+            tracing::info!("{}: stopped early, {without} epochs that were no better", self.name);
         }
         self.progress.finished = stopped || self.progress.epoch == self.config.epochs;
         self.progress.epoch += u32::from(!self.progress.finished);
@@ -402,7 +416,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
         let (mut items, mut bytes) = (0, 0);
         for start in (0..examples.len()).step_by(self.config.batch_size) {
             let chunk = start..(start + size).min(examples.len());
-            let chunk = chunk.map(|example| examples.get(example, 0)).collect::<Result<Vec<_>>>()?;
+            let chunk = chunk.map(|example| examples.get(example, 0, None)).collect::<Result<Vec<_>>>()?;
             bytes += self.bytes(&chunk);
             let batch = self.batch::<B::InnerBackend>(chunk);
             sum = sum + model.loss(&batch, &criterion).mul_scalar(model.items(&batch) as f64);
@@ -443,6 +457,7 @@ impl<'a, B: AutodiffBackend> Session<'a, B> {
             gradient_norm: means.map(|means| means.gradient_norm),
             tokens_per_second: means.map(|means| means.tokens_per_second),
             bits_per_byte: bits_per_byte.filter(|bits| bits.is_finite()),
+            score: None,
             skipped: self.progress.skipped,
             memory_bytes: peak_memory_bytes(),
             elapsed_seconds: elapsed,

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{Array as _, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use codepair_runtime::{Config, Manifest, Store, float_column, read_output, testing, text_column};
 use codepair_train::Train;
 
@@ -29,6 +29,8 @@ fn tokens(source: bool) -> RecordBatch {
         Arc::new((0..rows).map(|r| Some(value(r))).collect::<StringArray>())
     };
     let tokens: ArrayRef = Arc::new(bytes.iter().map(|b| Some(b.as_slice())).collect::<BinaryArray>());
+    // The name is the source's last token.
+    let names: BinaryArray = (0..rows).map(|row| Some(ids(row)[2].to_le_bytes())).collect();
     let lengths: ArrayRef = Arc::new(UInt32Array::from(vec![3; usize::from(rows)]));
     let parents: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>; usize::from(rows)]));
     let ordinals: ArrayRef = Arc::new(UInt64Array::from_iter_values((0..rows).map(u64::from)));
@@ -36,10 +38,13 @@ fn tokens(source: bool) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([
         ("id", texts(&|r| r.to_string()), false),
         ("ordinal", ordinals, false),
+        ("source", texts(&|r| if r.is_multiple_of(3) { "third" } else { "rest" }.to_owned()), false),
         ("kind", texts(&|_| "original".to_owned()), false),
         ("name", texts(&|_| String::new()), false),
         ("parent_id", parents, true),
         ("split", texts(&split), false),
+        ("name_tokens", Arc::new(names), true),
+        ("name_length", Arc::new(UInt32Array::from(vec![1; usize::from(rows)])), false),
         ("text", Arc::clone(&tokens), true),
         ("text_length", Arc::clone(&lengths), false),
         ("code", tokens, true),
@@ -208,6 +213,96 @@ fn a_training_goes_on_from_another_s_weights() {
     assert!(refused(&format!("init = \"m@000000000000\"\n{still}")).contains("m@000000000000"));
 }
 
+/// A document is made of several fields, never of its own query but where a rule says so, and sources are weighed.
+#[test]
+fn documents_have_fields_and_sources_weights() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::memory();
+    inputs(&store);
+    let of = |target: &str, rest: &str| {
+        let text = format!(
+            "name = \"t\"\n[train.m]\nsource = {{ column = \"text\", tokenizer = \"from\", max_tokens = 8 }}\ntarget = {{ {target}, tokenizer = \"to\", max_tokens = 8 }}\n{rest}\n"
+        );
+        Config::parse(&text, &folder.path().join("c.toml"), &[]).unwrap()
+    };
+    let run = |target: &str, rest: &str| {
+        testing::run::<Train>(&store, &of(target, rest), Some("m"), &["tokens_from", "tokens_to", "tokenizers"])
+    };
+    let best = |manifest: &Manifest| losses(&store, manifest).into_iter().fold(f64::INFINITY, f64::min);
+    let plain = run("column = \"code\"", ENCODER).unwrap();
+    // The query itself is in no document of a validation, however often in those of the training.
+    let all = "fields = [\"name\", \"text\", \"code\"], field_dropout = { text = 0.9 }";
+    let whole = run(all, ENCODER).unwrap();
+    assert_ne!(losses(&store, &whole), losses(&store, &plain));
+    assert!(best(&whole) > 0.3 * best(&plain), "{} and {}", best(&whole), best(&plain));
+    let card: serde_json::Value =
+        serde_json::from_slice(&whole.read_named(&store, "models/config.json").unwrap()).unwrap();
+    assert_eq!(card["target"]["fields"], serde_json::json!(["name", "text", "code"]));
+    assert_eq!((&card["target"]["column"], &card["source"]["fields"]), (&"code".into(), &serde_json::Value::Null));
+
+    let weighted = run("column = \"code\"", &format!("source_weights = {{ third = 3 }}\n{ENCODER}")).unwrap();
+    assert_ne!(losses(&store, &weighted), losses(&store, &plain));
+    // 12 of the 36 pairs are of the source that comes thrice: 60 rows in batches of 16 are 4 steps an epoch, and 36 are 3.
+    let steps = |manifest: &Manifest| {
+        let batches = read_output(&store, manifest, "training_steps", &["step"]).unwrap();
+        batches.iter().flat_map(|batch| codepair_runtime::integer_column(batch, "step").unwrap()).max().unwrap()
+    };
+    assert_eq!((steps(&weighted), steps(&plain)), (24, 18));
+    let refused = |target: &str, rest: &str| format!("{:#}", run(target, rest).unwrap_err());
+    let unknown = refused("column = \"code\"", &format!("source_weights = {{ thrid = 3 }}\n{ENCODER}"));
+    assert!(unknown.contains("train.m.source_weights.thrid") && unknown.contains("third"), "{unknown}");
+    for (target, rest, words) in [
+        ("fields = [\"text\", \"code\"]", ENCODER, "each document would hold its own query"),
+        ("fields = [\"name\"]", ENCODER, "fields has to hold text or code"),
+        ("fields = [\"code\", \"code\"]", ENCODER, "fields holds code twice"),
+        ("fields = [\"code\"], field_dropout = { name = 0.5 }", ENCODER, "field_dropout.name is none of the fields"),
+        ("fields = [\"code\"], field_dropout = { code = 1.5 }", ENCODER, "must be between 0 and 1"),
+        ("fields = [\"name\", \"code\"]", GENERATOR, "a generator writes one column"),
+        ("max_tokens = 8", ENCODER, "column is missing"),
+    ] {
+        let target = target.replace("max_tokens = 8", "");
+        let target = if target.is_empty() { "field_dropout = {}".to_owned() } else { target };
+        let said = refused(&target, rest);
+        assert!(said.contains(words), "{target}: {said}");
+    }
+}
+
+/// The best epoch is the one that a metric says, on rows of the validation split.
+#[test]
+fn the_best_epoch_is_chosen_by_a_metric() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::memory();
+    inputs(&store);
+    let run = |rest: &str| {
+        let config = config(folder.path(), "text", "code", rest);
+        testing::run::<Train>(&store, &config, Some("m"), &["tokens_from", "tokens_to", "tokenizers"])
+    };
+    for (rest, metric, least) in [(GENERATOR, "token_accuracy", 0.0), (ENCODER, "mrr", 1.0 / 12.0)] {
+        let manifest = run(&format!("best_by = {{ metric = \"{metric}\", rows = 12 }}\n{rest}")).unwrap();
+        let batches = read_output(&store, &manifest, "training_steps", &["split", "score", "epoch"]).unwrap();
+        let mut scores = Vec::new();
+        for batch in &batches {
+            let (splits, values) = (text_column(batch, "split").unwrap(), float_column(batch, "score").unwrap());
+            for row in 0..batch.num_rows() {
+                assert_eq!(values.is_valid(row), splits.value(row) == "validation");
+                scores.extend(values.is_valid(row).then(|| values.value(row)));
+            }
+        }
+        assert_eq!(scores.len(), 6);
+        assert!(scores.iter().all(|score| *score >= least) && scores[5] > scores[0], "{metric}: {scores:?}");
+        // The first of those that are the best.
+        let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let epoch = scores.iter().position(|score| *score == best).unwrap() as u64 + 1;
+        assert_eq!(manifest.notes["best_epoch"], epoch, "{scores:?}");
+    }
+    let refused = |rest: String| format!("{:#}", run(&rest).unwrap_err());
+    let other = refused(format!("best_by = \"mrr\"\n{GENERATOR}"));
+    assert!(other.contains("train.m.best_by.metric = \"mrr\" is none of bleu, exact_match"), "{other}");
+    assert!(refused(format!("best_by = {{ metric = \"mrr\", rows = 1 }}\n{ENCODER}")).contains("at least 2"));
+}
+
 /// Files that transformers made say the model's sizes, count by content, and are trained on.
 #[test]
 fn a_training_begins_with_pretrained_files() {
@@ -320,10 +415,13 @@ fn with_negatives(source: bool, count: u16) -> RecordBatch {
         vec![
             texts(&|at, _| format!("n{at}")),
             ordinals,
+            texts(&|_, _| "mined".to_owned()),
             texts(&|_, _| "negative".to_owned()),
             texts(&|_, _| "mined".to_owned()),
             texts(&|_, row| row.to_string()),
             texts(&|_, _| "train".to_owned()),
+            Arc::new((0..made.len()).map(|_| Some([])).collect::<BinaryArray>()),
+            Arc::new(UInt32Array::from(vec![0; made.len()])),
             Arc::clone(&tokens),
             Arc::clone(&lengths),
             tokens,
@@ -388,10 +486,13 @@ fn rows_are_for_training_or_validation_or_neither() {
         let columns = vec![
             texts(&|row| row.to_string()),
             Arc::new(UInt64Array::from_iter_values(0..rows.len() as u64)),
+            texts(&|_| "source".to_owned()),
             texts(&|row| rows[row].0.to_owned()),
             texts(&|_| "mined".to_owned()),
             Arc::new(StringArray::from(vec![Some("0"); rows.len()])),
             texts(&|row| rows[row].1.to_owned()),
+            Arc::new((0..rows.len()).map(|_| Some([])).collect::<BinaryArray>()),
+            Arc::new(UInt32Array::from(vec![0; rows.len()])),
             Arc::clone(&tokens),
             Arc::clone(&lengths),
             tokens,

@@ -135,8 +135,7 @@ fn search(store: &Store, plan: &Plan, model: &Trained<Cpu>, text: &str, device: 
     if model.card.target.column == Field::Code {
         corpus.extend(undocumented(store, plan, &manifest)?);
     }
-    let candidates: Vec<&str> = corpus.iter().map(|e| e.column(model.card.target.column)).collect();
-    let vectors = model.vectors(Role::Document, &candidates, device)?;
+    let vectors = model.documents(corpus.len(), |row, field| corpus[row].field(field), device)?;
     let query = model.vectors(Role::Query, &[text], device)?.remove(0);
     let scores = vectors.iter().map(|vector| dot(vector, &query));
     let mut answer = format!("{} of {} by {}\n", SHOWN.min(corpus.len()), corpus.len(), model.card.name);
