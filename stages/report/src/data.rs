@@ -43,6 +43,8 @@ pub(crate) struct Data {
 struct Benchmark {
     task: String,
     name: String,
+    /// Its name, and what is read and written where the benchmark has several tables.
+    label: String,
     /// Which rows, what is read and what written or found.
     protocol: String,
     models: Vec<Model>,
@@ -105,7 +107,13 @@ pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
         let key = (scores.task.clone(), scores.benchmark.clone(), scores.protocol.clone());
         tables.entry(key).or_default().push(scores.into_model(context));
     }
+    let names: Vec<String> = tables.keys().map(|(_, name, _)| name.clone()).collect();
+    let label = |name: &String, protocol: &String| match names.iter().filter(|other| *other == name).count() {
+        1 => name.clone(),
+        _ => format!("{name}: {}", protocol.rsplit(", ").next().unwrap_or(protocol)),
+    };
     let benchmarks = tables.into_iter().rev().map(|((task, name, protocol), models)| Benchmark {
+        label: label(&name, &protocol),
         columns: score_columns(&models),
         groups: groups(&models, context.config.variations("train")),
         task,
