@@ -39,6 +39,6 @@ fuzz SECONDS="60":
     cargo test --release --locked --workspace --lib --no-run
     timeout {{ SECONDS }} sh -c 'while :; do PROPTEST_CASES=5000 cargo test --release --locked --quiet --workspace --lib fuzz_ || exit 1; done' || [ $? -eq 124 ]
 
-# Measure beside the peers and keep the table: just bench data (a corpus and the peers are fetched once; half an hour), just bench parts, just bench models.
+# Measure beside the peers and keep the table: just bench data (a corpus and the peers are fetched once; half an hour), just bench parts, just bench models, just bench translation.
 bench NAME *FLAGS: build
     ./bench/run {{ NAME }} {{ FLAGS }}

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Kills every stage with SIGKILL at random moments, reruns it, and compares the digests with an undisturbed run.
 
-  kill_stages.py [--kills N] [--codepair PATH] [--seed S]
+  kill_stages.py [--kills N] [--codepair PATH] [--seed S] [--models]
+
+With --models the trainings alone, and those of the kinds that the quickstart has not besides, with everything on that a checkpoint
+has to remember.
 
 Works on the quickstart cut down to a few packages, in a folder of its own. Prints, for each stage, how many kills came
 before its manifest existed; and of the trainings, how many starts went on from a checkpoint, and the most seconds of training
@@ -28,6 +31,22 @@ CUT = [
     "train.lstm.target.max_tokens=32", "train.transformer.epochs=2", "train.transformer.max_examples=96",
     "train.transformer.target.max_tokens=32", "train.nbow.epochs=3", "evaluate.generation.rows=8",
 ]
+SIDE = '{{column="{}",tokenizer="{}",max_tokens=32}}'
+LOOP = 'epochs=3,max_examples=96,checkpoint_seconds=1,checkpoint_steps=2,seed=5'
+T5 = "width=64,heads=4,head_width=16,feed_forward=128"
+
+
+def table(name, source, target, model, more):
+    return f'train.{name}={{source={source},target={target},model={{{model}}},{LOOP},{more}}}'
+
+
+TEXT, CODE, BOTH = SIDE.format("text", "text"), SIDE.format("code", "code"), SIDE.format("text", "search")
+MORE = [
+    table("rnn", TEXT, CODE, 'kind="rnn",hidden=128', 'best_by={metric="bleu",rows=24},average={kind="ema",decay=0.9}'),
+    table("t5", BOTH, SIDE.format("code", "search"), f'kind="t5",{T5},encoder_layers=2,decoder_layers=2', 'optimizer="adafactor"'),
+    table("paired", CODE, TEXT, f'kind="paired",encoder={{{T5},layers=2}},decoder={{{T5},layers=2}}', 'optimizer="muon",source_weights={stdlib=1.5}'),
+    table("documents", BOTH, '{fields=["text","code"],field_dropout={text=0.5},tokenizer="search",max_tokens=64}', 'kind="nbow"', 'batch_size=8,best_by="mrr",optimizer="lazy_adamw"'),
+]
 # Seconds: one between two checkpoints; the rest is reading the rows, a step of training, validation and saving.
 MOST_REDONE = 5.0
 GOES_ON = re.compile(r"goes on after step (\d+)")
@@ -37,9 +56,13 @@ STEPS = ["ingest", "synth", "prepare", "tokenize:text", "tokenize:code", "tokeni
          "score", "report"]
 
 
+# Trainings that may be done before they are worth a checkpoint.
+QUICK = ("train:nbow", "train:documents")
+
+
 def command(options, store, arguments):
     # What shows runs refuses values that would change nothing.
-    values = [] if "status" in arguments else CUT
+    values = [] if "status" in arguments else CUT + MORE * options.models
     sets = [word for value in values + [f"store.url=file://{store}"] for word in ("--set", value)]
     return [options.codepair, *arguments, "--config", str(ROOT / "configs/quickstart.toml"), *sets]
 
@@ -111,6 +134,7 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--codepair", default=str(ROOT / "target/release/codepair"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", action="store_true")
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,10 +142,13 @@ def main():
         codepair(options, reference, "run", "--jobs", "1")
         expected = digests(options, reference)
         took = {s["step"]: s["manifest"] for s in json.loads(codepair(options, reference, "status", "--json"))["steps"]}
-        plan_only = subprocess.run(command(options, store, ["run", "--only", "ingest"]), capture_output=True)
+        first = ["--until", "tokenize"] if options.models else ["--only", "ingest"]
+        plan_only = subprocess.run(command(options, store, ["run", *first]), capture_output=True)
         assert plan_only.returncode == 0, plan_only.stderr
         print(f"{'step':20} kills  before the manifest  resumed  redone s  equal")
-        for step in STEPS:
+        others = [f"train:{value.removeprefix('train.').split('=')[0]}" for value in MORE]
+        trainings = [step for step in STEPS if step.startswith("train:")] + others
+        for step in trainings if options.models else STEPS:
             artifact = artifact_of(store, step)
             seconds = seconds_of(took[step])
             kills = []
@@ -134,7 +161,7 @@ def main():
                     shutil.rmtree(artifact)
                     seconds *= 0.7
             # Where chance left no checkpoint, one start is killed at its first, so that the last has one to go on from.
-            while step.startswith("train:") and step != "train:nbow" and newest_checkpoint(artifact)[0] == 0:
+            while step.startswith("train:") and step not in QUICK and newest_checkpoint(artifact)[0] == 0:
                 kills.append(Kill(options, store, step))
                 if not kills[-1].unpublished:
                     shutil.rmtree(artifact)

@@ -4,6 +4,7 @@ Written from the papers and from what the config says, not from our code's opera
 `scaled_dot_product_attention` do the work. Linear maps are stored the other way round here, which `load` and `names` see to.
 """
 import math
+import re
 
 import torch
 import torch.nn.functional as F
@@ -208,7 +209,79 @@ class Transformer(nn.Module):
         return self.copying(logits, x, memory, source, mask) if self.copying else logits
 
 
+def t5_config(config, vocabulary, **sizes):
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=vocabulary, d_model=config["width"], d_kv=config["head_width"], d_ff=config["feed_forward"], num_heads=config["heads"],
+        feed_forward_proj="gated-gelu" if config["gated"] else "relu", relative_attention_num_buckets=config["buckets"],
+        relative_attention_max_distance=config["farthest"], layer_norm_epsilon=config["epsilon"], dropout_rate=0.0, **sizes,
+    )
+
+
+class T5(nn.Module):
+    """transformers' own."""
+
+    def __init__(self, config, vocabulary):
+        super().__init__()
+        from transformers import T5ForConditionalGeneration
+
+        sizes = {"num_layers": config["encoder_layers"], "num_decoder_layers": config["decoder_layers"]}
+        self.model = T5ForConditionalGeneration(t5_config(config, vocabulary, tie_word_embeddings=config["scaled"], **sizes))
+
+    def forward(self, source, mask, inputs):
+        return self.model(input_ids=source, attention_mask=mask, decoder_input_ids=inputs).logits
+
+    def ours(self, name):
+        return t5_name(name.removeprefix("model."), "embedding")
+
+
+class Paired(nn.Module):
+    """transformers' encoder and decoder, and a projection between them."""
+
+    def __init__(self, config, source, target):
+        super().__init__()
+        from transformers import T5EncoderModel, T5ForConditionalGeneration
+
+        reads, writes = config["encoder"], config["decoder"]
+        self.reading = T5EncoderModel(t5_config(reads, source, num_layers=reads["layers"]))
+        self.projection = nn.Linear(reads["width"], writes["width"])
+        sizes = {"num_layers": 0, "num_decoder_layers": writes["layers"], "tie_word_embeddings": config["scaled"]}
+        self.writing = T5ForConditionalGeneration(t5_config(writes, target, **sizes))
+        # It has an encoder of no layers, which nothing calls.
+        self.writing.encoder = nn.Identity()
+
+    def forward(self, source, mask, inputs):
+        states = self.projection(self.reading(input_ids=source, attention_mask=mask).last_hidden_state)
+        written = self.writing.decoder(input_ids=inputs, encoder_hidden_states=states, encoder_attention_mask=mask).last_hidden_state
+        scale = self.writing.config.d_model ** -0.5 if self.writing.config.scale_decoder_outputs else 1.0
+        return self.writing.lm_head(written * scale)
+
+    def ours(self, name):
+        half, rest = name.split(".", 1)
+        embedding = {"reading": "source_embedding", "writing": "target_embedding"}.get(half)
+        return t5_name(rest, embedding) if embedding else name
+
+
+def t5_name(theirs, embedding):
+    """Our name of a parameter of transformers' T5."""
+    theirs = re.sub(r"^shared", embedding, theirs)
+    theirs = re.sub(r"block\.0\.layer\.0\.SelfAttention\.relative_attention_bias", "relative.scores", theirs)
+    theirs = theirs.replace("final_layer_norm.weight", "norm.gamma")
+    theirs = re.sub(r"^(\w+)\.block\.(\d+)\.layer\.", r"\1.layers.\2.", theirs)
+    last = 1 if theirs.startswith("encoder") else 2
+    norms = {0: "attention_norm", 1: "cross_norm", last: "feed_forward_norm"}
+    theirs = re.sub(r"(layers\.\d+)\.(\d)\.layer_norm\.weight", lambda m: f"{m[1]}.{norms[int(m[2])]}.gamma", theirs)
+    maps = {"q": "query", "k": "key", "v": "value", "o": "output", "wi": "inner", "wi_0": "inner", "wi_1": "gate", "wo": "outer"}
+    parts = {"SelfAttention": "attention", "EncDecAttention": "cross", "DenseReluDense": "feed_forward"}
+    return re.sub(r"\.\d\.(\w+)\.(\w+)\.weight$", lambda m: f".{parts[m[1]]}.{maps[m[2]]}.weight", theirs)
+
+
 def build(config, source, target):
+    if config["kind"] == "t5":
+        return T5(config, source)
+    if config["kind"] == "paired":
+        return Paired(config, source, target)
     return (Transformer if config["kind"] == "transformer" else Recurrent)(config, source, target)
 
 
@@ -216,7 +289,12 @@ def named(model):
     """Our name, parameter, and whether it is stored the other way round."""
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     norms = {id(p) for m in model.modules() if isinstance(m, (nn.LayerNorm, nn.RMSNorm)) for p in m.parameters()}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
+        if hasattr(model, "ours"):
+            # A table of embeddings that is the output too is a linear map besides.
+            yield model.ours(name), parameter, id(parameter) in linear - embeddings
+            continue
         name = name.replace("forward_.", "forward.")
         if id(parameter) in norms:
             name = name.removesuffix("weight") + "gamma" if name.endswith("weight") else name.removesuffix("bias") + "beta"

@@ -22,11 +22,13 @@ import torch.nn.functional as F
 
 import artifacts
 import networks
+from rows import keep, line
 
 STEPS, RATE = 200, 2e-4
 SIDES = 'source = { column = "text", tokenizer = "TEXT", max_tokens = 64 }\ntarget = { column = "code", tokenizer = "CODE", max_tokens = 64 }'
 RECURRENT = {"embedding": 64, "hidden": 64, "dropout": 0.0}
 ATTENTIVE = {"kind": "transformer", "width": 64, "heads": 4, "encoder_layers": 2, "decoder_layers": 2, "feed_forward": 128, "dropout": 0.0}
+T5 = {"width": 64, "heads": 4, "head_width": 16, "feed_forward": 128}
 MODELS = {
     "rnn": {"kind": "rnn", **RECURRENT},
     "lstm": {"kind": "lstm", **RECURRENT},
@@ -35,6 +37,9 @@ MODELS = {
     "attention_lstm_copying": {"kind": "attention_lstm", **RECURRENT, "copy": True},
     "transformer": ATTENTIVE,
     "transformer_learned": {**ATTENTIVE, "positions": "learned", "activation": "gelu", "tied": False},
+    "t5": {"kind": "t5", **T5, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0},
+    "t5_gated": {"kind": "t5", **T5, "encoder_layers": 2, "decoder_layers": 2, "gated": True, "scaled": False, "dropout": 0.0},
+    "paired": {"kind": "paired", "encoder": {**T5, "layers": 2}, "decoder": {**T5, "layers": 2, "width": 48}, "dropout": 0.0},
     "transformer_copying": {**ATTENTIVE, "qk_norm": True, "copy": True},
 }
 SMOOTHED = {"lstm", "transformer"}
@@ -64,7 +69,7 @@ def config(folder, data):
     for name, fields in (("both", ["text", "code"]), ("fr", ["text"]), ("en", ["code"])):
         text += f"[prepare.tokenizers.{name}]\nvocabulary = 2000\nfields = {json.dumps(fields)}\n"
     for name, model in MODELS.items():
-        source, target = ("both", "both") if model.get("copy") else ("fr", "en")
+        source, target = ("both", "both") if model.get("copy") or model["kind"] == "t5" else ("fr", "en")
         sides = SIDES.replace("TEXT", source).replace("CODE", target)
         smoothing = 0.1 if name in SMOOTHED else 0.0
         same = f"{sides}\nmodel = {toml(model)}\nmax_examples = 64\nbatch_size = 64\nlog_steps = 1\npatience = 1000\n"
@@ -121,7 +126,7 @@ def row(name, path, store):
     theirs = their_losses(model, some, 0.1 if name in SMOOTHED else 0.0)
     assert len(ours) == len(theirs) == STEPS
     furthest = max(abs(a - b) for a, b in zip(ours, theirs))
-    options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kind.items() if key in ("copy", "positions", "activation", "qk_norm", "tied"))
+    options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kind.items() if key in ("copy", "positions", "activation", "qk_norm", "tied", "gated", "scaled"))
     if name in SMOOTHED:
         options = ", ".join(filter(None, [options, "label_smoothing = 0.1"]))
     is_fine = apart < 1e-4 and furthest < 1e-3
@@ -132,25 +137,12 @@ HEAD = """| kind | options | logits apart at most | loss over 200 steps | losses
 |---|---|---|---|---|---|"""
 
 
-def line(cells):
-    return "| " + " | ".join(cells) + " |"
-
-
-def keep(out, rows):
-    """Puts rows beside those of earlier runs."""
-    kept = pathlib.Path(out + ".json")
-    rows = {**(json.loads(kept.read_text()) if kept.exists() else {}), **rows}
-    kept.write_text(json.dumps(rows, indent=1) + "\n")
-    lines = [line(rows[name]) for name in MODELS if name in rows]
-    text = f"""# The generators beside PyTorch's
+TEXT = f"""# The generators beside PyTorch's
 
 Made by `just bench models`, which can make a single row again: `just bench models lstm`. Each row is a model of ours and the same one
-in PyTorch {torch.__version__} (`bench/models/networks.py`), from the same weights, on the same pairs of Multi30k, without dropout: the
+in PyTorch {torch.__version__} (`bench/models/networks.py`; a T5 is transformers' own), from the same weights, on the same pairs of Multi30k, without dropout: the
 logits of 8 pairs, padding among them, and the losses of {STEPS} steps of AdamW at {RATE} over 64 pairs.
-
-{HEAD}
-""" + "\n".join(lines) + "\n"
-    pathlib.Path(out + ".md").write_text(text)
+"""
 
 
 def main():
@@ -169,7 +161,7 @@ def main():
             rows[name] = row(name, path, folder + "/store")
             print(line(rows[name]), flush=True)
             if options.out:
-                keep(options.out, rows)
+                keep(options.out, rows, MODELS, HEAD, TEXT)
         raise SystemExit(any(cells[-1] == "no" for cells in rows.values()))
 
 

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 import artifacts
 import networks
 from parity import SIDES, toml
+from rows import keep, line
 
 EPOCHS, BATCH, RATE, WARMUP, LENGTH = 3, 128, 2e-3, 100, 64
 RECURRENT = {"embedding": 128, "hidden": 128, "dropout": 0.1}
@@ -149,17 +150,7 @@ HEAD = """| model | ours | PyTorch's | apart | allowed | within |
 |---|---|---|---|---|---|"""
 
 
-def line(cells):
-    return "| " + " | ".join(cells) + " |"
-
-
-def keep(out, rows):
-    """Puts rows beside those of earlier runs."""
-    kept = pathlib.Path(out + ".json")
-    rows = {**(json.loads(kept.read_text()) if kept.exists() else {}), **rows}
-    kept.write_text(json.dumps(rows, indent=1) + "\n")
-    lines = [line(rows[name]) for name in MODELS if name in rows]
-    text = f"""# Translation beside PyTorch's
+TEXT = f"""# Translation beside PyTorch's
 
 Made by `just bench translation`, which can make a single row again: `just bench translation lstm`. sacreBLEU on Multi30k's
 test_2016_flickr, French to English, greedily: mean ± standard error (the seeds {', '.join(map(str, SEEDS))}). Ours and the same model
@@ -167,10 +158,7 @@ in PyTorch {torch.__version__} (`bench/models/networks.py`) begin with the same 
 {BATCH} in the same order, at a rate of {RATE}; each draws its own dropout of 0.1. Allowed is the larger of 0.5 and two standard
 errors of the difference. The budget is small on purpose; what the same data gives a Transformer in an hour is in
 [docs/measured.md](../../docs/measured.md).
-
-{HEAD}
-""" + "\n".join(lines) + "\n"
-    pathlib.Path(out + ".md").write_text(text)
+"""
 
 
 def main():
@@ -188,7 +176,7 @@ def main():
         for name in options.models:
             rows[name] = row(name, path, folder + "/store")
             if options.out:
-                keep(options.out, rows)
+                keep(options.out, rows, MODELS, HEAD, TEXT)
         print("\n".join([HEAD, *(line(cells) for cells in rows.values())]))
         raise SystemExit(any(cells[-1] == "no" for cells in rows.values()))
 
