@@ -64,9 +64,9 @@ pub(crate) enum Command {
     Gc(GcOptions),
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Selection {
-    /// Only these steps (train takes all models; train:NAME one); what they read must be there.
+    /// Only these steps (train takes all models; train:NAME one, or all that its lists make); what they read must be there.
     #[arg(long, value_name = "STEP")]
     pub(crate) only: Vec<String>,
     /// From this step on.

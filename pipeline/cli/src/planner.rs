@@ -40,6 +40,8 @@ pub(crate) struct Verdict {
 
 /// Plans a pipeline.
 pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selection: &Selection) -> Result<Prospect> {
+    let all = |names: &[String]| names.iter().flat_map(|name| unfolded(name, config)).collect::<Vec<_>>();
+    let selection = &Selection { only: all(&selection.only), force: all(&selection.force), ..selection.clone() };
     let newest = newest_plan(store, config.name())?;
     let descriptions = describe_all(config, sets, selection, newest.as_ref())?;
     let known: Vec<String> = descriptions.iter().flat_map(names).collect();
@@ -87,6 +89,8 @@ pub(crate) fn prospect(config: &Config, sets: &[String], store: &Store, selectio
                 (Some(open), false) => format!("incomplete: {open}"),
                 (None, false) => reason(&planned, newest.as_ref(), &verdicts),
             };
+            let own = config.variations("train").iter().find(|one| planned.name == format!("train:{}", one.name));
+            let reason = own.map_or(reason.clone(), |own| format!("{reason} ({})", own.all_settings()));
             verdicts.push(Verdict {
                 step: planned.name.clone(),
                 fingerprint: planned.fingerprint.clone(),
@@ -216,14 +220,20 @@ fn names(description: &Description) -> Vec<String> {
     description.steps.iter().map(|step| name(&step.model)).collect()
 }
 
-/// Whether a name on the command line means a step: `train` means all of `train:…`, and `train:lstm` all of `train:lstm-1`, `-2`, …,
-/// which the lists of one table make.
+/// Whether a name on the command line means a step: `train` means all of `train:…`.
 pub(crate) fn selects(name: &str, step: &str) -> bool {
-    let is_numbered = |rest: &str| {
-        let digits = rest.strip_prefix('-').map_or("", |rest| rest.split('.').next().unwrap_or(rest));
-        name.contains(':') && !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
-    };
-    step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with(':') || is_numbered(rest))
+    step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
+}
+
+/// The steps that a name means: `train:lstm` all of `train:lstm-1`, `train:lstm-2`, …, where lists of one table make them, and
+/// `evaluate:lstm.test` all of theirs.
+fn unfolded(name: &str, config: &Config) -> Vec<String> {
+    let Some((stage, model)) = name.split_once(':') else { return vec![name.to_owned()] };
+    let (model, benchmark) = model.split_once('.').map_or((model, ""), |(model, rest)| (model, rest));
+    let own = config.variations("train").iter().filter(|one| one.of == model);
+    let dot = if benchmark.is_empty() { "" } else { "." };
+    let names: Vec<String> = own.map(|one| format!("{stage}:{}{dot}{benchmark}", one.name)).collect();
+    if names.is_empty() { vec![name.to_owned()] } else { names }
 }
 
 /// Why a step is not fresh, against the newest plan.
@@ -292,19 +302,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_mean_steps() {
-        for (name, step, means) in [
-            ("train", "train:a", true),
-            ("train", "trainer:a", false),
-            ("train:a", "train:a", true),
-            ("train:a", "train:a-12", true),
-            ("train:a-1", "train:a-12", false),
-            ("train:a", "train:a-b", false),
-            ("train:a", "train:ab", false),
-            ("evaluate:a", "evaluate:a-1.test", true),
-            ("evaluate:a", "evaluate:a-b.test", false),
-        ] {
-            assert_eq!(selects(name, step), means, "{name} and {step}");
+    fn a_name_means_all_that_its_lists_make() {
+        let text = "name = \"t\"\n[train.a]\nseeds = [1, 2]\n[train.b-256]\nseed = 1\n[train.b]\nseed = 2\n";
+        let config = Config::parse(text, std::path::Path::new("c.toml"), &[]).unwrap();
+        let of = |name: &str| unfolded(name, &config);
+        assert_eq!(of("train:a"), ["train:a-1", "train:a-2"]);
+        assert_eq!(of("evaluate:a.test"), ["evaluate:a-1.test", "evaluate:a-2.test"]);
+        for same in ["train", "train:a-1", "train:b", "train:b-256", "evaluate:bm25.test"] {
+            assert_eq!(of(same), [same]);
         }
     }
 

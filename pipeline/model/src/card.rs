@@ -42,7 +42,7 @@ pub struct Side {
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    /// The column.
+    /// The column; beside `fields` the one of them that no document is without [default: code, else text].
     column: Option<Field>,
     /// Of a search model's target in place of a column: the fields that a document is made of, such as `["name", "text", "code"]`;
     /// a row without code (without text, where there is no code among them) is no document.
@@ -78,6 +78,10 @@ impl TryFrom<Written> for Side {
         }
         if let Some((field, share)) = field_dropout.iter().find(|(_, share)| !(0.0..=1.0).contains(*share)) {
             return Err(format!("field_dropout.{} = {share} must be between 0 and 1", field.name()));
+        }
+        if field_dropout.contains_key(&column.into()) && !fields.is_empty() {
+            let name = column.name();
+            return Err(format!("field_dropout.{name}: every document has {name}; column says which field that is"));
         }
         if let Some(field) = field_dropout.keys().find(|field| !fields.contains(field)) {
             return Err(format!("field_dropout.{} is none of the fields", field.name()));

@@ -1,4 +1,7 @@
 //! Weights that other tools made: folders of Hugging Face's `config.json` and safetensors, in one file or in shards.
+//!
+//! A file that is not there is a missing input; one that is damaged, or says what is not known here, is a wrong config: nothing that
+//! was made of an older state stands in for it.
 
 mod t5;
 mod tensors;
@@ -12,7 +15,7 @@ use anyhow::{Context as _, Result};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use codepair_runtime::{file_digest, files_digest, input_error};
+use codepair_runtime::{config_error, file_digest, files_digest, input_error};
 use codepair_tokenizer::Special;
 use serde_json::Value;
 
@@ -56,7 +59,7 @@ impl Folder {
     /// Reads what the folder holds; no weights yet.
     ///
     /// # Errors
-    /// Exit 3: a file is missing, or is not what its name says.
+    /// Exit 3: a file is missing. Exit 2: it is not what its name says, or of a model that is not known.
     pub fn open(place: &Path) -> Result<Self> {
         let json = |name: &str| -> Result<Value> {
             let path = place.join(name);
@@ -66,7 +69,7 @@ impl Folder {
                     path.display()
                 ))
             })?;
-            serde_json::from_slice(&text).map_err(|error| input_error(format!("{}: {error}", path.display())))
+            serde_json::from_slice(&text).map_err(|error| config_error(format!("{}: {error}", path.display())))
         };
         let config = json("config.json")?;
         let weights = if place.join(INDEX).exists() {
@@ -77,7 +80,7 @@ impl Folder {
             BTreeSet::from([WHOLE.to_owned()])
         };
         if let Some(outside) = weights.iter().find(|name| name.contains(['/', '\\'])) {
-            return Err(input_error(format!("{}: {outside} is no file of this folder", place.join(INDEX).display())));
+            return Err(config_error(format!("{}: {outside} is no file of this folder", place.join(INDEX).display())));
         }
         let folder = Self { place: place.to_owned(), config, weights };
         if let Some(missing) = folder.weights.iter().find(|name| !place.join(name).exists()) {
@@ -88,7 +91,7 @@ impl Folder {
         }
         match folder.config["model_type"].as_str() {
             Some("t5") => Ok(folder),
-            other => Err(input_error(format!(
+            other => Err(config_error(format!(
                 "{}: model_type is {}; what can be read is t5",
                 place.join("config.json").display(),
                 other.map_or("missing".to_owned(), |kind| format!("{kind:?}"))
@@ -115,7 +118,7 @@ impl Folder {
         let value = &self.config[key];
         let missing = otherwise.filter(|_| value.is_null());
         value.as_u64().map(|number| number as usize).or(missing).ok_or_else(|| {
-            input_error(format!("{}: {key} = {value} is no whole number", self.place.join("config.json").display()))
+            config_error(format!("{}: {key} = {value} is no whole number", self.place.join("config.json").display()))
         })
     }
 
@@ -124,22 +127,44 @@ impl Folder {
         self.number("vocab_size")
     }
 
+    /// A number of its config that need not be whole.
+    fn float_or(&self, key: &str, otherwise: f64) -> Result<f64> {
+        match &self.config[key] {
+            Value::Null => Ok(otherwise),
+            value => value.as_f64().ok_or_else(|| {
+                config_error(format!("{}: {key} = {value} is no number", self.place.join("config.json").display()))
+            }),
+        }
+    }
+
     /// The tokens that begin and end what it writes.
     fn special(&self) -> Result<Special> {
         // Some configs have several ends.
-        let end = &self.config["eos_token_id"];
-        let end = end.as_u64().or_else(|| end[0].as_u64()).unwrap_or(1);
+        let several = self.config["eos_token_id"][0].as_u64().map(|id| id as usize);
+        let end = several.map_or_else(|| self.number_or("eos_token_id", Some(1)), Ok)?;
         let begin = self.number_or("decoder_start_token_id", Some(self.number_or("pad_token_id", Some(0))?))?;
+        let tokens = self.vocabulary()?;
+        for (key, id) in [("eos_token_id", end), ("decoder_start_token_id", begin)] {
+            if id >= tokens {
+                let place = self.place.join("config.json");
+                return Err(config_error(format!("{}: {key} = {id} is none of its {tokens} tokens", place.display())));
+            }
+        }
         Ok(Special { begin: begin as u32, end: end as u32 })
     }
 
-    /// The names of all its tensors.
-    fn names(&self) -> Result<BTreeSet<String>> {
-        let mut names = BTreeSet::new();
+    /// The shapes of all its tensors, by name.
+    fn shapes(&self) -> Result<BTreeMap<String, Vec<usize>>> {
+        let mut shapes = BTreeMap::new();
         for file in &self.weights {
-            names.extend(tensors::names(&self.place.join(file))?);
+            shapes.extend(tensors::shapes(&self.place.join(file))?);
         }
-        Ok(names)
+        Ok(shapes)
+    }
+
+    /// Its tokenizer, where one lies in it.
+    fn tokenizer(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.place.join("tokenizer.json")).ok()
     }
 
     /// All its tensors, in f32.
@@ -148,7 +173,7 @@ impl Folder {
         for file in &self.weights {
             for (name, tensor) in tensors::read(&self.place.join(file))? {
                 if all.insert(name.clone(), tensor).is_some() {
-                    return Err(input_error(format!("{}: {name} is in two files", self.place.display())));
+                    return Err(config_error(format!("{}: {name} is in two files", self.place.display())));
                 }
             }
         }
@@ -173,15 +198,16 @@ impl Pretrained {
         self.folders().into_iter().map(|(key, folder)| Ok((key.to_owned(), folder.digest()?))).collect()
     }
 
-    /// The model that its weights are of.
+    /// The model that its weights are of, as far as their shapes tell: sizes that are not theirs are found before anything is as large.
     ///
     /// # Errors
-    /// Exit 3: its config lacks something, or has something that is not known here.
+    /// Exit 2: its config lacks something, has something that is not known here, or is not that of its weights.
     pub fn model(&self) -> Result<ModelConfig> {
         Ok(ModelConfig::Generator(match self {
-            Self::Whole(folder) => GeneratorConfig::T5(t5::config(folder)?),
+            Self::Whole(folder) => GeneratorConfig::T5(t5::config(folder, &[Half::Encoder, Half::Decoder])?),
             Self::Halves { encoder, decoder } => {
-                let (reading, writing) = (t5::config(encoder)?, t5::config(decoder)?);
+                let reading = t5::config(encoder, &[Half::Encoder])?;
+                let writing = t5::config(decoder, &[Half::Decoder])?;
                 GeneratorConfig::Paired(PairedConfig {
                     encoder: reading.half(reading.encoder_layers),
                     decoder: writing.half(writing.decoder_layers),
@@ -196,7 +222,7 @@ impl Pretrained {
     /// Sizes of its vocabularies, which may be larger than those of its tokenizers.
     ///
     /// # Errors
-    /// Exit 3: its config lacks them.
+    /// Exit 2: its config lacks them.
     pub fn vocabularies(&self) -> Result<Vocabularies> {
         Ok(Vocabularies {
             source: self.half(Half::Encoder).vocabulary()?,
@@ -207,9 +233,15 @@ impl Pretrained {
     /// The tokens that begin and end what it writes.
     ///
     /// # Errors
-    /// Exit 3: its config has something else in their place.
+    /// Exit 2: its config has something else in their place.
     pub fn special(&self) -> Result<Special> {
         self.half(Half::Decoder).special()
+    }
+
+    /// The tokenizers of what it reads and what it writes, where they lie in its folders.
+    #[must_use]
+    pub fn tokenizers(&self) -> [Option<Vec<u8>>; 2] {
+        [self.half(Half::Encoder).tokenizer(), self.half(Half::Decoder).tokenizer()]
     }
 
     fn half(&self, half: Half) -> &Folder {
@@ -223,7 +255,7 @@ impl Pretrained {
     /// A model with these weights; what is in none of the folders, the projection between two halves, stays as it is.
     ///
     /// # Errors
-    /// Exit 3: a file is damaged, or a tensor is missing, of another shape, or not known; the text names it.
+    /// Exit 2: a file is damaged, or a tensor is missing, of another shape, or not known; the text names it.
     pub fn fill<B: Backend>(&self, model: Model<B>) -> Result<Model<B>> {
         let is_whole = matches!(self, Self::Whole(_));
         let mut sides = BTreeMap::new();
@@ -237,32 +269,38 @@ impl Pretrained {
             (false, Half::Encoder) => "init.encoder",
             (false, Half::Decoder) => "init.decoder",
         };
-        let mut found = BTreeMap::new();
+        let (mut found, mut missing) = (BTreeMap::new(), Vec::new());
         for (id, own) in &names {
             let Some((half, theirs)) = t5::name(&own.name, &gated) else { continue };
             let tensors = sides.get_mut(key(half)).context("a half has no folder")?;
-            let tensor = t5::aliases(&theirs).find_map(|name| tensors.remove(name)).ok_or_else(|| {
-                input_error(format!("{}: the tensor {theirs} is missing", self.half(half).place.display()))
-            })?;
-            found.insert(*id, (theirs, own.clone(), tensor));
-        }
-        for (side, tensors) in &sides {
-            // What a half leaves out is the other's.
-            let is_left_out = |name: &str| match *side {
-                "init.encoder" => name.starts_with("decoder.") || name == "lm_head.weight",
-                "init.decoder" => name.starts_with("encoder."),
-                _ => false,
-            };
-            let unknown = tensors.keys().find(|name| !t5::is_alias(name) && !is_left_out(name));
-            if let Some(name) = unknown {
-                return Err(input_error(format!(
-                    "{side}: the model has no {name}; is config.json that of these weights?"
-                )));
+            let tensor = t5::aliases(&theirs).find_map(|name| tensors.remove(name));
+            match tensor {
+                Some(tensor) => drop(found.insert(*id, (theirs, own.clone(), tensor))),
+                None => missing.push(theirs),
             }
+        }
+        // What a half leaves out is the other's.
+        let is_left_out = |side: &str, name: &str| match side {
+            "init.encoder" => name.starts_with("decoder.") || name == "lm_head.weight",
+            "init.decoder" => name.starts_with("encoder."),
+            _ => false,
+        };
+        let unknown = sides.iter().flat_map(|(side, tensors)| tensors.keys().map(move |name| (*side, name)));
+        let mut unknown = unknown.filter(|(side, name)| !t5::is_alias(name) && !is_left_out(side, name)).peekable();
+        if let (Some(first), known) = (missing.first(), unknown.peek()) {
+            let count = missing.len();
+            let besides =
+                known.map_or_else(String::new, |(_, name)| format!("; in their place are others, such as {name}"));
+            return Err(config_error(format!("{count} tensors are missing, such as {first}{besides}")));
+        }
+        if let Some((side, name)) = unknown.next() {
+            return Err(config_error(format!(
+                "{side}: the model has no {name}; is config.json that of these weights?"
+            )));
         }
         let mut fill = Fill { found, fault: None };
         let model = model.map(&mut fill);
-        fill.fault.map_or(Ok(model), |fault| Err(input_error(fault)))
+        fill.fault.map_or(Ok(model), |fault| Err(config_error(fault)))
     }
 }
 

@@ -159,6 +159,17 @@ mod tests {
         Step { overrides, ..Step::default() }
     }
 
+    /// What a plan kept of a config is compared with the config: no number may change on the way.
+    #[test]
+    fn numbers_are_read_as_they_were_written() {
+        let rates = (0..2000).map(|step| 1e-30 * 1.037_f64.powi(step));
+        for rate in rates.chain([1e-30, 5e-324, f64::MAX, 0.1 + 0.2]) {
+            let text = serde_json::to_string(&json!({ "learning_rate": rate })).unwrap();
+            let read: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(read["learning_rate"].as_f64().map(f64::to_bits), Some(rate.to_bits()), "{text}");
+        }
+    }
+
     #[test]
     fn fingerprints_are_frozen() {
         let step = Step {

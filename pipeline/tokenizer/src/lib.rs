@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use compact_str::CompactString;
 use rayon::prelude::*;
+use serde_json::Value;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Lowercase, Replace, Sequence as Normalizers};
@@ -78,6 +79,8 @@ pub struct Tokenizer {
     fast: Option<(Cut, Arc<Merges>)>,
     /// What other people's tokenizers put before and behind every text.
     frame: [Vec<u32>; 2],
+    /// One more than the largest id.
+    vocabulary: usize,
 }
 
 /// Texts whose pieces are counted at once.
@@ -116,6 +119,8 @@ impl Tokenizer {
     fn of(mut inner: Inner) -> Result<Self, Error> {
         // A text that spells a special token is text: a model would take it for the end.
         inner.set_encode_special_tokens(true);
+        // How much is read is said elsewhere; so is what stands where nothing is.
+        inner.with_truncation(None).map_err(Error)?.with_padding(None);
         let cut = match (inner.get_normalizer(), inner.get_pre_tokenizer()) {
             (None, Some(PreTokenizerWrapper::ByteLevel(level))) if !level.add_prefix_space && level.use_regex => {
                 Some(Cut::Bytes)
@@ -126,7 +131,9 @@ impl Tokenizer {
         let json = inner.to_string(false).map_err(Error)?;
         let fast = cut.and_then(|cut| Some((cut, Arc::new(Merges::read(&json)?))));
         let frame = frame(&inner)?;
-        Ok(Self { inner, fast, frame })
+        let ids = inner.get_vocab(true).into_values().chain(frame.iter().flatten().copied());
+        let vocabulary = ids.max().map_or(0, |id| id as usize + 1);
+        Ok(Self { inner, fast, frame, vocabulary })
     }
 
     /// Reads a `tokenizer.json`.
@@ -145,10 +152,16 @@ impl Tokenizer {
         self.inner.to_string(true).map_err(Error)
     }
 
-    /// Number of tokens.
+    /// Number of tokens, counting ids that no token has.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.vocabulary
+    }
+
+    /// Tokens that are put around every text.
+    #[must_use]
+    pub fn framing(&self) -> usize {
+        self.frame.iter().map(Vec::len).sum()
     }
 
     /// The tokens that frame a text; nothing where the tokenizer has none that is known.
@@ -213,13 +226,32 @@ impl Tokenizer {
 
 /// What is put before and behind a text, found by a text that has some tokens.
 fn frame(inner: &Inner) -> Result<[Vec<u32>; 2], Error> {
-    if inner.get_post_processor().is_none() {
-        return Ok([Vec::new(), Vec::new()]);
+    let Some(processor) = inner.get_post_processor() else { return Ok([Vec::new(), Vec::new()]) };
+    // The library would fall over it.
+    if let Some(missing) = undefined(&serde_json::to_value(processor).unwrap_or_default()) {
+        return Err(Error(format!("its post-processor puts {missing} around a text and does not say its id").into()));
     }
-    let ids = |framed| inner.encode_fast("a", framed).map(|encoding| encoding.get_ids().to_vec()).map_err(Error);
-    let (bare, framed) = (ids(false)?, ids(true)?);
-    let at = framed.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0);
-    Ok([framed[..at].to_vec(), framed[(at + bare.len()).min(framed.len())..].to_vec()])
+    for text in ["a", "the", "0", "x = 1", "文"] {
+        let ids = |framed| inner.encode_fast(text, framed).map(|encoding| encoding.get_ids().to_vec()).map_err(Error);
+        let (bare, framed) = (ids(false)?, ids(true)?);
+        if bare.is_empty() {
+            continue;
+        }
+        if let Some(at) = framed.windows(bare.len()).position(|window| window == bare) {
+            return Ok([framed[..at].to_vec(), framed[at + bare.len()..].to_vec()]);
+        }
+    }
+    Err(Error("what its post-processor puts around a text cannot be told: it has no tokens for plain words".into()))
+}
+
+/// A special token of a template that has no id.
+fn undefined(processor: &Value) -> Option<String> {
+    if let Some(several) = processor["processors"].as_array() {
+        return several.iter().find_map(undefined);
+    }
+    let pieces = processor["single"].as_array().into_iter().flatten();
+    let mut named = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+    named.find(|id| processor["special_tokens"].get(id).is_none()).map(str::to_owned)
 }
 
 /// Nothing where a piece is too long.
@@ -340,7 +372,21 @@ mod tests {
         assert_eq!((fitted(&roberta, 4), fitted(&roberta, 1)), (vec![5, 3, 4, 1], vec![5, 1]));
         let mut own = vec![7, 8, 9];
         BYTES.fit(&mut own, 2);
-        assert_eq!(own, [7, 8]);
+        assert_eq!((own.as_slice(), BYTES.framing(), t5.framing()), (&[7, 8][..], 0, 1));
+        // What a file says of cutting and filling up is not heeded, and an id far out counts.
+        let mut other: Value = serde_json::from_str(&t5.to_json().unwrap()).unwrap();
+        other["truncation"] =
+            serde_json::json!({ "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 });
+        other["padding"] = serde_json::json!({
+            "strategy": { "Fixed": 9 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>",
+        });
+        other["model"]["vocab"]["far"] = 70_000.into();
+        let read = |json: &Value| Tokenizer::from_json(json.to_string().as_bytes());
+        let far = read(&other).unwrap();
+        assert_eq!(fitted(&far, 9), fitted(&t5, 9));
+        assert_eq!((far.vocabulary(), crate::token_bytes(&far), t5.vocabulary()), (70_001, 4, 6));
+        other["post_processor"]["special_tokens"] = serde_json::json!({});
+        assert!(read(&other).err().unwrap().to_string().contains("</s>"));
     }
 
     /// Text of every sort: words, humps, contractions, white space, signs of many scripts, special tokens, long runs.

@@ -34,9 +34,14 @@ impl Stage for Report {
         let value = serde_json::to_value(config)?;
         let changed = overrides(&value, &serde_json::to_value(Self::default())?);
         let mut changed = serde_json::json!({ "report": changed });
-        // Which models are of one table is said nowhere else.
-        if !whole.variations("train").is_empty() {
-            changed["variations"] = serde_json::to_value(whole.variations("train"))?;
+        // Which models are of one table is said nowhere else; where folders lie counts nowhere.
+        let kept = whole.variations("train").iter().map(|one| {
+            let values = one.values.iter().filter(|(key, _)| !key.starts_with("init"));
+            serde_json::json!({ "name": one.name, "of": one.of, "values": values.collect::<Vec<_>>() })
+        });
+        let kept: Vec<serde_json::Value> = kept.collect();
+        if !kept.is_empty() {
+            changed["variations"] = kept.into();
         }
         Ok(vec![Step {
             config: serde_json::json!({ "report": value }),

@@ -88,6 +88,7 @@ impl TokenizerConfig {
         let path = self.path(whole).into_iter();
         path.map(|path| {
             let digest = file_digest(&path).map_err(|error| input_error(format!("{place}: {error:#}")))?;
+            parse(&std::fs::read(&path)?, &place)?;
             Ok(("file".to_owned(), digest))
         })
         .collect()
@@ -100,7 +101,7 @@ impl TokenizerConfig {
         if context.description.sources.get("file") != Some(&sha256(&bytes)) {
             return Err(input_error(format!("{place} changed since it was hashed; run it again")));
         }
-        Tokenizer::from_json(&bytes).map_err(|error| input_error(format!("{place}: {error}")))
+        parse(&bytes, &place)
     }
 
     fn step(&self, name: &str, whole: &Config) -> Result<Step> {
@@ -116,6 +117,12 @@ impl TokenizerConfig {
             ..Step::default()
         })
     }
+}
+
+/// Reads somebody's `tokenizer.json`.
+fn parse(bytes: &[u8], place: &str) -> Result<Tokenizer> {
+    Tokenizer::from_json(bytes)
+        .map_err(|error| config_error(format!("{place} is no tokenizer.json of Hugging Face's: {error}")))
 }
 
 /// Warns of tokenizers that no model reads, where there are models: a name may be mistyped.
@@ -188,8 +195,11 @@ fn train(settings: &TokenizerConfig, context: &Context) -> Result<Tokenizer> {
         let fields: Vec<_> = settings.fields.iter().map(|field| column(field.name())).collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
             if splits.value(row) == "train" && kinds.value(row) != "negative" {
+                // What was made has the name of how.
+                let is_read = |field: &DocumentField| *field != DocumentField::Name || kinds.value(row) == "original";
                 sample.add(XxHash3_64::oneshot(ids.value(row).as_bytes()), || {
-                    fields.iter().map(|texts| texts.value(row))
+                    let read = settings.fields.iter().zip(&fields).filter(|(field, _)| is_read(field));
+                    read.map(|(_, texts)| texts.value(row))
                 });
             }
         }

@@ -127,6 +127,8 @@ fn a_tokenizer_is_taken_from_a_file() {
     assert_ne!(step(text).sources, before.sources);
     let refused = |text: &str| format!("{:#}", described(text).unwrap_err());
     assert!(refused(&format!("{text}vocabulary = 300\n")).contains("small.file: it is taken as it is"));
+    std::fs::write(folder.path().join("other.json"), "{}").unwrap();
+    assert!(refused(&text.replace("given", "other")).contains("small.file is no tokenizer.json"));
     assert!(refused(&text.replace("given", "gone")).contains("prepare.tokenizers.small.file: cannot read"));
 }
 

@@ -69,7 +69,8 @@ pub struct TrainConfig {
     #[serde(default = "defaults::patience")]
     pub patience: u32,
     /// Of weights, order and dropout. `seeds = [1, 2, 3]` makes a model of each, `NAME-1`, `NAME-2`, …, which the report puts
-    /// together; so does a list in place of any other value, and several lists make a model of each combination.
+    /// together; so does a list in place of any other value, and several lists make a model of each combination, seeds changing last.
+    /// A key that is a list by itself takes a list of lists.
     #[serde(default)]
     pub seed: u64,
     /// Learn from synthetic positives too.
@@ -84,7 +85,8 @@ pub struct TrainConfig {
     /// Validate and keep a mean of the weights: `ema` or `epochs`, or a table with its values; the last step's own without it.
     #[serde(default, deserialize_with = "short", skip_serializing_if = "Option::is_none")]
     pub average: Option<Averaging>,
-    /// How often rows of a source are taken in an epoch, such as `{ mbpp = 3, stdlib = 0.5 }`; those of others once.
+    /// How often rows of a source are taken in an epoch, such as `{ mbpp = 3, stdlib = 0.5 }`; those of others once. What synthesis
+    /// made has its generator as its source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub source_weights: BTreeMap<String, f64>,
     /// Take only the first so many training pairs.
@@ -149,11 +151,17 @@ impl TrainConfig {
             return wrong("source.max_tokens and target.max_tokens", "must be at least 1");
         }
         if self.source.column == self.target.column {
-            return wrong("source.column and target.column", "must differ");
+            return match self.target.fields.is_empty() {
+                true => wrong("source.column and target.column", "must differ"),
+                false => wrong(
+                    "target.column",
+                    "is the field that every document has, and has to be another than the source's: name it",
+                ),
+            };
         }
         self.check_fields(name)?;
-        if self.source_weights.values().any(|weight| !weight.is_finite() || *weight < 0.0) {
-            return wrong("source_weights", "must be numbers of at least 0");
+        if self.source_weights.values().any(|weight| !(0.0..=1000.0).contains(weight)) {
+            return wrong("source_weights", "must be numbers between 0 and 1000");
         }
         if self.model.task() == Task::Generation && !self.negatives.is_empty() {
             return wrong("negatives", "are for search models; a generator learns from positives only");
@@ -199,7 +207,10 @@ impl TrainConfig {
         if self.source.tokenizer != self.target.tokenizer
             && let Some(key) = self.model.one_vocabulary()
         {
-            return wrong(&format!("model.{key}"), "needs the same tokenizer for source and target");
+            return wrong(
+                "source.tokenizer and target.tokenizer",
+                &format!("must be the same, for model.{key} has one vocabulary"),
+            );
         }
         Ok(())
     }

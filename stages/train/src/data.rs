@@ -40,6 +40,8 @@ pub(crate) struct Examples {
     spool: Spool,
     /// Of each example the lengths of its source and of its target's fields, and their tokens.
     pieces: Paged<Piece>,
+    /// Of each example the tokens of source and target, all fields counted and cut as a document is.
+    tokens: Paged<u64>,
     count: u64,
     negatives: Negatives,
     /// How the fields of a search model's target are put together.
@@ -68,6 +70,7 @@ impl Examples {
         Ok(Self {
             spool: Spool::new()?,
             pieces: Paged::new(CACHE)?,
+            tokens: Paged::new(CACHE)?,
             count: 0,
             negatives,
             documents: documents.cloned(),
@@ -80,10 +83,15 @@ impl Examples {
     }
 
     fn push(&mut self, source: &[u32], fields: &[Vec<u32>]) -> Result<()> {
+        // No more of a field is ever shown.
+        let most = self.documents.as_ref().map_or(usize::MAX, Documents::most);
+        let fields: Vec<&[u32]> = fields.iter().map(|field| &field[..field.len().min(most)]).collect();
+        let shown = fields.iter().map(|field| field.len()).sum::<usize>().min(most);
+        self.tokens.set(self.count, (source.len() + shown) as u64)?;
         let mut words = vec![source.len() as u32];
         words.extend(fields.iter().map(|field| field.len() as u32));
         words.extend(source);
-        words.extend(fields.iter().flatten());
+        fields.iter().for_each(|field| words.extend(*field));
         self.pieces.set(self.count, self.spool.put(bytemuck::cast_slice(&words))?)?;
         self.count += 1;
         Ok(())
@@ -106,9 +114,9 @@ impl Examples {
         self.count
     }
 
-    /// Tokens of an example's pair, all fields counted.
+    /// Tokens of an example's pair at most.
     pub(crate) fn tokens(&self, example: u64) -> Result<usize> {
-        Ok((self.pieces.get(example)?.bytes() / size_of::<u32>()).saturating_sub(self.head()))
+        Ok(self.tokens.get(example)? as usize)
     }
 
     /// An example, with so many of its negatives at most; as training shows it where there is a seed, and else as validation does.

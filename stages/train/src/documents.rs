@@ -40,6 +40,11 @@ impl Documents {
         self.shares.len()
     }
 
+    /// Tokens that a document has at most.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// A document of its fields' tokens, as training shows it where there is a seed, and else as validation does.
     pub(crate) fn of(&self, parts: &[Vec<u32>], seed: Option<u64>) -> Vec<u32> {
         let is_shown = |at: usize| {

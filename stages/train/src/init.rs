@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use codepair_model::{Folder, ModelCard, ModelConfig, Pretrained, pinned};
+use burn::tensor::backend::Backend;
+use codepair_model::{Folder, Model, ModelCard, ModelConfig, Pretrained, load, pinned};
 use codepair_runtime::{Config, Context, config_error, input_error};
 use codepair_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::TrainConfig;
 
 /// Where weights come from: a trained model as `NAME@FINGERPRINT`, a folder of pretrained files, or one a half.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it is NAME@FINGERPRINT, a folder, or { encoder = FOLDER, decoder = FOLDER }")]
 pub enum Init {
     /// A trained model, or a folder of pretrained files, which count by content.
     Whole(String),
@@ -63,9 +64,12 @@ impl First {
         Ok(match &config.init {
             None => Self::Fresh,
             Some(Init::Whole(init)) if is_trained(init) => Self::Trained(init.clone()),
+            // A name alone is a mistake; a folder may be elsewhere.
             Some(Init::Whole(init)) if !whole.resolve(init).is_dir() => {
-                return Err(config_error(format!(
-                    "train.{name}.init = {init:?} is no folder; a trained model is named NAME@FINGERPRINT, as codepair status says them"
+                return Err(input_error(format!(
+                    "train.{name}.init: there is no folder {}; what it takes is a folder of config.json and safetensors (one of a hub has to \
+                     be downloaded first), or a trained model as NAME@FINGERPRINT, as codepair status says them",
+                    whole.resolve(init).display()
                 )));
             }
             Some(Init::Whole(init)) => Self::Pretrained(Pretrained::Whole(open(init)?)),
@@ -87,7 +91,7 @@ impl First {
     ///
     /// # Errors
     /// Exit 2: it says another itself.
-    pub(crate) fn resolved(&self, name: &str, config: &TrainConfig) -> Result<TrainConfig> {
+    pub(crate) fn resolved(&self, name: &str, config: &TrainConfig, whole: &Config) -> Result<TrainConfig> {
         let Self::Pretrained(pretrained) = self else { return Ok(config.clone()) };
         let wrong = |why: String| config_error(format!("train.{name}.model.{why}"));
         let theirs = serde_json::to_value(pretrained.model()?)?;
@@ -99,66 +103,88 @@ impl First {
                 own["kind"], theirs["kind"]
             )));
         }
-        let plain = serde_json::to_value(config.model.default_of_kind())?;
-        let model: ModelConfig = serde_json::from_value(agreed(&own, &plain, &theirs).map_err(wrong)?)?;
+        // As it was written: a value that is the default as well is one that is said.
+        let written = &whole.section::<Value>("train")?[name]["model"];
+        let model: ModelConfig = serde_json::from_value(agreed(written, &theirs).map_err(wrong)?)?;
         Ok(TrainConfig { model, ..config.clone() })
     }
 
-    /// Whether the tokenizers have no more tokens than the model has embeddings of.
+    /// Whether the tokenizers have no more tokens than the model has embeddings of; a warning where they are not the files' own.
     pub(crate) fn check_tokenizers(&self, name: &str, config: &TrainConfig, tokenizers: [&Tokenizer; 2]) -> Result<()> {
         let Self::Pretrained(pretrained) = self else { return Ok(()) };
         let known = pretrained.vocabularies()?;
         let sides = [("source", &config.source, known.source), ("target", &config.target, known.target)];
-        for ((key, side, known), tokenizer) in sides.into_iter().zip(tokenizers) {
+        let own = pretrained.tokenizers();
+        for (((key, side, known), tokenizer), own) in sides.into_iter().zip(tokenizers).zip(own) {
+            let own = own.and_then(|own| Tokenizer::from_json(&own).ok()?.to_json().ok());
+            let is_own = own.map(|own| tokenizer.to_json().is_ok_and(|json| json == own));
             if tokenizer.vocabulary() > known {
+                let (tokenizer_name, tokens) = (&side.tokenizer, tokenizer.vocabulary());
+                let advice = match is_own {
+                    Some(true) => "their config.json and their tokenizer.json do not go together".to_owned(),
+                    _ => format!(
+                        "take their own: [prepare.tokenizers.{tokenizer_name}] file = the tokenizer.json beside them"
+                    ),
+                };
                 return Err(config_error(format!(
-                    "train.{name}.{key}.tokenizer: {} has {} tokens, and the model of init {known}; take the model's own: \
-                     [prepare.tokenizers.{}] file = \"FOLDER/tokenizer.json\"",
-                    side.tokenizer,
-                    tokenizer.vocabulary(),
-                    side.tokenizer
+                    "train.{name}.{key}.tokenizer: {tokenizer_name} has {tokens} tokens, and the files of init are for {known}; {advice}"
                 )));
+            }
+            if is_own == Some(false) {
+                tracing::warn!(
+                    "train.{name}.{key}.tokenizer: {} is not the tokenizer.json of the files that init names: their weights know nothing of its tokens",
+                    side.tokenizer
+                );
             }
         }
         Ok(())
     }
 }
 
-/// What files say, where the config does not say something else; dropout is the config's own matter.
-fn agreed(own: &Value, plain: &Value, theirs: &Value) -> Result<Value, String> {
-    let (Value::Object(keys), Value::Object(said)) = (own, theirs) else { return Ok(theirs.clone()) };
+/// What files say, and nothing else in what is written beside it; dropout is the training's own matter.
+fn agreed(written: &Value, theirs: &Value) -> Result<Value, String> {
+    let (Value::Object(written), Value::Object(said)) = (written, theirs) else { return Ok(theirs.clone()) };
     let mut all = said.clone();
-    for (key, value) in keys {
-        let is_said = *value != plain[key];
-        match said.get(key) {
-            Some(Value::Object(_)) => {
-                let inner = agreed(value, &plain[key], &said[key]).map_err(|why| format!("{key}.{why}"))?;
-                all.insert(key.clone(), inner);
-            }
-            _ if key == "dropout" && is_said => drop(all.insert(key.clone(), value.clone())),
-            Some(other) if is_said && other != value => {
-                return Err(format!("{key} = {value}, and the files of init say {other}; leave it out"));
-            }
-            _ => {}
-        }
+    for (key, value) in written {
+        let Some(other) = said.get(key) else { continue };
+        let inner = match other {
+            Value::Object(_) => agreed(value, other).map_err(|why| format!("{key}.{why}"))?,
+            _ if key == "dropout" => value.clone(),
+            _ if *other == *value || (other.is_number() && other.as_f64() == value.as_f64()) => other.clone(),
+            _ => return Err(format!("{key} = {value}, and the files of init say {other}; leave it out")),
+        };
+        all.insert(key.clone(), inner);
     }
     Ok(Value::Object(all))
 }
 
-/// The weights of a trained model that reads and writes the same tokens.
+/// A trained model to begin with.
+pub(crate) struct Parent {
+    pub(crate) card: ModelCard,
+    weights: Vec<u8>,
+}
+
+impl Parent {
+    /// Puts its weights into a model.
+    pub(crate) fn fill<B: Backend>(&self, name: &str, model: &mut Model<B>) -> Result<()> {
+        load(model, self.weights.clone()).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))
+    }
+}
+
+/// A trained model that reads and writes the same tokens.
 pub(crate) fn trained(
     context: &Context,
     name: &str,
     (init, model): (&str, &ModelConfig),
     tokenizers: [&Tokenizer; 2],
-) -> Result<Vec<u8>> {
+) -> Result<Parent> {
     let manifest = pinned(&context.store, init).with_context(|| format!("train.{name}.init"))?;
     let card = ModelCard::of(&context.store, &manifest)?;
     let differing = differing(&serde_json::to_value(&card.model)?, &serde_json::to_value(model)?);
     if !differing.is_empty() {
         let differing = differing.join(", ");
         return Err(config_error(format!(
-            "train.{name}.init: {init} has another model.{differing}; take the same here"
+            "train.{name}.init: {init} is another model: {differing}; take the same here"
         )));
     }
     for (side, tokenizer) in ["source", "target"].into_iter().zip(tokenizers) {
@@ -169,7 +195,8 @@ pub(crate) fn trained(
             )));
         }
     }
-    Ok(manifest.read_named(&context.store, "models/model.safetensors")?.to_vec())
+    let weights = manifest.read_named(&context.store, "models/model.safetensors")?.to_vec();
+    Ok(Parent { card, weights })
 }
 
 /// That the folders hold what they held when the run was planned.
@@ -180,7 +207,7 @@ pub(crate) fn check_digests(context: &Context, name: &str, first: &First) -> Res
     }
 }
 
-/// Keys in which two models differ; dropout may.
+/// Keys in which two models differ, with what the first has; dropout may.
 fn differing(one: &Value, other: &Value) -> Vec<String> {
     let keys = |of: &Value| of.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let mut all = [keys(one), keys(other)].concat();
@@ -189,5 +216,5 @@ fn differing(one: &Value, other: &Value) -> Vec<String> {
     // What is off may be left out of the text.
     let value = |of: &Value, key: &str| of.get(key).cloned().filter(|value| *value != false);
     all.retain(|key| key != "dropout" && key != "loss" && value(one, key) != value(other, key));
-    all
+    all.into_iter().map(|key| format!("model.{key} = {}", one.get(&key).unwrap_or(&Value::Null))).collect()
 }

@@ -52,6 +52,7 @@ impl Stage for Train {
                         "train.{name}.negatives: no [synth.NAME] makes any; a table with kind = \"mined\" or \"offline\" does"
                     )));
                 }
+                check_sources(name, model, whole)?;
                 step(name, model, whole)
             })
             .collect()
@@ -60,10 +61,13 @@ impl Stage for Train {
     fn run(context: &mut Context, models: &Models) -> Result<()> {
         let name = context.model.clone().context("train runs one model")?;
         let config = models.get(&name).with_context(|| format!("[train.{name}] is missing"))?;
+        if let Some(own) = context.config.variations(Self::NAME).iter().find(|one| one.name == name) {
+            tracing::info!("{name} is {} with {}", own.of, own.all_settings());
+        }
         check_splits(context)?;
         let first = First::of(&name, config, &context.config)?;
         init::check_digests(context, &name, &first)?;
-        let config = &first.resolved(&name, config)?;
+        let config = &first.resolved(&name, config, &context.config)?;
         match Device::parse(&context.device).map_err(config_error)? {
             Device::Cpu => session::train::<TrainCpu>(context, &name, (config, &first), &CpuDevice::default()),
             #[cfg(feature = "cuda")]
@@ -81,6 +85,19 @@ fn has_negatives(whole: &Config) -> bool {
     let has_labels = |source: &serde_json::Value| source["kind"] == "cosqa" || !source["columns"]["label"].is_null();
     let mut sources = sources.as_object().into_iter().flatten().map(|(_, source)| source).peekable();
     sources.peek().is_none() || !whole.tables("synth").is_empty() || sources.any(has_labels)
+}
+
+/// That sources with a weight are tables of the config, where it has any.
+fn check_sources(name: &str, model: &TrainConfig, whole: &Config) -> Result<()> {
+    let known = [whole.tables("ingest"), whole.tables("synth")].concat();
+    let Some(unknown) = model.source_weights.keys().find(|source| !known.contains(source)) else { return Ok(()) };
+    if whole.tables("ingest").is_empty() {
+        return Ok(());
+    }
+    Err(config_error(format!(
+        "train.{name}.source_weights.{unknown}: there is no [ingest.{unknown}] and no [synth.{unknown}]; there are {}",
+        known.join(", ")
+    )))
 }
 
 /// That there are rows to learn from, to choose an epoch by and to test on, before anything is trained. A token table
@@ -148,7 +165,7 @@ fn check_tokenizers(name: &str, model: &TrainConfig, tokenizers: &serde_json::Va
 
 fn step(name: &str, model: &TrainConfig, whole: &Config) -> Result<Step> {
     let first = First::of(name, model, whole)?;
-    let model = &first.resolved(name, model)?;
+    let model = &first.resolved(name, model, whole)?;
     model.check(name)?;
     let (value, changed) = model.values()?;
     let mut tokenizers = vec![&model.source.tokenizer, &model.target.tokenizer];

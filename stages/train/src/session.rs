@@ -14,7 +14,7 @@ use codepair_model::{
 };
 use codepair_runtime::{Context, Interrupt, Progress as Bar, config_error, input_error, peak_memory_bytes, sha256};
 use codepair_schemas::rows::TrainingStep;
-use codepair_tokenizer::Tokenizer;
+use codepair_tokenizer::{Special, Tokenizer};
 
 use crate::averaging::Average;
 use crate::batches::Epoch;
@@ -70,10 +70,18 @@ pub(crate) fn train<B: AutodiffBackend>(
     let [source, target] = tokenizers;
     let (source, target) = (source?, target?);
     first.check_tokenizers(name, config, [&source, &target])?;
-    let known = || target.special().ok_or_else(|| no_special(config));
-    let (vocabularies, special) = match first {
-        First::Pretrained(pretrained) => (pretrained.vocabularies()?, pretrained.special()?),
-        _ => (Vocabularies { source: source.vocabulary(), target: target.vocabulary() }, known()?),
+    check_framing(name, config, [&source, &target])?;
+    let parent = match first {
+        First::Trained(init) => Some(init::trained(context, name, (init, &config.model), [&source, &target])?),
+        First::Fresh | First::Pretrained(_) => None,
+    };
+    let (vocabularies, special) = match (first, &parent) {
+        (First::Pretrained(pretrained), _) => (pretrained.vocabularies()?, pretrained.special()?),
+        (_, Some(parent)) => (parent.card.vocabularies, parent.card.special),
+        _ => {
+            let vocabularies = Vocabularies { source: source.vocabulary(), target: target.vocabulary() };
+            (vocabularies, special(config, &target)?)
+        }
     };
     let mut data = data::read(context, config, [&source, &target], vocabularies.target)?;
     data.target_counts[special.end as usize] += data.training.len();
@@ -88,15 +96,11 @@ pub(crate) fn train<B: AutodiffBackend>(
     // burn draws a weight when it is first touched; saving touches all, in order.
     let drawn = save(&model.valid())?;
     tracing::info!("{name}: {} parameters, {:.1} MB", parameters(&model), drawn.len() as f64 / 1e6);
-    match first {
-        First::Fresh => {}
-        First::Trained(init) => {
-            let weights = init::trained(context, name, (init, &config.model), [&source, &target])?;
-            load(&mut model, weights).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))?;
-        }
-        First::Pretrained(pretrained) => {
-            model = pretrained.fill(model).with_context(|| format!("train.{name}.init"))?;
-        }
+    if let Some(parent) = &parent {
+        parent.fill(name, &mut model)?;
+    }
+    if let First::Pretrained(pretrained) = first {
+        model = pretrained.fill(model).with_context(|| format!("train.{name}.init"))?;
     }
     let writing = Writing { tokenizer: &target, special, length: config.target.max_tokens };
     let mut session = Session::new(config, name, device, &data, model, writing)?;
@@ -136,8 +140,32 @@ pub(crate) fn train<B: AutodiffBackend>(
     publish(context, &card, best, &progress, &data)
 }
 
-fn no_special(config: &TrainConfig) -> anyhow::Error {
-    input_error(format!("the tokenizer {} has no tokens that begin and end a text", config.target.tokenizer))
+/// The tokens that begin and end what a generator writes; a search model writes nothing.
+fn special(config: &TrainConfig, target: &Tokenizer) -> Result<Special> {
+    match (target.special(), config.model.task()) {
+        (Some(special), _) => Ok(special),
+        (None, Task::Search) => Ok(Special::default()),
+        (None, Task::Generation) => Err(input_error(format!(
+            "the tokenizer {} has no tokens that begin and end a text; those of ours, <s> and </s>, those of T5's, <pad> and </s>, and those of \
+             BERT's, [CLS] and [SEP], are known",
+            config.target.tokenizer
+        ))),
+    }
+}
+
+/// That something is left of a text beside what its tokenizer puts around it.
+fn check_framing(name: &str, config: &TrainConfig, tokenizers: [&Tokenizer; 2]) -> Result<()> {
+    let sides = [("source", &config.source, true), ("target", &config.target, config.model.task() == Task::Search)];
+    for ((key, side, is_framed), tokenizer) in sides.into_iter().zip(tokenizers) {
+        let framing = if is_framed { tokenizer.framing() } else { 0 };
+        if side.max_tokens <= framing {
+            return Err(config_error(format!(
+                "train.{name}.{key}.max_tokens = {} leaves nothing of a text: {} puts {framing} tokens around each",
+                side.max_tokens, side.tokenizer
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn tokenizer(context: &Context, name: &str) -> Result<Tokenizer> {

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array as _, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use codepair_runtime::{Config, Manifest, Store, float_column, read_output, testing, text_column};
+use codepair_runtime::{
+    Config, ExitStatus, Manifest, Store, exit_status, float_column, read_output, testing, text_column,
+};
 use codepair_train::Train;
 
 const VOCABULARY: u16 = 12;
@@ -208,9 +210,14 @@ fn a_training_goes_on_from_another_s_weights() {
     assert!(fresh > 1.2 * least, "{fresh}");
     let refused = |rest: &str| format!("{:#}", run("text", "code", rest).unwrap_err());
     let wider = refused(&format!("{init}{}", still.replace("hidden = 16", "hidden = 12")));
-    assert!(wider.contains("train.m.init") && wider.contains("another model.hidden"), "{wider}");
-    assert!(refused(&format!("init = \"m\"\n{still}")).contains("is named NAME@FINGERPRINT"));
+    assert!(wider.contains("train.m.init") && wider.contains("another model: model.hidden = 16"), "{wider}");
+    assert!(refused(&format!("init = \"m\"\n{still}")).contains("as NAME@FINGERPRINT"));
     assert!(refused(&format!("init = \"m@000000000000\"\n{still}")).contains("m@000000000000"));
+}
+
+/// What a config is refused with before anything is read.
+fn refused_early(config: &Config) -> String {
+    format!("{:#}", codepair_runtime::describe::<Train>(config).unwrap_err())
 }
 
 /// A document is made of several fields, never of its own query but where a rule says so, and sources are weighed.
@@ -233,6 +240,8 @@ fn documents_have_fields_and_sources_weights() {
     let plain = run("column = \"code\"", ENCODER).unwrap();
     // The query itself is in no document of a validation, however often in those of the training.
     let all = "fields = [\"name\", \"text\", \"code\"], field_dropout = { text = 0.9 }";
+    let main = refused_early(&of("fields = [\"code\", \"name\"], field_dropout = { code = 0.5 }", ENCODER));
+    assert!(main.contains("field_dropout.code: every document has code"), "{main}");
     let whole = run(all, ENCODER).unwrap();
     assert_ne!(losses(&store, &whole), losses(&store, &plain));
     assert!(best(&whole) > 0.3 * best(&plain), "{} and {}", best(&whole), best(&plain));
@@ -257,7 +266,7 @@ fn documents_have_fields_and_sources_weights() {
         ("fields = [\"name\"]", ENCODER, "fields has to hold text or code"),
         ("fields = [\"code\", \"code\"]", ENCODER, "fields holds code twice"),
         ("fields = [\"code\"], field_dropout = { name = 0.5 }", ENCODER, "field_dropout.name is none of the fields"),
-        ("fields = [\"code\"], field_dropout = { code = 1.5 }", ENCODER, "must be between 0 and 1"),
+        ("fields = [\"name\", \"code\"], field_dropout = { name = 1.5 }", ENCODER, "must be between 0 and 1"),
         ("fields = [\"name\", \"code\"]", GENERATOR, "a generator writes one column"),
         ("max_tokens = 8", ENCODER, "column is missing"),
     ] {
@@ -345,6 +354,15 @@ fn a_training_begins_with_pretrained_files() {
     let found = losses(&store, &paired);
     assert!(found[5] < 0.8 * found[0], "{found:?}");
 
+    // What began with files is begun with as any other is: with their vocabulary, and what begins and ends a target there.
+    let init = format!("\"m@{}\"", &manifest.fingerprint[..12]);
+    let model = "model = { kind = \"t5\", width = 8, heads = 2, head_width = 3, feed_forward = 10, encoder_layers = 2, decoder_layers = 1, buckets = 8, farthest = 10 }";
+    let on = testing::run::<Train>(&store, &of(model, &init), Some("m"), &["tokens_from", "tokenizers"]).unwrap();
+    let later: serde_json::Value =
+        serde_json::from_slice(&on.read_named(&store, "models/config.json").unwrap()).unwrap();
+    assert_eq!((&later["special"], &later["vocabularies"]), (&card["special"], &card["vocabularies"]));
+    assert!(losses(&store, &on)[0] < found[0]);
+
     // The place of files does not count, and what is in them does; so does what the training changes of them.
     let step = |model: &str, init: &str| {
         let step = described(model, init).unwrap().steps.remove(0);
@@ -361,8 +379,25 @@ fn a_training_begins_with_pretrained_files() {
     std::fs::write(&weights, bytes).unwrap();
     assert_ne!(step("model = \"t5\"", "\"moved\"").1, t5.1);
 
-    let wide = refused("model = { kind = \"t5\", width = 64 }", "\"moved\"");
-    assert!(wide.contains("train.m.model.width = 64") && wide.contains("say 8"), "{wide}");
+    // What is written is meant, a default as well.
+    for width in [64, 512] {
+        let wide = refused(&format!("model = {{ kind = \"t5\", width = {width} }}"), "\"moved\"");
+        assert!(wide.contains(&format!("train.m.model.width = {width}")) && wide.contains("say 8"), "{wide}");
+    }
+    let dropout = |text: &str| step(&format!("model = {{ kind = \"t5\"{text} }}"), "\"dry\"").0;
+    std::fs::rename(folder.path().join("moved"), folder.path().join("dry")).unwrap();
+    let path = folder.path().join("dry/config.json");
+    let dry = std::fs::read_to_string(&path).unwrap().replace("\"dropout_rate\": 0.1", "\"dropout_rate\": 0.0");
+    std::fs::write(&path, &dry).unwrap();
+    assert_eq!(dropout(""), dropout(", dropout = 0.0"));
+    assert_ne!(dropout(""), dropout(", dropout = 0.1"));
+    // What is broken is no missing input, in whose place an older state could stand.
+    std::fs::write(&path, dry.replace("\"relu\"", "\"gated-silu\"")).unwrap();
+    let broken = described("model = \"t5\"", "\"dry\"").unwrap_err();
+    assert_eq!(exit_status(&broken), ExitStatus::WrongConfig, "{broken:#}");
+    assert_eq!(exit_status(&described("model = \"t5\"", "\"gone\"").unwrap_err()), ExitStatus::MissingInput);
+    std::fs::write(&path, &dry).unwrap();
+    std::fs::rename(folder.path().join("dry"), folder.path().join("moved")).unwrap();
     let inner = refused("model = { kind = \"paired\", decoder = { heads = 3 } }", halves);
     assert!(inner.contains("train.m.model.decoder.heads = 3"), "{inner}");
     let kind = refused("model = \"lstm\"", "\"moved\"");
@@ -519,12 +554,12 @@ fn rows_are_for_training_or_validation_or_neither() {
 fn wrong_models_are_config_errors() {
     let folder = tempfile::tempdir().unwrap();
     for (rest, words) in [
-        ("model = { kind = \"nbow\", shared = true }", "needs the same tokenizer"),
+        ("model = { kind = \"nbow\", shared = true }", "source.tokenizer and target.tokenizer must be the same"),
         ("epochs = 0\nmodel = { kind = \"nbow\" }", "must be at least 1"),
         ("negatives = [\"nearest\"]\nmodel = { kind = \"attention_lstm\" }", "are for search models"),
         ("model = { kind = \"nbwo\" }", "did you mean `nbow`?"),
         ("model = { kind = \"nbow\", embeding = 3 }", "did you mean `embedding`?"),
-        ("model = { kind = \"lstm\", copy = true }", "train.m.model.copy needs the same tokenizer"),
+        ("model = { kind = \"lstm\", copy = true }", "must be the same, for model.copy"),
         ("model = { kind = \"transformer\", heads = 3 }", "train.m.model.width = 256 must be a multiple of heads = 3"),
         ("model = { kind = \"rnn\", dropout = 1.0 }", "train.m.model.dropout = 1 must be"),
         (

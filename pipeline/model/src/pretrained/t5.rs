@@ -1,6 +1,6 @@
 //! T5's `config.json` and the names of its tensors, as transformers has them.
 
-use super::{Folder, Half, Result, Value, input_error};
+use super::{BTreeMap, Folder, Half, Result, Value, config_error};
 use crate::T5Config;
 
 /// Names of older files for what is elsewhere, or means nothing.
@@ -11,11 +11,11 @@ const ALIASES: [&str; 4] = [
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
 ];
 
-/// The sizes that a folder's config says.
-pub(super) fn config(folder: &Folder) -> Result<T5Config> {
+/// The sizes that a folder's config says, which are those of the halves that are read of it.
+pub(super) fn config(folder: &Folder, halves: &[Half]) -> Result<T5Config> {
     let plain = T5Config::default();
     let place = folder.place.join("config.json");
-    let float = |key: &str, otherwise| folder.config[key].as_f64().unwrap_or(otherwise);
+    let shapes = folder.shapes()?;
     let flag = |key: &str| folder.config[key].as_bool();
     let gated = match &folder.config["feed_forward_proj"] {
         Value::Null => false,
@@ -23,7 +23,7 @@ pub(super) fn config(folder: &Folder) -> Result<T5Config> {
         Value::String(kind) if kind == "gated-gelu" => true,
         other => {
             let display = place.display();
-            return Err(input_error(format!("{display}: feed_forward_proj = {other}; relu and gated-gelu are known")));
+            return Err(config_error(format!("{display}: feed_forward_proj = {other}; relu and gated-gelu are known")));
         }
     };
     // Until transformers 5 one key said both.
@@ -31,7 +31,7 @@ pub(super) fn config(folder: &Folder) -> Result<T5Config> {
     let scaled = flag("scale_decoder_outputs");
     let tied = match scaled {
         None => tied_as_said,
-        Some(_) => !folder.names()?.contains("lm_head.weight"),
+        Some(_) => !shapes.contains_key("lm_head.weight"),
     };
     let encoder_layers = folder.number("num_layers")?;
     let config = T5Config {
@@ -46,11 +46,50 @@ pub(super) fn config(folder: &Folder) -> Result<T5Config> {
         scaled: scaled.unwrap_or(tied_as_said),
         buckets: folder.number_or("relative_attention_num_buckets", Some(plain.buckets))?,
         farthest: folder.number_or("relative_attention_max_distance", Some(plain.farthest))?,
-        epsilon: float("layer_norm_epsilon", plain.epsilon),
-        dropout: float("dropout_rate", plain.dropout),
+        epsilon: folder.float_or("layer_norm_epsilon", plain.epsilon)?,
+        dropout: folder.float_or("dropout_rate", plain.dropout)?,
     };
-    config.check().map_err(|why| input_error(format!("{}: {why}", place.display())))?;
+    config.check().map_err(|why| config_error(format!("{}: {why}", place.display())))?;
+    for half in halves {
+        let expected = expected(&config, *half, folder.vocabulary()?);
+        check_shapes(&expected, &shapes).map_err(|why| config_error(format!("{}: {why}", place.display())))?;
+    }
     Ok(config)
+}
+
+/// Tensors that tell whether all sizes are those of the weights.
+fn expected(config: &T5Config, half: Half, vocabulary: usize) -> Vec<(String, [usize; 2])> {
+    let (name, layers, last) = match half {
+        Half::Encoder => ("encoder", config.encoder_layers, 1),
+        Half::Decoder => ("decoder", config.decoder_layers, 2),
+    };
+    let inner = config.heads.saturating_mul(config.head_width);
+    let layer = format!("{name}.block.{}.layer", layers - 1);
+    let first = if config.gated { "wi_0" } else { "wi" };
+    vec![
+        ("shared.weight".to_owned(), [vocabulary, config.width]),
+        (
+            format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+            [config.buckets, config.heads],
+        ),
+        (format!("{layer}.0.SelfAttention.q.weight"), [inner, config.width]),
+        (format!("{layer}.{last}.DenseReluDense.{first}.weight"), [config.feed_forward, config.width]),
+    ]
+}
+
+fn check_shapes(
+    expected: &[(String, [usize; 2])],
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> std::result::Result<(), String> {
+    for (name, wanted) in expected {
+        let Some(shape) = aliases(name).find_map(|name| shapes.get(name)) else {
+            return Err(format!("the tensor {name} is missing"));
+        };
+        if shape != wanted {
+            return Err(format!("the tensor {name} has the shape {shape:?}, and the model's is {wanted:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// The name there of a parameter of ours, and the half of the model that it is in; nothing where it has none there. `gated` says of

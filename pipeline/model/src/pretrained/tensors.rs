@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 
-use super::{BTreeMap, Path, Result, TensorData, input_error};
+use super::{BTreeMap, Path, Result, TensorData, config_error, input_error};
 use burn::tensor::DType;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
@@ -12,8 +12,9 @@ const LONGEST_LIST: u64 = 100 << 20;
 
 /// A file behind its list of tensors, and the list.
 fn open(path: &Path) -> Result<(BufReader<File>, Metadata)> {
-    let wrong = |why: &dyn std::fmt::Display| input_error(format!("{}: {why}", path.display()));
-    let mut file = BufReader::new(File::open(path).map_err(|error| wrong(&error))?);
+    let wrong = |why: &dyn std::fmt::Display| config_error(format!("{}: {why}", path.display()));
+    let file = File::open(path).map_err(|error| input_error(format!("{}: {error}", path.display())))?;
+    let mut file = BufReader::new(file);
     let damaged = |error: &dyn std::fmt::Display| wrong(&format!("the list of its tensors is damaged: {error}"));
     // Eight bytes say how long the list is.
     let mut length = [0; 8];
@@ -28,9 +29,11 @@ fn open(path: &Path) -> Result<(BufReader<File>, Metadata)> {
     Ok((file, list))
 }
 
-/// Names alone.
-pub(super) fn names(path: &Path) -> Result<Vec<String>> {
-    Ok(open(path)?.1.offset_keys())
+/// Shapes alone, by name.
+pub(super) fn shapes(path: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
+    let (_, list) = open(path)?;
+    let shape = |name: String| Some((name.clone(), list.info(&name)?.shape.clone()));
+    Ok(list.offset_keys().into_iter().filter_map(shape).collect())
 }
 
 /// All tensors, in f32.
@@ -42,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
     for name in list.offset_keys() {
         let Some(info) = list.info(&name) else { continue };
         let tensor =
-            tensor(info, &body).map_err(|why| input_error(format!("{}: the tensor {name} {why}", path.display())))?;
+            tensor(info, &body).map_err(|why| config_error(format!("{}: the tensor {name} {why}", path.display())))?;
         found.insert(name, tensor);
     }
     Ok(found)
@@ -64,5 +67,7 @@ fn tensor(info: &TensorInfo, body: &[u8]) -> Result<TensorData, String> {
     if wanted != Some(own.len()) {
         return Err(format!("has {} bytes, which are not those of its shape {:?}", own.len(), info.shape));
     }
-    Ok(TensorData::from_bytes_vec(own.to_vec(), info.shape.clone(), dtype).convert::<f32>())
+    let data = TensorData::from_bytes_vec(own.to_vec(), info.shape.clone(), dtype).convert::<f32>();
+    let is_finite = data.iter::<f32>().all(f32::is_finite);
+    if is_finite { Ok(data) } else { Err("holds values that are no numbers".to_owned()) }
 }

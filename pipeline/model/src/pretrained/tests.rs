@@ -34,6 +34,7 @@ fn place(name: &str) -> PathBuf {
 
 fn loaded(pretrained: &Pretrained) -> Result<Model<Cpu>> {
     let config = pretrained.model()?;
+    pretrained.special()?;
     pretrained.fill(config.init(pretrained.vocabularies()?, &CpuDevice::default()))
 }
 
@@ -166,12 +167,30 @@ fn what_does_not_fit_is_named() {
     has(refused("whole", cut(6000)), &["block", "cut off"]);
     has(refused("whole", |folder| fs::write(weights(folder), b"\x05").unwrap()), &[WHOLE, "damaged"]);
     let wi = "decoder.block.0.layer.2.DenseReluDense.wi.weight";
-    has(refused("whole", |folder| exchange(&weights(folder), wi, &wi.replace("wi", "we"))), &[wi, "missing"]);
+    let renamed = wi.replace("wi", "we");
+    has(refused("whole", |folder| exchange(&weights(folder), wi, &renamed)), &[wi, "missing"]);
+    let norm = "encoder.final_layer_norm.weight";
+    let other = norm.replace("norm", "nurm");
+    has(refused("whole", |folder| exchange(&weights(folder), norm, &other)), &[norm, "1 tensors are missing", &other]);
+    let broken = |folder: &Path| {
+        let mut bytes = fs::read(weights(folder)).unwrap();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(weights(folder), bytes).unwrap();
+    };
+    has(refused("whole", broken), &["shared.weight", "no numbers"]);
     let config =
         |key: &'static str, value: Value| move |folder: &Path| change(&folder.join("config.json"), key, value.clone());
     has(refused("whole", config("d_ff", json!(12))), &["DenseReluDense.wi.weight", "[10, 8]", "[12, 8]"]);
     has(refused("whole", config("num_layers", json!(1))), &["encoder.block.1", "has no"]);
     has(refused("whole", config("num_layers", json!("two"))), &["num_layers"]);
+    has(refused("whole", config("num_layers", json!(100_000_000))), &["encoder.block.99999999", "missing"]);
+    has(refused("whole", config("vocab_size", json!(1_000_000_000_000u64))), &["shared.weight", "[40, 8]"]);
+    has(refused("whole", config("num_heads", json!(1u64 << 62))), &["relative_attention_bias.weight", "[8, 2]"]);
+    has(refused("whole", config("layer_norm_epsilon", json!("x"))), &["layer_norm_epsilon = \"x\" is no number"]);
+    has(refused("whole", config("eos_token_id", json!(5000))), &["eos_token_id = 5000 is none of its 40 tokens"]);
+    has(refused("whole", config("decoder_start_token_id", json!(40))), &["decoder_start_token_id = 40"]);
+    has(refused("whole", config("eos_token_id", json!("x"))), &["eos_token_id = \"x\""]);
     has(refused("whole", config("model_type", json!("bert"))), &["bert", "t5"]);
     has(refused("whole", config("feed_forward_proj", json!("gated-silu"))), &["gated-silu"]);
     let shard = "model-00002-of-00003.safetensors";

@@ -4,7 +4,7 @@ use codepair_schemas::Stage;
 use toml::{Table, Value};
 
 /// One of the tables that a table with lists stands for.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Variation {
     /// Its own name: `NAME-1`, `NAME-2`, ….
     pub name: String,
@@ -51,7 +51,10 @@ pub(super) fn vary(stage: &Stage, tables: &mut Table) -> Result<Vec<Variation>, 
         if let Some(seeds) = written.remove(SEEDS) {
             let Value::Array(seeds) = seeds else { return Err(format!("{name}.{SEEDS} is a list, such as [1, 2, 3]")) };
             if written.contains_key(SEED) {
-                return Err(format!("{name}.{SEEDS} and {name}.{SEED} say the same; give one of them"));
+                return Err(format!("{name} has {SEEDS} and {SEED}, which say the same; give one of them"));
+            }
+            if seeds.is_empty() {
+                return Err(format!("{name}.{SEEDS} is an empty list: it would make no table"));
             }
             axes.push((SEED.to_owned(), seeds));
         }
@@ -61,6 +64,10 @@ pub(super) fn vary(stage: &Stage, tables: &mut Table) -> Result<Vec<Variation>, 
         }
         if let Some((key, _)) = axes.iter().find(|(_, values)| values.is_empty()) {
             return Err(format!("{name}.{key} is an empty list: it would make no table"));
+        }
+        let double = |values: &[Value]| (1..values.len()).find(|at| values[..*at].contains(&values[*at]));
+        if let Some((key, value)) = axes.iter().find_map(|(key, values)| Some((key, &values[double(values)?]))) {
+            return Err(format!("{name}.{key} lists {value} twice"));
         }
         let count = axes.iter().try_fold(1usize, |all, (_, values)| all.checked_mul(values.len()));
         let Some(count) = count.filter(|count| *count <= MOST) else {
@@ -91,7 +98,8 @@ pub(super) fn vary(stage: &Stage, tables: &mut Table) -> Result<Vec<Variation>, 
 /// Keys with lists, joined by dots; some keys are lists by themselves.
 fn lists_of(table: &Table, within: &str, own: &[&str]) -> Vec<(String, Vec<Value>)> {
     let list = |(key, value): (&String, &Value)| match value {
-        _ if own.contains(&key.as_str()) => Vec::new(),
+        // One that is a list by itself is varied by a list of lists.
+        Value::Array(values) if own.contains(&key.as_str()) && !values.iter().any(Value::is_array) => Vec::new(),
         Value::Array(values) => vec![(format!("{within}{key}"), values.clone())],
         Value::Table(inner) => lists_of(inner, &format!("{within}{key}."), own),
         _ => Vec::new(),
@@ -137,11 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_varied_by_lists_of_lists() {
+        let (tables, _) =
+            varied("[a.target]\nfields = [[\"name\", \"code\"], [\"code\"]]\n[b.target]\nfields = [\"code\"]\n")
+                .unwrap();
+        assert_eq!(tables.keys().collect::<Vec<_>>(), ["a-1", "a-2", "b"]);
+        assert_eq!(tables["a-2"]["target"]["fields"], Value::Array(vec![Value::String("code".into())]));
+    }
+
+    #[test]
     fn wrong_lists_are_named() {
         for (text, words) in [
             ("[a]\nseeds = 3", "a.seeds is a list"),
-            ("[a]\nseeds = [1]\nseed = 2", "a.seeds and a.seed"),
+            ("[a]\nseeds = [1]\nseed = 2", "a has seeds and seed"),
             ("[a]\nmodel = { hidden = [] }", "a.model.hidden is an empty list"),
+            ("[a]\nseeds = []", "a.seeds is an empty list"),
+            ("[a]\nrate = [0.1, 0.2, 0.1]", "a.rate lists 0.1 twice"),
             ("[a]\nseeds = [1]\n[a-1]\nseed = 2", "a-1 is there"),
         ] {
             let said = varied(text).unwrap_err();
