@@ -93,6 +93,8 @@ impl First {
     /// Exit 2: it says another itself.
     pub(crate) fn resolved(&self, name: &str, config: &TrainConfig, whole: &Config) -> Result<TrainConfig> {
         let Self::Pretrained(pretrained) = self else { return Ok(config.clone()) };
+        // Found now rather than when all else is made.
+        pretrained.special()?;
         let wrong = |why: String| config_error(format!("train.{name}.model.{why}"));
         let theirs = serde_json::to_value(pretrained.model()?)?;
         let own = serde_json::to_value(&config.model)?;

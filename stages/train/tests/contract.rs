@@ -391,6 +391,8 @@ fn a_training_begins_with_pretrained_files() {
     std::fs::write(&path, &dry).unwrap();
     assert_eq!(dropout(""), dropout(", dropout = 0.0"));
     assert_ne!(dropout(""), dropout(", dropout = 0.1"));
+    std::fs::write(&path, dry.replace("\"eos_token_id\": 1", "\"eos_token_id\": 99")).unwrap();
+    assert!(refused("model = \"t5\"", "\"dry\"").contains("eos_token_id = 99 is none of its 40 tokens"));
     // What is broken is no missing input, in whose place an older state could stand.
     std::fs::write(&path, dry.replace("\"relu\"", "\"gated-silu\"")).unwrap();
     let broken = described("model = \"t5\"", "\"dry\"").unwrap_err();
