@@ -126,7 +126,7 @@ pub struct ModelCard {
     pub name: String,
     /// Its kind and sizes.
     pub model: ModelConfig,
-    /// Sizes of the tokenizers.
+    /// Tokens that it has embeddings of: as many as its tokenizers have, or more.
     pub vocabularies: Vocabularies,
     /// What it reads.
     pub source: Side,

@@ -51,6 +51,8 @@ struct Benchmark {
     /// Those that differ in their seeds alone, together.
     groups: Vec<Group>,
     columns: Vec<ScoreColumn>,
+    /// The search model that is furthest above chance, and how many times as good as chance it is.
+    lead: Option<(String, f64)>,
 }
 
 #[derive(Serialize)]
@@ -116,6 +118,7 @@ pub(crate) fn gather(context: &Context, config: &Report) -> Result<Data> {
         label: label(&name, &protocol),
         columns: score_columns(&models),
         groups: groups(&models, context.config.variations("train")),
+        lead: models.iter().filter_map(Model::over_chance).max_by(|a, b| a.1.total_cmp(&b.1)),
         task,
         name,
         protocol,
@@ -155,8 +158,10 @@ fn curves(context: &Context) -> Result<Vec<Figure>> {
                 line.push((step as f64, losses.value(row)));
             }
         }
+        let model = manifest.step.trim_start_matches("train:");
+        let own = context.config.variations("train").iter().find(|one| one.name == model);
         figures.push(Figure {
-            model: manifest.step.trim_start_matches("train:").to_owned(),
+            model: own.map_or_else(|| model.to_owned(), |own| format!("{model} ({})", own.all_settings())),
             svg: plots::curves(&training, &validation)?,
             fingerprint: manifest.fingerprint.clone(),
         });

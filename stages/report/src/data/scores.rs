@@ -26,6 +26,14 @@ pub(super) struct Model {
     fingerprint: String,
 }
 
+impl Model {
+    /// Its name, and its MRR as a multiple of what a random ranking would reach.
+    pub(super) fn over_chance(&self) -> Option<(String, f64)> {
+        let of = |metric: &str| self.scores.get(&format!("exact {metric}"));
+        Some((self.name.clone(), of("mrr")? / of("mrr_of_random")?))
+    }
+}
+
 /// Models that differ in their seeds alone.
 #[derive(Serialize)]
 pub(super) struct Group {
