@@ -16,6 +16,9 @@ family! { $ each_encoder, EncoderConfig, Encoder:
     Nbow: NbowConfig => nbow::Nbow<B>,
 }
 
+/// Rows encoded at once.
+const BATCH_ROWS: usize = 256;
+
 /// What a text is: the two may be read by different parts of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -35,5 +38,17 @@ impl<B: Backend> Encoder<B> {
     /// See [`Encode::vectors`].
     pub fn vectors(&self, role: Role, tokens: &Tokens<B>) -> Tensor<B, 2> {
         each_encoder!(self, model => model.vectors(role, tokens))
+    }
+
+    /// The vectors of any number of rows, some at a time.
+    pub fn encoded<R: AsRef<[u32]>>(&self, role: Role, rows: &[R], device: &B::Device) -> Vec<Vec<f32>> {
+        let mut vectors = Vec::with_capacity(rows.len());
+        for chunk in rows.chunks(BATCH_ROWS) {
+            let encoded = self.vectors(role, &Tokens::new(chunk, device));
+            let width = encoded.dims()[1];
+            let values: Vec<f32> = encoded.into_data().iter::<f32>().collect();
+            vectors.extend(values.chunks(width).map(<[f32]>::to_vec));
+        }
+        vectors
     }
 }

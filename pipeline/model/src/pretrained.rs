@@ -281,7 +281,7 @@ impl Pretrained {
         }
         // What a half leaves out is the other's.
         let is_left_out = |side: &str, name: &str| match side {
-            "init.encoder" => name.starts_with("decoder.") || name == "lm_head.weight",
+            "init.encoder" => name.starts_with("decoder."),
             "init.decoder" => name.starts_with("encoder."),
             _ => false,
         };

@@ -7,10 +7,7 @@ use codepair_schemas::DocumentField;
 use codepair_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use crate::{Decoding, Encoder, Generator, Model, ModelCard, Role, Side, Tokens, joined, load};
-
-/// Rows encoded at once.
-const BATCH_ROWS: usize = 256;
+use crate::{Decoding, Encoder, Generator, Model, ModelCard, Role, Side, joined, load};
 
 /// A model with its tokenizers.
 pub struct Trained<B: Backend> {
@@ -73,7 +70,7 @@ impl<B: Backend> Trained<B> {
             Role::Document => self.candidate(text),
         });
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
-        self.finite(texts, vectors(self.encoder()?, role, &tokens, device))
+        self.finite(texts, self.encoder()?.encoded(role, &tokens, device))
     }
 
     /// Unit vectors of so many documents, one a row, by the text of each of their fields; a field without one is left out.
@@ -96,7 +93,7 @@ impl<B: Backend> Trained<B> {
         });
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
         let texts: Vec<&str> = (0..count).map(|row| text(row, side.column.into())).collect();
-        self.finite(&texts, vectors(self.encoder()?, Role::Document, &tokens, device))
+        self.finite(&texts, self.encoder()?.encoded(Role::Document, &tokens, device))
     }
 
     /// The generator that it is.
@@ -151,15 +148,4 @@ fn encode(tokenizer: &Tokenizer, side: &Side, text: &str) -> Result<Vec<u32>> {
     let mut tokens = tokenizer.encode(text)?;
     tokenizer.fit(&mut tokens, side.max_tokens);
     Ok(tokens)
-}
-
-fn vectors<B: Backend>(model: &Encoder<B>, role: Role, tokens: &[Vec<u32>], device: &B::Device) -> Vec<Vec<f32>> {
-    let mut vectors = Vec::with_capacity(tokens.len());
-    for chunk in tokens.chunks(BATCH_ROWS) {
-        let encoded = model.vectors(role, &Tokens::new(chunk, device));
-        let width = encoded.dims()[1];
-        let values: Vec<f32> = encoded.into_data().iter::<f32>().collect();
-        vectors.extend(values.chunks(width).map(<[f32]>::to_vec));
-    }
-    vectors
 }

@@ -3,14 +3,14 @@
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use codepair_metrics::{Better, GENERATION, Generated, Metric, Ranked, SEARCH, all};
-use codepair_model::{Decoding, Encoder, Generator, Model, Pair, Role, Task, Tokens};
+use codepair_model::{Decoding, Encoder, Generator, Model, Pair, Role, Task};
 use codepair_search::{dot, rank_of};
 use codepair_tokenizer::{Special, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Examples;
 
-/// Rows decoded or encoded at once.
+/// Rows decoded at once.
 const BATCH_ROWS: usize = 64;
 
 /// A metric of `score`, over some rows of the validation split: what a generator writes greedily, or what is found among the rows.
@@ -112,17 +112,10 @@ fn written<B: Backend>(
 
 /// The rank of each source's own target among all, ties counted against it.
 fn ranked<B: Backend>(model: &Encoder<B>, pairs: &[Pair], device: &B::Device) -> Vec<Ranked> {
-    let vectors = |role, rows: Vec<&[u32]>| {
-        let of = |chunk: &[&[u32]]| {
-            let encoded = model.vectors(role, &Tokens::new(chunk, device));
-            let width = encoded.dims()[1];
-            let values: Vec<f32> = encoded.into_data().iter::<f32>().collect();
-            values.chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
-        };
-        rows.chunks(BATCH_ROWS).flat_map(of).collect::<Vec<_>>()
-    };
-    let queries = vectors(Role::Query, pairs.iter().map(|pair| pair.source.as_slice()).collect());
-    let documents = vectors(Role::Document, pairs.iter().map(|pair| pair.target.as_slice()).collect());
+    let sources: Vec<&[u32]> = pairs.iter().map(|pair| pair.source.as_slice()).collect();
+    let targets: Vec<&[u32]> = pairs.iter().map(|pair| pair.target.as_slice()).collect();
+    let queries = model.encoded(Role::Query, &sources, device);
+    let documents = model.encoded(Role::Document, &targets, device);
     let rank = |(row, query): (usize, &Vec<f32>)| {
         let scores: Vec<f32> = documents.iter().map(|document| dot(query, document)).collect();
         Ranked { rank: rank_of(&scores, row), candidates: scores.len() }

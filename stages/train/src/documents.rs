@@ -12,8 +12,10 @@ pub(crate) struct Documents {
     most: usize,
     /// Between two fields.
     between: Vec<u32>,
-    /// Of each field the share of documents that are shown without it in training, and in validation.
-    shares: Vec<[f64; 2]>,
+    /// Of each field the share of documents that training shows without it.
+    shares: Vec<f64>,
+    /// The field that is asked with: validation shows no document with it.
+    asked: Option<usize>,
     /// The field that no document is without.
     main: usize,
 }
@@ -22,14 +24,12 @@ impl Documents {
     /// Of a target whose queries are the column of `source`.
     pub(crate) fn new(source: &Side, target: &Side, tokenizer: &Tokenizer) -> anyhow::Result<Self> {
         let fields = target.document();
-        let share = |field: &DocumentField| {
-            let trained = target.field_dropout.get(field).copied().unwrap_or(0.0);
-            [trained, if *field == source.column.into() { 1.0 } else { 0.0 }]
-        };
+        let share = |field: &DocumentField| target.field_dropout.get(field).copied().unwrap_or(0.0);
         Ok(Self {
             between: tokenizer.encode("\n")?,
             most: target.max_tokens,
             shares: fields.iter().map(share).collect(),
+            asked: fields.iter().position(|field| *field == source.column.into()),
             main: fields.iter().position(|field| *field == target.column.into()).unwrap_or(0),
             tokenizer: tokenizer.clone(),
         })
@@ -48,9 +48,8 @@ impl Documents {
     /// A document of its fields' tokens, as training shows it where there is a seed, and else as validation does.
     pub(crate) fn of(&self, parts: &[Vec<u32>], seed: Option<u64>) -> Vec<u32> {
         let is_shown = |at: usize| {
-            let [trained, validated] = self.shares[at];
             let drawn = |seed| XxHash3_64::oneshot_with_seed(seed, &at.to_le_bytes()) as f64 / u64::MAX as f64;
-            at == self.main || seed.map_or(validated < 1.0, |seed| drawn(seed) >= trained)
+            at == self.main || seed.map_or(self.asked != Some(at), |seed| drawn(seed) >= self.shares[at])
         };
         let shown = parts.iter().enumerate().filter(|(at, _)| is_shown(*at)).map(|(_, part)| part);
         let mut tokens = joined(shown, &self.between);

@@ -64,7 +64,7 @@ impl First {
         Ok(match &config.init {
             None => Self::Fresh,
             Some(Init::Whole(init)) if is_trained(init) => Self::Trained(init.clone()),
-            // A name alone is a mistake; a folder may be elsewhere.
+            // It may be on another machine, whose plan is there.
             Some(Init::Whole(init)) if !whole.resolve(init).is_dir() => {
                 return Err(input_error(format!(
                     "train.{name}.init: there is no folder {}; what it takes is a folder of config.json and safetensors (one of a hub has to \
@@ -168,8 +168,8 @@ pub(crate) struct Parent {
 
 impl Parent {
     /// Puts its weights into a model.
-    pub(crate) fn fill<B: Backend>(&self, name: &str, model: &mut Model<B>) -> Result<()> {
-        load(model, self.weights.clone()).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))
+    pub(crate) fn fill<B: Backend>(self, name: &str, model: &mut Model<B>) -> Result<()> {
+        load(model, self.weights).map_err(|error| config_error(format!("train.{name}.init: {error:#}")))
     }
 }
 

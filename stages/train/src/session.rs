@@ -96,7 +96,7 @@ pub(crate) fn train<B: AutodiffBackend>(
     // burn draws a weight when it is first touched; saving touches all, in order.
     let drawn = save(&model.valid())?;
     tracing::info!("{name}: {} parameters, {:.1} MB", parameters(&model), drawn.len() as f64 / 1e6);
-    if let Some(parent) = &parent {
+    if let Some(parent) = parent {
         parent.fill(name, &mut model)?;
     }
     if let First::Pretrained(pretrained) = first {
